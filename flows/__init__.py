@@ -1,0 +1,1 @@
+"""The Prefect flows: collect a data set, train on it, compare."""

@@ -1,0 +1,1 @@
+"""What ShareVerse runs on: CARLA servers, the embedded CARLA, Ray, MLflow, the local services, files on disk."""

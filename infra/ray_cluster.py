@@ -1,0 +1,52 @@
+"""Ray: a local one for the demo, or the cluster that `RAY_ADDRESS` names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+
+class RayClusterError(RuntimeError):
+    """Ray could not be started or reached."""
+
+
+@contextlib.contextmanager
+def ray_cluster(num_cpus: int | None = None) -> Iterator[Any]:
+    """Yield the `ray` module, connected: to `RAY_ADDRESS` where set, else to a Ray started here and ended afterwards.
+
+    `num_cpus` are the slots of a local Ray. `ray.init` replaces Prefect's SIGTERM handler; it is put back, so that a
+    cancelled flow still runs its `finally` blocks.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS") or None
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        else:
+            ray.init(
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                object_store_memory=256 * 1024**2,
+                _temp_dir=tempfile.gettempdir() + f"/ray-{os.getuid()}",
+            )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise RayClusterError(
+            f"Ray at {address or 'this machine'} did not start: {error}. Check RAY_ADDRESS, or unset it to use a local Ray."
+        ) from error
+    finally:
+        with contextlib.suppress(ValueError):       # not the main thread: there is no handler to put back
+            signal.signal(signal.SIGTERM, handler)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

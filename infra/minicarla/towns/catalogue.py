@@ -1,0 +1,123 @@
+"""The towns by name, and how any OpenDRIVE text becomes one."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from ..scenery import Pose, Town
+from .errors import TownError
+from .generators import LAYOUTS
+from .opendrive_writer import write_opendrive
+from .road_network import Strip, read_road_network
+
+SPAWN_EVERY_M = 25.0
+
+STYLES = {
+    "Mini01": "grid",
+    "Mini02": "rural",
+    "Mini03": "suburb",
+    "Mini04": "ring",
+    "Mini05": "downtown",
+    "Mini06": "dual",
+    "Mini07": "village",
+    "Mini08": "boulevard",
+    "Mini09": "adobe",
+    "Mini10": "highland",
+    "Mini11": "works",
+    "Mini12": "bay",
+    "Town01": "village",
+    "Town02": "suburb",
+    "Town03": "boulevard",
+    "Town04": "highland",
+    "Town05": "downtown",
+    "Town06": "dual",
+    "Town07": "rural",
+    "Town10HD": "downtown",
+}
+"""Look of each town; towns that are not listed get one by their name's hash."""
+
+
+def town_names(maps_dir: str | Path | None = None) -> list[str]:
+    """The towns that `load_town` knows: Mini01 .. Mini12, then the .xodr files of maps_dir by their stem."""
+    extra = sorted(p.stem for p in Path(maps_dir).glob("*.xodr")) if maps_dir else []
+    return [*LAYOUTS, *(name for name in extra if name not in LAYOUTS)]
+
+
+def load_town(name: str, maps_dir: str | Path | None = None) -> Town:
+    """The town of that name (`/Game/Carla/Maps/Mini01` is Mini01 too). Its OpenDRIVE is a function of the name alone.
+
+    A file `<name>.xodr` in maps_dir makes a town as well. TownError for an unknown name.
+    """
+    stem = name.rsplit("/", 1)[-1]
+    if stem in LAYOUTS:
+        return _mini_town(stem)
+    path = Path(maps_dir) / f"{stem}.xodr" if maps_dir else None
+    if path is None or not path.is_file():
+        raise TownError(f"there is no town {name!r}; known are {', '.join(town_names(maps_dir))}")
+    return town_from_opendrive(stem, path.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=16)
+def _mini_town(name: str) -> Town:
+    generator, parameters = LAYOUTS[name]
+    return _town(name, write_opendrive(name, generator(Random(name), **parameters)))
+
+
+def town_from_opendrive(name: str, xodr: str) -> Town:
+    """Any valid OpenDRIVE text as a town. Heights are set to zero: roads, cars and scenery share one flat world.
+
+    A flat text stays as it is, byte for byte. The text should have passed `validate_opendrive`: broken files can crash
+    the clients that read it. TownError for a text without usable roads.
+    """
+    return _town(name, flattened(xodr))
+
+
+def _town(name: str, xodr: str) -> Town:
+    style = STYLES.get(re.sub(r"_(20\d\d|Opt)$", "", name))
+    digest = hashlib.sha256(name.encode()).digest()
+    return Town(
+        name=name,
+        opendrive=xodr,
+        spawn_points=tuple(spawn_points(read_road_network(xodr))),
+        style=style or sorted(set(STYLES.values()))[digest[0] % len(set(STYLES.values()))],
+        seed=int.from_bytes(digest[1:5], "big"),
+    )
+
+
+_HEIGHTS = re.compile(r"<(elevation|superelevation|crossfall)\s[^>]*?/>")
+_COEFFICIENT = re.compile(r'(\s[abcd]\s*=\s*")([^"]*)(")')
+
+
+def flattened(xodr: str) -> str:
+    """The text with every elevation, superelevation and crossfall set to zero."""
+
+    def flat(record: re.Match[str]) -> str:
+        if all(float(v) == 0.0 for _, v, _ in _COEFFICIENT.findall(record.group(0))):
+            return record.group(0)
+        return _COEFFICIENT.sub(r"\g<1>0\g<3>", record.group(0))
+
+    return _HEIGHTS.sub(flat, xodr)
+
+
+def spawn_points(strips: list[Strip]) -> list[Pose]:
+    """Poses on the driving lanes outside junctions, about every 25 m, at least 8 m from the lanes' ends; z = 0."""
+    poses: list[Pose] = []
+    for strip in strips:
+        length = float(strip.s[-1])
+        if strip.kind != "driving" or strip.junction >= 0 or length < 16:
+            continue
+        count = max(1, round((length - 16) / SPAWN_EVERY_M))
+        stations = np.linspace(8, length - 8, count + 1) if count > 1 else np.array([length / 2])
+        centre = strip.centre
+        for s in stations:
+            x, y = (float(np.interp(s, strip.s, centre[:, k])) for k in (0, 1))
+            yaw = math.degrees(float(np.interp(s, strip.s, strip.heading))) + (0 if strip.forward else 180)
+            poses.append((round(x, 4), round(y, 4), 0.0, 0.0, round(math.remainder(yaw, 360), 4), 0.0))
+    return poses

@@ -7,11 +7,11 @@ from random import Random
 
 import numpy as np
 
-from ..scenery import Ground, Scenery, Town
-from .looks import Look, look_of
+from ..scenery import Scenery, Town
+from . import furniture, open_land
+from .looks import look_of
 from .lots import Land, frontages
 from .painting import (
-    MARGIN_M,
     Pen,
     Raster,
     keep_clear,
@@ -42,7 +42,7 @@ def build_scenery(town: Town) -> Scenery:
     mask_raster = Raster(low, high, mask_texel, 0)
     land = Land(keep_clear(mask_raster, strips), mask_raster.low, mask_texel)
     builder = Builder(rng, look, land, raster)
-    _place(builder, strips, low, high, look)
+    _place(builder, strips, low, high)
     ground = paint_roads(raster, strips, look)
     pen = Pen(ground, raster.low, raster.texel_m)
     paint_marks(pen, strips)
@@ -50,47 +50,22 @@ def build_scenery(town: Town) -> Scenery:
     return _scenery(builder.things, ground, raster)
 
 
-def _place(builder: Builder, strips: Sequence[Strip], low: np.ndarray, high: np.ndarray, look: Look) -> None:
+def _place(builder: Builder, strips: Sequence[Strip], low: np.ndarray, high: np.ndarray) -> None:
     """Everything that stands, the important first: what comes later gets the places that are left."""
     sides = frontages(strips)
-    if look.fields:
-        builder.fields(low, high)
-    builder.close_dead_ends(dead_ends(strips))
-    for row in range(look.rows):
+    near = np.concatenate([s.centre[::6] for s in driving(strips)])
+    open_land.fields(builder, low, high)
+    furniture.close_dead_ends(builder, strips)
+    furniture.traffic_lights(builder, strips)
+    for row in range(builder.look.rows):
         for side in sides:
             builder.build_along(side, row)
-    for side in sides:
-        builder.lamps_along(side)
-    for side in sides:
-        builder.trees_along(side)
-    for side in sides:
-        builder.fence_along(side)
-        builder.clutter_along(side)
-    near = np.concatenate([s.centre[::6] for s in driving(strips)])
-    builder.scatter_trees(near, low + 2, high - 2)
-
-
-def dead_ends(strips: Sequence[Strip]) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """(middle, outward direction, half width) of the roads' ends that no other road touches."""
-    lanes = [s for s in driving(strips)]
-    tips = np.concatenate([np.stack([s.centre[0], s.centre[-1]]) for s in lanes])
-    ends: dict[tuple[int, bool], list[np.ndarray]] = {}
-    direction: dict[tuple[int, bool], np.ndarray] = {}
-    for k, strip in enumerate(lanes):
-        for at_end, station in ((False, 0), (True, -1)):
-            tip = strip.centre[station]
-            others = np.delete(tips, 2 * k + at_end, axis=0)
-            if strip.junction < 0 and np.hypot(*(others - tip).T).min() > 1.0:
-                ends.setdefault((strip.road, at_end), []).extend([strip.inner[station], strip.outer[station]])
-                step = strip.centre[-1] - strip.centre[-2] if at_end else strip.centre[0] - strip.centre[1]
-                direction[strip.road, at_end] = step / np.hypot(*step)
-    found = []
-    for key, points in sorted(ends.items(), key=lambda item: item[0]):
-        p = np.array(points)
-        spread = np.hypot(*(p[:, None] - p[None]).transpose(2, 0, 1))
-        a, b = np.unravel_index(int(spread.argmax()), spread.shape)
-        found.append(((p[a] + p[b]) / 2, direction[key], float(spread.max()) / 2 + 0.5))
-    return found
+    for place in (furniture.lamps_along, furniture.trees_along, furniture.fence_along, furniture.clutter_along):
+        for side in sides:
+            place(builder, side)
+    furniture.trees_on_medians(builder, strips)
+    open_land.scatter_blocks(builder, near, low + 2, high - 2)
+    open_land.scatter_trees(builder, near, low + 2, high - 2)
 
 
 def _scenery(things: Things, ground: np.ndarray, raster: Raster) -> Scenery:
@@ -112,6 +87,3 @@ def _scenery(things: Things, ground: np.ndarray, raster: Raster) -> Scenery:
         tree_canopy=trees[:, 4:6].astype(np.float32),
         tree_rgb=trees[:, 6:9].astype(np.float32),
     )
-
-
-__all__ = ["MARGIN_M", "Ground", "build_scenery", "dead_ends"]

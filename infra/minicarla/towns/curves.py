@@ -1,4 +1,4 @@
-"""Plane curves of roads: chains of clothoid pieces (a line and an arc are clothoids too), in OpenDRIVE axes (y left)."""
+"""Plane curves of roads: chains of clothoids (a line and an arc are clothoids too), in OpenDRIVE axes (y left)."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def smooth(points: Sequence[XY], start_heading: float | None = None, end_heading
 
 
 def rounded(points: Sequence[XY], radius: float) -> Path:
-    """Straight legs between the points; the corners are rounded by arcs of `radius` metres (less where it can't fit)."""
+    """Straight legs between the points; corners rounded by arcs of `radius` metres (less where it can't fit)."""
     p = [np.asarray(q, float) for q in points]
     pieces: list[Piece] = []
     here = p[0]
@@ -140,9 +140,7 @@ def rounded(points: Sequence[XY], radius: float) -> Path:
             pieces.append(Piece(here[0], here[1], heading, 0.0, 0.0, straight))
         if abs(turn) > 1e-6:
             r = cut / math.tan(abs(turn) / 2)
-            pieces.append(
-                Piece(corner[0], corner[1], heading, math.copysign(1 / r, turn), 0.0, r * abs(turn))
-            )
+            pieces.append(Piece(corner[0], corner[1], heading, math.copysign(1 / r, turn), 0.0, r * abs(turn)))
         here = p[k] + cut * after / np.hypot(*after)
     return Path(tuple(pieces))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -115,6 +116,8 @@ def rural(rng: Random, *, road: Profile = LANE, mirror: float = 1.0, length_m: f
     bend(west, south, [(-115, -105), (-80, -140)], 285, 352)
     bend(north, node(-120, 150), [(-40, 150)], 178, 170)
     bend(south, node(120, -135), [(50, -148)], 350, 30)
+    bend(north, node(42, 212), [], 75, 85)
+    bend(south, node(-32, -215), [], 265, 255)
     return layout
 
 
@@ -171,7 +174,7 @@ def dual(rng: Random, *, gap_m: float = 8.0, carriageway: Profile = ONE_WAY, str
     layout = Layout(corner_m=7.0)
     xs = (-205.0, -100.0 + rng.uniform(-6, 6), 60.0 + rng.uniform(-6, 6), 205.0)
     axis = [layout.node(x, 0) for x in xs]
-    for a, b in zip(axis[:-1], axis[1:], strict=True):
+    for a, b in pairwise(axis):
         layout.carriageway(a, b, carriageway, gap_m / 2)
         layout.carriageway(b, a, carriageway, gap_m / 2)
     for side, depth in ((1, 105.0), (-1, 100.0)):
@@ -209,6 +212,7 @@ def village(rng: Random, *, main: Profile = STREET, lane: Profile = LANE) -> Lay
     layout.curve(east, south, lane, [(110, -65)], (275, 190))
     layout.curve(north, node(60, 150), lane, (), (15, 60))
     layout.curve(south, node(-90, -140), lane, [(-35, -112)], (195, 225))
+    layout.curve(north, node(-55, 190), lane, (), (105, 95))
     return layout
 
 
@@ -283,7 +287,7 @@ LAYOUTS: dict[str, tuple[Callable[..., Layout], dict[str, Any]]] = {
     "Mini11": (
         grid,
         {
-            "xs": (-170, -10, 170),
+            "xs": (-195, -65, 65, 195),
             "ys": (-135, 10, 135),
             "street": replace(STREET, lane_m=3.75, sidewalk_m=1.8),
             "main": replace(AVENUE, centre_colour="white", sidewalk_m=1.8),

@@ -54,17 +54,13 @@ class Street:
 
 @dataclass(frozen=True)
 class Arm:
-    """One end of a street at a node, seen from the node: (x, y) of the trimmed end and the heading away from the node."""
+    """One end of a street at a node: (x, y) of the trimmed end and the heading away from the node."""
 
     street: int
     at_end: bool
     x: float
     y: float
     heading: float
-
-    def incoming_forward(self) -> bool:
-        """Lanes into the node are the forward ones if the street ends here."""
-        return self.at_end
 
 
 @dataclass

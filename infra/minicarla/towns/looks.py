@@ -58,7 +58,13 @@ class Look:
     clutter: str = "none"
     """Things that stand about: none, benches, containers, bales, rocks."""
     wood: float = 0.0
-    """Trees per 100 square metres of the land far from the streets."""
+    """Trees per 100 square metres of the land between the gardens and the far land."""
+    far_trees: float = 0.4
+    """The same on the far land, round the town."""
+    far_blocks: float = 0.0
+    """Plain large buildings tried per hectare of the far land."""
+    lights: bool = False
+    """Traffic lights at junctions."""
 
 
 _BRICK = _hex("9c5b48", "8a4d3c", "b07a5c", "a8674e", "c2a184", "7d5547")
@@ -72,7 +78,19 @@ _SLATE = _hex("50555c", "5e636a", "474a50", "6a6660")
 _TAR = _hex("6b6863", "77736c", "5a5855")
 
 LOOKS: dict[str, Look] = {
-    "grid": Look(_BRICK, _TAR, (1, 3, 5), (3, 5), roof="flat", lot=Ground.SIDEWALK, rows=2, garden_trees=0.12),
+    "grid": Look(
+        _BRICK,
+        _TAR,
+        (1, 3, 5),
+        (3, 5),
+        roof="flat",
+        lot=Ground.SIDEWALK,
+        rows=2,
+        garden_trees=0.12,
+        far_blocks=14.0,
+        far_trees=0.1,
+        lights=True,
+    ),
     "rural": Look(
         _WOOD,
         _SLATE,
@@ -94,6 +112,7 @@ LOOKS: dict[str, Look] = {
         zebra=False,
         clutter="bales",
         wood=0.25,
+        far_trees=0.5,
     ),
     "suburb": Look(
         _PASTEL,
@@ -111,6 +130,8 @@ LOOKS: dict[str, Look] = {
         tree_m=(4, 7),
         fence="hedge",
         rows=2,
+        far_trees=0.6,
+        wood=0.3,
     ),
     "ring": Look(
         _hex("cfd3d6", "b8c0c8", "d6cfc2", "a9b7c2"),
@@ -128,6 +149,9 @@ LOOKS: dict[str, Look] = {
         tree_m=(7, 11),
         rows=2,
         clutter="benches",
+        far_blocks=8.0,
+        far_trees=0.3,
+        lights=True,
     ),
     "downtown": Look(
         _GLASS + _CONCRETE[:2],
@@ -148,6 +172,9 @@ LOOKS: dict[str, Look] = {
         lamp_m=22,
         rows=2,
         clutter="benches",
+        far_blocks=20.0,
+        far_trees=0.05,
+        lights=True,
     ),
     "dual": Look(
         _CONCRETE,
@@ -164,6 +191,9 @@ LOOKS: dict[str, Look] = {
         lamp_m=24,
         shoulder=Ground.ROAD,
         rows=2,
+        far_blocks=7.0,
+        far_trees=0.3,
+        lights=True,
     ),
     "village": Look(
         _hex("e6dcc4", "d8c39a", "efe6d2", "c9b28a", "d9a98a"),
@@ -183,6 +213,7 @@ LOOKS: dict[str, Look] = {
         fence="wall",
         lamp_m=30,
         wood=0.12,
+        far_trees=0.5,
     ),
     "boulevard": Look(
         _hex("d9cdb6", "cfc2a8", "e3dac8", "c8b79a"),
@@ -204,6 +235,10 @@ LOOKS: dict[str, Look] = {
         lamp_m=20,
         lamp_rgb=(0.12, 0.16, 0.14),
         clutter="benches",
+        far_blocks=8.0,
+        far_trees=0.5,
+        wood=0.3,
+        lights=True,
     ),
     "adobe": Look(
         _ADOBE,
@@ -227,6 +262,8 @@ LOOKS: dict[str, Look] = {
         fence="wall",
         rows=2,
         clutter="rocks",
+        far_blocks=5.0,
+        far_trees=0.12,
     ),
     "highland": Look(
         _hex("8f8a80", "7d786f", "a39c8f", "6c675f"),
@@ -251,6 +288,7 @@ LOOKS: dict[str, Look] = {
         zebra=False,
         clutter="rocks",
         wood=0.9,
+        far_trees=1.1,
     ),
     "works": Look(
         _hex("9fb0b8", "b9bdb8", "7f93a3", "c9c2a8", "5f7f93"),
@@ -272,6 +310,8 @@ LOOKS: dict[str, Look] = {
         lamp_m=34,
         fence="rail",
         clutter="containers",
+        far_blocks=6.0,
+        far_trees=0.2,
     ),
     "bay": Look(
         _hex("f0ede4", "e8f0f2", "f4d9b8", "bcd8e0", "f2c4b0", "d5e4cf"),
@@ -293,6 +333,9 @@ LOOKS: dict[str, Look] = {
         lamp_rgb=(0.75, 0.76, 0.78),
         clutter="benches",
         fence="picket",
+        far_blocks=3.0,
+        far_trees=0.35,
+        wood=0.2,
     ),
 }
 

@@ -79,7 +79,9 @@ class Land:
         gu, gv = np.meshgrid(u, v)
         return centre + np.stack([cos * gu - sin * gv, sin * gu + cos * gv], -1).reshape(-1, 2)
 
-    def take(self, centre: np.ndarray, half: tuple[float, float], yaw: float, most: int = FREE, room: float = 0.0) -> bool:
+    def take(
+        self, centre: np.ndarray, half: tuple[float, float], yaw: float, most: int = FREE, room: float = 0.0
+    ) -> bool:
         """Claims a rectangle if nothing above `most` lies in it or within `room` metres; False if it isn't free."""
         wide = self.rectangle(centre, (half[0] + room, half[1] + room), yaw)
         if (self.values(wide) > most).any():

@@ -162,7 +162,7 @@ def _write_junction(drive: xodr.OpenDrive, layout: Layout, node: int, arms: list
     junction = xodr.Junction(f"junction {node}", FIRST_JUNCTION_ID + node)
     for m in manoeuvres(layout, arms):
         a, b = arms[m.source], arms[m.target]
-        road, lane_in, lane_out = _connecting_road(layout, junction.id, next_id, m, arms)
+        road, lane_in = _connecting_road(layout, junction.id, next_id, m, arms)
         road.add_predecessor(xodr.ElementType.road, a.street + 1, _contact(a))
         road.add_successor(xodr.ElementType.road, b.street + 1, _contact(b))
         drive.add_road(road)
@@ -180,8 +180,8 @@ def _contact(arm: Arm) -> xodr.ContactPoint:
 
 def _connecting_road(
     layout: Layout, junction: int, road_id: int, m: Manoeuvre, arms: list[Arm]
-) -> tuple[xodr.Road, int, int]:
-    """The connecting road (its reference line is the left edge of its one lane) and the lane ids before and after."""
+) -> tuple[xodr.Road, int]:
+    """The connecting road (its reference line is the left edge of its one lane) and the id of the lane before it."""
     a, b = arms[m.source], arms[m.target]
     pa, pb = layout.streets[a.street].profile, layout.streets[b.street].profile
     heading_in = a.heading + math.pi
@@ -207,7 +207,7 @@ def _connecting_road(
                 section.add_right_lane(_lane(kind, wa, wb, path.length, _mark("none")))
     lanes = xodr.Lanes()
     lanes.add_lanesection(section)
-    return xodr.Road(road_id, _plan_view(path), lanes, road_type=junction), lane_in, lane_out
+    return xodr.Road(road_id, _plan_view(path), lanes, road_type=junction), lane_in
 
 
 def _beside(x: float, y: float, heading: float, right: float) -> tuple[float, float]:

@@ -166,7 +166,9 @@ class Pen:
         half = max(width_m / 2 - self.texel_m / 4, 0.0)
         offsets = np.linspace(-half, half, max(1, math.ceil(2 * half / step) + 1)) + shift_m
         self.points(
-            (x[:, None] - direction[:, 1:2] * offsets).ravel(), (y[:, None] + direction[:, 0:1] * offsets).ravel(), value
+            (x[:, None] - direction[:, 1:2] * offsets).ravel(),
+            (y[:, None] + direction[:, 0:1] * offsets).ravel(),
+            value,
         )
 
     def points(self, x: np.ndarray, y: np.ndarray, value: int) -> None:
@@ -249,7 +251,7 @@ FREE, WALK, KEEP_CLEAR = 0, 1, 2
 
 
 def keep_clear(raster: Raster, strips: Sequence[Strip]) -> np.ndarray:
-    """[H, W] uint8: 0 free, 1 sidewalks (poles and trees may stand there), 2 nothing may stand: roads and 1.5 m around."""
+    """[H, W] uint8: 0 free, 1 sidewalks (poles and trees may stand there), 2 roads and 1.5 m around them."""
     reach = LANE_CLEARANCE_M + 0.75 * raster.texel_m
     for strip in strips:
         if strip.kind in ("sidewalk", "walking", "median", "shoulder", "border", "curb"):

@@ -1,4 +1,4 @@
-"""Checks an OpenDRIVE text with the real client's `carla.Map`, in a process of its own: bad text can crash the client."""
+"""Checks OpenDRIVE texts with the real client's `carla.Map`, in a process of its own: bad text can crash it."""
 
 from __future__ import annotations
 

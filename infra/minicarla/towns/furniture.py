@@ -20,7 +20,7 @@ def trees_along(builder: Builder, frontage: Frontage) -> None:
     spacing = builder.look.street_tree_m
     if not spacing or frontage.length < 8:
         return
-    inset = -0.45 if frontage.walk_m >= 2.4 else 1.0
+    inset = -0.35 if frontage.walk_m >= 2.4 else 1.0
     s = builder.between((3, spacing))
     while s < frontage.length - 2:
         place, _, out = frontage.at(s)
@@ -52,7 +52,7 @@ def lamps_along(builder: Builder, frontage: Frontage) -> None:
     while s < frontage.length - 2:
         place, along, out = frontage.at(s)
         foot = place - out * 0.35 if frontage.walk_m >= 2.2 else place + out * 0.9
-        if builder.stand(foot, radius=0.15):
+        if builder.stand(foot, radius=0.1):
             yaw, rgb = math.atan2(along[1], along[0]), builder.look.lamp_rgb
             builder.things.box(foot, 0.0, (0.07, 0.07, 3.1), yaw, rgb, Label.POLES)
             builder.things.box(foot - out * 0.7, 6.1, (0.09, 0.8, 0.06), yaw, rgb, Label.POLES)
@@ -73,7 +73,7 @@ def traffic_lights(builder: Builder, strips: Sequence[Strip]) -> None:
         ahead = ahead / max(float(np.hypot(*ahead)), 1e-9)
         right = np.array([-ahead[1], ahead[0]])
         foot = strip.outer[end] - ahead * 4.6 + right * 2.0
-        if not builder.stand(foot, radius=0.15):
+        if not builder.stand(foot, radius=0.1):
             continue
         yaw = math.atan2(ahead[1], ahead[0])
         builder.things.box(foot, 0.0, (0.08, 0.08, 1.6), yaw, (0.25, 0.26, 0.27), Label.POLES)

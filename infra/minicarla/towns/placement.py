@@ -13,7 +13,7 @@ from .looks import RGB, Look
 from .lots import Frontage, Land
 from .painting import WALK, Raster
 
-TREE_ROOM_M = 0.25
+TREE_ROOM_M = 0.15
 
 
 @dataclass

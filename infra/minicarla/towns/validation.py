@@ -21,14 +21,14 @@ for text in json.load(sys.stdin):
         if w.is_junction:
             junctions.setdefault(w.get_junction().id, w.get_junction())
         elif not w.next(2.0):
-            dead_ends += 1
+            dead_ends += 2
     for j in junctions.values():
         arms = {a.previous(1.0)[0].road_id if a.previous(1.0) else None for a, b in
                 j.get_waypoints(carla.LaneType.Driving)}
         four_way += len(arms) >= 4
     print(json.dumps({
         "waypoints": len(waypoints), "topology_edges": len(m.get_topology()), "junctions": len(junctions),
-        "four_way_junctions": four_way, "dead_end_lanes": dead_ends, "lane_km": len(waypoints) * 2.0 / 1000,
+        "four_way_junctions": four_way, "lane_m_without_next": dead_ends, "lane_km": len(waypoints) * 2.0 / 1000,
     }), flush=True)
 """
 
@@ -43,7 +43,8 @@ class MapReport:
     junctions: int
     four_way_junctions: int
     """Junctions that four or more roads lead into."""
-    dead_end_lanes: int
+    lane_m_without_next: int
+    """Metres of lanes within 2 m of an end that nothing follows: the town's dead ends."""
     lane_km: float
 
 

@@ -63,29 +63,31 @@ class Land:
         self.mask, self.low, self.texel_m = mask, low, texel_m
 
     def values(self, points: np.ndarray) -> np.ndarray:
-        """Mask values [N] under points [N, 2]; off the map counts as taken."""
-        index = np.floor((points - self.low) / self.texel_m).astype(np.int64)
+        """Mask values [N] under points [N, 2]; all taken if any lies off the map."""
+        x = ((points[:, 0] - self.low[0]) / self.texel_m).astype(np.int64)
+        y = ((points[:, 1] - self.low[1]) / self.texel_m).astype(np.int64)
         height, width = self.mask.shape
-        inside = (index[:, 0] >= 0) & (index[:, 1] >= 0) & (index[:, 0] < width) & (index[:, 1] < height)
-        values = np.full(len(points), KEEP_CLEAR, np.uint8)
-        values[inside] = self.mask[index[inside, 1], index[inside, 0]]
-        return values
+        if x.min() >= 0 and y.min() >= 0 and x.max() < width and y.max() < height:
+            return self.mask[y, x]
+        return np.full(len(points), KEEP_CLEAR, np.uint8)
 
-    def rectangle(self, centre: np.ndarray, half: tuple[float, float], yaw: float) -> np.ndarray:
-        """Points [N, 2] that cover a rectangle without leaving out a texel."""
-        step = self.texel_m * 0.7
+    def rectangle(self, centre: np.ndarray, half: tuple[float, float], yaw: float, step: float) -> np.ndarray:
+        """Points [N, 2] that cover a rectangle, edges included, at most `step` metres apart."""
         u, v = (np.linspace(-h, h, max(2, int(np.ceil(2 * h / step)) + 1)) for h in half)
         cos, sin = np.cos(yaw), np.sin(yaw)
-        gu, gv = np.meshgrid(u, v)
-        return centre + np.stack([cos * gu - sin * gv, sin * gu + cos * gv], -1).reshape(-1, 2)
+        x = centre[0] + cos * u[None, :] - sin * v[:, None]
+        y = centre[1] + sin * u[None, :] + cos * v[:, None]
+        return np.stack([x.ravel(), y.ravel()], 1)
 
     def take(
         self, centre: np.ndarray, half: tuple[float, float], yaw: float, most: int = FREE, room: float = 0.0
     ) -> bool:
         """Claims a rectangle if nothing above `most` lies in it or within `room` metres; False if it isn't free."""
-        wide = self.rectangle(centre, (half[0] + room, half[1] + room), yaw)
-        if (self.values(wide) > most).any():
-            return False
-        own = np.floor((self.rectangle(centre, half, yaw) - self.low) / self.texel_m).astype(np.int64)
+        wide = half[0] + room, half[1] + room
+        fine = self.texel_m * 0.7
+        for step in (2.0, fine):  # most refusals show in the coarse look already
+            if (self.values(self.rectangle(centre, wide, yaw, step)) > most).any():
+                return False
+        own = np.floor((self.rectangle(centre, half, yaw, fine) - self.low) / self.texel_m).astype(np.int64)
         self.mask[own[:, 1], own[:, 0]] = KEEP_CLEAR
         return True

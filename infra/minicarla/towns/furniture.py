@@ -163,7 +163,7 @@ def _put(
 
 
 def close_dead_ends(builder: Builder, strips: Sequence[Strip]) -> None:
-    """A striped barrier 2.5 m behind each road that ends."""
+    """A striped barrier 2.5 m behind each road that ends, and a building that closes the view behind it."""
     for middle, out, half in dead_ends(strips):
         spot, yaw = middle + out * 2.5, math.atan2(out[1], out[0]) + math.pi / 2
         along = np.array([math.cos(yaw), math.sin(yaw)])
@@ -173,6 +173,10 @@ def close_dead_ends(builder: Builder, strips: Sequence[Strip]) -> None:
             rgb = ((0.80, 0.14, 0.12), (0.92, 0.92, 0.90))[k % 2]
             builder.land.take(place, (half / pieces, 0.2), yaw, most=255)
             builder.things.box(place, 0.35, (half / pieces, 0.06, 0.3), yaw, rgb, Label.STATIC)
+        width, depth = builder.look.width[1], builder.between(builder.look.depth)
+        centre = middle + out * (builder.between((7, 11)) + depth / 2)
+        if builder.land.take(centre, (width / 2, depth / 2), yaw, room=0.4):
+            builder.building(centre, width, depth, yaw)
 
 
 def dead_ends(strips: Sequence[Strip]) -> list[tuple[np.ndarray, np.ndarray, float]]:

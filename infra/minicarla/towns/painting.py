@@ -240,6 +240,9 @@ def _across(pen: Pen, strip: Strip, before_m: float, width_m: float) -> None:
 def _zebra(pen: Pen, strip: Strip, at_end: bool, start_m: float = 0.6, length_m: float = 2.8) -> None:
     near, far = (_station(strip, d, at_end) for d in (start_m, start_m + length_m))
     width = float(np.hypot(*(near[1] - near[0])))
+    mouth = _station(strip, 0.0, at_end)
+    middle = np.array([mouth[0] + mouth[1], far[0] + far[1]]) / 2
+    pen.line(middle, width + 0.2, int(Ground.ROAD))  # lane lines end at the crossing
     bars = max(2, round(width / 1.1))
     for k in range(bars):
         u = (k + 0.5) / bars

@@ -1,0 +1,1 @@
+"""The simulated world: towns loaded, actors, sensors, time."""

@@ -1,0 +1,117 @@
+"""The blueprint library: vehicles, walls and sensors, with CARLA's names and attributes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from infra.minicarla.protocol.wire import SensorType
+from infra.minicarla.scenery import CameraKind, Label, Shape
+
+
+class AttributeType(IntEnum):
+    BOOL = 1
+    INT = 2
+    FLOAT = 3
+    STRING = 4
+    COLOR = 5
+
+
+@dataclass(frozen=True)
+class BodyModel:
+    """What an actor's body looks like; half sizes in metres."""
+
+    shape: Shape
+    half: tuple[float, float, float]
+    label: Label
+    color: str
+    wheels: int = 4
+    base_type: str = "car"
+
+
+COLORS = ("178,14,20", "15,15,17", "225,225,222", "24,60,140", "20,110,60", "235,190,30", "128,130,134")
+
+BODIES = {
+    "vehicle.audi.tt": BodyModel(Shape.COUPE, (2.09, 0.99, 0.69), Label.CAR, COLORS[0]),
+    "vehicle.mercedes.sprinter": BodyModel(Shape.VAN, (2.96, 0.99, 1.28), Label.CAR, COLORS[2], base_type="van"),
+    "vehicle.carlamotors.firetruck": BodyModel(Shape.TRUCK, (4.24, 1.28, 1.84), Label.TRUCK, COLORS[0], base_type="truck"),
+    "static.prop.wall": BodyModel(Shape.BOX, (5.0, 0.15, 1.6), Label.WALLS, "168,160,148", 0, ""),
+    "static.prop.wall_long": BodyModel(Shape.BOX, (12.0, 0.15, 1.8), Label.WALLS, "150,150,152", 0, ""),
+    "static.prop.container": BodyModel(Shape.BOX, (3.03, 1.22, 1.3), Label.STATIC, "44,92,120", 0, ""),
+}
+
+CAMERAS = {
+    "sensor.camera.rgb": (SensorType.RGB, CameraKind.RGB),
+    "sensor.camera.depth": (SensorType.DEPTH, CameraKind.DEPTH),
+    "sensor.camera.semantic_segmentation": (SensorType.SEMANTIC, CameraKind.SEMANTIC),
+    "sensor.camera.instance_segmentation": (SensorType.INSTANCE, CameraKind.INSTANCE),
+}
+COLLISION = "sensor.other.collision"
+
+LENS = {
+    "lens_circle_falloff": "5.0", "lens_circle_multiplier": "0.0", "lens_k": "-1.0", "lens_kcube": "0.0",
+    "lens_x_size": "0.08", "lens_y_size": "0.08",
+}  # fmt: skip
+RGB_ONLY = {
+    "bloom_intensity": "0.675", "fstop": "1.4", "iso": "100.0", "gamma": "2.2", "lens_flare_intensity": "0.1",
+    "shutter_speed": "200.0", "min_fstop": "1.2", "exposure_compensation": "0.0", "exposure_min_bright": "10.0",
+    "exposure_max_bright": "12.0", "exposure_speed_up": "3.0", "exposure_speed_down": "1.0", "calibration_constant": "16.0",
+    "focal_distance": "1000.0", "blur_amount": "1.0", "blur_radius": "0.0", "motion_blur_intensity": "0.45",
+    "motion_blur_max_distortion": "0.35", "motion_blur_min_object_screen_size": "0.1", "slope": "0.88", "toe": "0.55",
+    "shoulder": "0.26", "black_clip": "0.0", "white_clip": "0.04", "temp": "6500.0", "tint": "0.0",
+    "chromatic_aberration_intensity": "0.0", "chromatic_aberration_offset": "0.0",
+}  # fmt: skip
+
+Attribute = list
+"""[id, type, default, recommended values, is modifiable, restricted to recommended]"""
+
+
+def attribute(name: str, kind: AttributeType, value: str, recommended: tuple[str, ...] = (), modifiable: bool = True) -> Attribute:
+    return [name, int(kind), value, list(recommended), modifiable, False]
+
+
+def body_attributes(name: str, body: BodyModel) -> list[Attribute]:
+    attributes = [
+        attribute("role_name", AttributeType.STRING, "prop" if body.wheels == 0 else "autopilot"),
+        attribute("color", AttributeType.COLOR, body.color, COLORS),
+        attribute("object_type", AttributeType.STRING, "", (), False),
+    ]
+    if body.wheels:
+        attributes += [
+            attribute("number_of_wheels", AttributeType.INT, str(body.wheels), (), False),
+            attribute("base_type", AttributeType.STRING, body.base_type, (), False),
+            attribute("generation", AttributeType.INT, "1", (), False),
+            attribute("special_type", AttributeType.STRING, "", (), False),
+            attribute("has_lights", AttributeType.BOOL, "false", (), False),
+            attribute("sticky_control", AttributeType.BOOL, "true"),
+        ]
+    else:
+        attributes.append(attribute("size", AttributeType.STRING, "large", (), False))
+    return attributes
+
+
+def camera_attributes(name: str) -> list[Attribute]:
+    attributes = [
+        attribute("role_name", AttributeType.STRING, "front"),
+        attribute("image_size_x", AttributeType.INT, "800"),
+        attribute("image_size_y", AttributeType.INT, "600"),
+        attribute("fov", AttributeType.FLOAT, "90.0"),
+        attribute("sensor_tick", AttributeType.FLOAT, "0.0"),
+    ]
+    numbers = LENS | (RGB_ONLY if name == "sensor.camera.rgb" else {})
+    attributes += [attribute(key, AttributeType.FLOAT, value) for key, value in numbers.items()]
+    if name == "sensor.camera.rgb":
+        attributes += [
+            attribute("blade_count", AttributeType.INT, "5"),
+            attribute("exposure_mode", AttributeType.STRING, "histogram", ("manual", "histogram")),
+            attribute("enable_postprocess_effects", AttributeType.BOOL, "true"),
+        ]
+    return attributes
+
+
+def library() -> dict[str, list]:
+    """Return the definitions by id, each [uid, id, tags, attributes] as on the wire."""
+    entries = [(name, body_attributes(name, body)) for name, body in BODIES.items()]
+    entries += [(name, camera_attributes(name)) for name in CAMERAS]
+    entries.append((COLLISION, [attribute("role_name", AttributeType.STRING, "front")]))
+    return {name: [uid, name, name.replace(".", ","), attributes] for uid, (name, attributes) in enumerate(entries, start=1)}

@@ -25,7 +25,15 @@ def complete_deployment_name(argv: list[str], deployment: str) -> list[str]:
         return list(argv)
     completed = list(argv)
     for position in range(start + 2, len(argv)):
-        takes_value = argv[position - 1] in ("--param", "-p", "--params", "--tag", "--job-variable", "-jv", "--flow-run-name")
+        takes_value = argv[position - 1] in (
+            "--param",
+            "-p",
+            "--params",
+            "--tag",
+            "--job-variable",
+            "-jv",
+            "--flow-run-name",
+        )
         if argv[position] in FLOWS and not takes_value:
             completed[position] = f"{argv[position]}/{deployment}"
             break

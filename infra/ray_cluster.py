@@ -41,10 +41,10 @@ def ray_cluster(num_cpus: int | None = None) -> Iterator[Any]:
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise RayClusterError(
-            f"Ray at {address or 'this machine'} did not start: {error}. Check RAY_ADDRESS, or unset it to use a local Ray."
+            f"Ray at {address or 'this machine'} did not start: {error}. Check RAY_ADDRESS; unset, a local Ray is used."
         ) from error
     finally:
-        with contextlib.suppress(ValueError):       # not the main thread: there is no handler to put back
+        with contextlib.suppress(ValueError):  # not the main thread: there is no handler to put back
             signal.signal(signal.SIGTERM, handler)
     try:
         yield ray

@@ -198,7 +198,19 @@ def start_mlflow(old: Service | None) -> tuple[subprocess.Popen, Callable[[], bo
 
 def start_worker() -> tuple[subprocess.Popen, Callable[[], bool]]:
     name = f"worker-{time.time_ns()}"
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local", "--type", "process", "--name", name]
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "worker",
+        "start",
+        "--pool",
+        "local",
+        "--type",
+        "process",
+        "--name",
+        name,
+    ]
     process = launch("worker", command, read_services()["prefect"].address, {"PREFECT_PLUGINS_ENABLED": "false"})
     return process, lambda: worker_is_online(name)
 
@@ -234,14 +246,20 @@ def prefect_command(*arguments: str) -> None:
 
 def write_dotenv() -> None:
     """Write `.env`: Prefect reads it in the repository's folder, so a fresh shell finds the services."""
-    keys = ("SHAREVERSE_HOME", "PREFECT_HOME", "PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_SERVER_ANALYTICS_ENABLED")
+    keys = (
+        "SHAREVERSE_HOME",
+        "PREFECT_HOME",
+        "PREFECT_API_URL",
+        "MLFLOW_TRACKING_URI",
+        "PREFECT_SERVER_ANALYTICS_ENABLED",
+    )
     settings = environment()
     with atomic_file(REPOSITORY / ".env") as path:
         path.write_text("".join(f"{key}={settings[key]}\n" for key in keys if key in settings))
 
 
 def crash_abandoned_runs() -> int:
-    """Mark flow runs crashed that say they run while no worker lives (a killed worker leaves them so). Returns how many.
+    """Mark flow runs crashed that a killed worker left running. Returns how many.
 
     Only called when this clone's worker is down: every run of the pool `local` was its child.
     """
@@ -257,7 +275,13 @@ def crash_abandoned_runs() -> int:
 
 def _crash_abandoned_runs() -> int:
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType, WorkPoolFilter, WorkPoolFilterName
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+        WorkPoolFilter,
+        WorkPoolFilterName,
+    )
     from prefect.client.schemas.objects import StateType
     from prefect.states import Crashed
 
@@ -268,7 +292,9 @@ def _crash_abandoned_runs() -> int:
             work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=["local"])),
         )
         for run in runs:
-            client.set_flow_run_state(run.id, Crashed(message="The worker was gone; run the deployment again."), force=True)
+            client.set_flow_run_state(
+                run.id, Crashed(message="The worker was gone; run the deployment again."), force=True
+            )
         return len(runs)
 
 
@@ -278,7 +304,7 @@ def up() -> None:
         recorded = read_services()
         running = {name for name, service in recorded.items() if service.process()}
         if not {"prefect", "mlflow"} <= running and "worker" in running:
-            stop(recorded["worker"])        # it would go on with the address of a server that is gone
+            stop(recorded["worker"])  # it would go on with the address of a server that is gone
             running.discard("worker")
         starting = {}
         if "prefect" not in running:

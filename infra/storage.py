@@ -73,7 +73,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder; when the block ends well it replaces `path`, complete and synced, else it is removed."""
+    """Yield a temporary folder; when the block ends well it replaces `path`, complete and synced, else it goes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
     temporary.mkdir()

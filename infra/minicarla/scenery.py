@@ -1,4 +1,7 @@
-"""What the towns hand to the renderer and the world: plain records, CARLA axes (x forward, y right, z up), metres, degrees."""
+"""What the towns hand to the renderer and the world: plain records in CARLA's axes (x forward, y right, z up).
+
+Metres and degrees.
+"""
 
 from __future__ import annotations
 

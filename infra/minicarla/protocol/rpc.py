@@ -56,8 +56,8 @@ class RpcServer:
     The methods are found by name: `api.load_new_episode` answers the RPC `load_new_episode`.
     """
 
-    def __init__(self, port: int, api: Any, lock: threading.RLock) -> None:
-        self.listener = listen(port)
+    def __init__(self, listener: socket.socket, api: Any, lock: threading.RLock) -> None:
+        self.listener = listener
         self.methods = {
             name: getattr(api, name) for name in dir(type(api)) if hasattr(getattr(type(api), name), "rpc_form")
         }
@@ -74,7 +74,9 @@ class RpcServer:
 
     def converse(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        unpacker = msgpack.Unpacker(raw=False, max_buffer_size=1 << 28, unicode_errors="surrogateescape", strict_map_key=False)
+        unpacker = msgpack.Unpacker(
+            raw=False, max_buffer_size=1 << 28, unicode_errors="surrogateescape", strict_map_key=False
+        )
         with connection:
             try:
                 while data := connection.recv(1 << 16):

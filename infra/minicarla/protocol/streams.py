@@ -42,7 +42,7 @@ class Subscriber:
         threading.Thread(target=self.work, daemon=True).start()
 
     def send(self, parts: Parts, *, may_drop: bool) -> None:
-        """Queue a message. Asynchronous mode drops for a slow reader; synchronous mode waits for it, but not for ever."""
+        """Queue a message. Asynchronous mode drops for a slow reader; synchronous mode waits, but not for ever."""
         if self.closed.is_set():
             return
         try:
@@ -125,7 +125,7 @@ class StreamServer:
             self.expected[stream].append(time.monotonic())
 
     def await_expected(self) -> None:
-        """Wait, at most a second each, until announced subscribers are connected: their first image must not be lost."""
+        """Wait, at most a second each, for announced subscribers: their first image must not be lost."""
         with self.changed:
             while True:
                 now = time.monotonic()

@@ -10,12 +10,12 @@ VERSION = "0.9.16"
 WORLD_STREAM = 1
 """Stream id of the world's state; it survives loading another town."""
 
-SENSOR_HEADER = struct.Struct("<QQd6f")          # sensor type, frame, time s, x y z pitch yaw roll
-IMAGE_HEADER = struct.Struct("<IIf")             # width, height, field of view
-EPISODE_HEADER = struct.Struct("<Qdf3iI")        # episode, platform time, delta s, map origin, state bits
-ACTOR_STATE = struct.Struct("<IB6f3f3f3f54s")    # id, state, transform, velocity, angular velocity, acceleration, union
-VEHICLE_STATE = struct.Struct("<fff???ifB?IB")   # throttle steer brake, flags, gear, speed limit, light, ...
-TOKEN = struct.Struct("<IHBB16s")                # stream, port, 1 = tcp, 0 = the host that was dialled
+SENSOR_HEADER = struct.Struct("<QQd6f")  # sensor type, frame, time s, x y z pitch yaw roll
+IMAGE_HEADER = struct.Struct("<IIf")  # width, height, field of view
+EPISODE_HEADER = struct.Struct("<Qdf3iI")  # episode, platform time, delta s, map origin, state bits
+ACTOR_STATE = struct.Struct("<IB6f3f3f3f54s")  # id, state, transform, velocity, angular velocity, acceleration, union
+VEHICLE_STATE = struct.Struct("<fff???ifB?IB")  # throttle steer brake, flags, gear, speed limit, light, ...
+TOKEN = struct.Struct("<IHBB16s")  # stream, port, 1 = tcp, 0 = the host that was dialled
 SIZE = struct.Struct("<I")
 MAP_CHANGED = 1
 ACTIVE = 1
@@ -43,7 +43,14 @@ def message(*parts: bytes | memoryview) -> list[bytes | memoryview]:
 
 
 def image_message(
-    kind: SensorType, frame: int, time_s: float, pose: Iterable[float], width: int, height: int, fov: float, bgra: memoryview
+    kind: SensorType,
+    frame: int,
+    time_s: float,
+    pose: Iterable[float],
+    width: int,
+    height: int,
+    fov: float,
+    bgra: memoryview,
 ) -> list[bytes | memoryview]:
     """Return a camera's message; `bgra` holds width * height * 4 bytes, rows from the top."""
     head = SENSOR_HEADER.pack(kind, frame, time_s, *pose) + IMAGE_HEADER.pack(width, height, fov)
@@ -59,7 +66,13 @@ def actor_state(
 
 
 def world_message(
-    episode: int, frame: int, time_s: float, platform_s: float, delta_s: float, map_changed: bool, actors: Iterable[bytes]
+    episode: int,
+    frame: int,
+    time_s: float,
+    platform_s: float,
+    delta_s: float,
+    map_changed: bool,
+    actors: Iterable[bytes],
 ) -> list[bytes | memoryview]:
     """Return the state of all actors at one frame."""
     head = SENSOR_HEADER.pack(SensorType.WORLD, frame, time_s, 0, 0, 0, 0, 0, 0)

@@ -34,7 +34,9 @@ COLORS = ("178,14,20", "15,15,17", "225,225,222", "24,60,140", "20,110,60", "235
 BODIES = {
     "vehicle.audi.tt": BodyModel(Shape.COUPE, (2.09, 0.99, 0.69), Label.CAR, COLORS[0]),
     "vehicle.mercedes.sprinter": BodyModel(Shape.VAN, (2.96, 0.99, 1.28), Label.CAR, COLORS[2], base_type="van"),
-    "vehicle.carlamotors.firetruck": BodyModel(Shape.TRUCK, (4.24, 1.28, 1.84), Label.TRUCK, COLORS[0], base_type="truck"),
+    "vehicle.carlamotors.firetruck": BodyModel(
+        Shape.TRUCK, (4.24, 1.28, 1.84), Label.TRUCK, COLORS[0], base_type="truck"
+    ),
     "static.prop.wall": BodyModel(Shape.BOX, (5.0, 0.15, 1.6), Label.WALLS, "168,160,148", 0, ""),
     "static.prop.wall_long": BodyModel(Shape.BOX, (12.0, 0.15, 1.8), Label.WALLS, "150,150,152", 0, ""),
     "static.prop.container": BodyModel(Shape.BOX, (3.03, 1.22, 1.3), Label.STATIC, "44,92,120", 0, ""),
@@ -55,7 +57,8 @@ LENS = {
 RGB_ONLY = {
     "bloom_intensity": "0.675", "fstop": "1.4", "iso": "100.0", "gamma": "2.2", "lens_flare_intensity": "0.1",
     "shutter_speed": "200.0", "min_fstop": "1.2", "exposure_compensation": "0.0", "exposure_min_bright": "10.0",
-    "exposure_max_bright": "12.0", "exposure_speed_up": "3.0", "exposure_speed_down": "1.0", "calibration_constant": "16.0",
+    "exposure_max_bright": "12.0", "exposure_speed_up": "3.0", "exposure_speed_down": "1.0",
+    "calibration_constant": "16.0",
     "focal_distance": "1000.0", "blur_amount": "1.0", "blur_radius": "0.0", "motion_blur_intensity": "0.45",
     "motion_blur_max_distortion": "0.35", "motion_blur_min_object_screen_size": "0.1", "slope": "0.88", "toe": "0.55",
     "shoulder": "0.26", "black_clip": "0.0", "white_clip": "0.04", "temp": "6500.0", "tint": "0.0",
@@ -66,7 +69,9 @@ Attribute = list
 """[id, type, default, recommended values, is modifiable, restricted to recommended]"""
 
 
-def attribute(name: str, kind: AttributeType, value: str, recommended: tuple[str, ...] = (), modifiable: bool = True) -> Attribute:
+def attribute(
+    name: str, kind: AttributeType, value: str, recommended: tuple[str, ...] = (), modifiable: bool = True
+) -> Attribute:
     return [name, int(kind), value, list(recommended), modifiable, False]
 
 
@@ -114,4 +119,6 @@ def library() -> dict[str, list]:
     entries = [(name, body_attributes(name, body)) for name, body in BODIES.items()]
     entries += [(name, camera_attributes(name)) for name in CAMERAS]
     entries.append((COLLISION, [attribute("role_name", AttributeType.STRING, "front")]))
-    return {name: [uid, name, name.replace(".", ","), attributes] for uid, (name, attributes) in enumerate(entries, start=1)}
+    return {
+        name: [uid, name, name.replace(".", ","), attributes] for uid, (name, attributes) in enumerate(entries, start=1)
+    }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from infra.minicarla.scenery import Pose
 
-Matrix = tuple[tuple[float, float, float], ...]
+Matrix = Sequence[Sequence[float]]
 
 
 def rotation(pitch: float, yaw: float, roll: float) -> Matrix:
@@ -34,5 +35,5 @@ def compose(parent: Pose, child: Pose) -> Pose:
     """Return the world pose of `child`, given relative to `parent`."""
     p, c = rotation(*parent[3:]), rotation(*child[3:])
     x, y, z = (parent[i] + sum(p[i][k] * child[k] for k in range(3)) for i in range(3))
-    product = tuple(tuple(sum(p[i][k] * c[k][j] for k in range(3)) for j in range(3)) for i in range(3))
-    return (x, y, z, *angles(product))
+    rows = [[sum(p[i][k] * c[k][j] for k in range(3)) for j in range(3)] for i in range(3)]
+    return (x, y, z, *angles(rows))

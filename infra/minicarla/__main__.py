@@ -1,0 +1,75 @@
+"""`python -m infra.minicarla -carla-rpc-port=N`: the embedded CARLA server, with CARLA's options."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+
+from infra.minicarla import towns
+from infra.minicarla.protocol.rpc import RpcError
+from infra.minicarla.protocol.wire import VERSION
+from infra.minicarla.scenery import Town
+from infra.minicarla.server import Server, Towns
+from infra.minicarla.world.episode import Renders
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(prog="python -m infra.minicarla", description=__doc__, allow_abbrev=False)
+    options.add_argument("-carla-rpc-port", type=int, default=2000, metavar="N", help="port of the RPCs (2000)")
+    options.add_argument("-carla-streaming-port", type=int, metavar="N", help="port of the images (the next one)")
+    options.add_argument("--maps", metavar="DIR", help="every DIR/*.xodr is a town too")
+    options.add_argument("--town", default="", metavar="NAME", help="town of the first episode (Mini01)")
+    options.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads that render")
+    ignored = options.add_argument_group("accepted as CARLA does, without effect")
+    ignored.add_argument("-RenderOffScreen", action="store_true")
+    ignored.add_argument("-nosound", action="store_true")
+    ignored.add_argument("-quality-level", default="Epic")
+    ignored.add_argument("-graphicsadapter", type=int, default=0)
+    return options
+
+
+def embedded_towns(maps_dir: str | None, threads: int) -> Towns:
+    """The twelve Mini towns, and those of `maps_dir`, drawn by the ray caster."""
+
+    def build_renderer(town: Town) -> Renders:
+        from infra.minicarla.render import Renderer  # compiles with numba: only when a camera asks
+
+        return Renderer(towns.build_scenery(town), threads)
+
+    return Towns(
+        names=lambda: towns.town_names(maps_dir),
+        load=lambda name: towns.load_town(name, maps_dir),
+        from_opendrive=towns.town_from_opendrive,
+        build_renderer=build_renderer,
+    )
+
+
+def main() -> int:
+    options = parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        server = Server(
+            options.carla_rpc_port,
+            embedded_towns(options.maps, options.threads),
+            streaming_port=options.carla_streaming_port,
+            town=options.town,
+        )
+    except (RpcError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    server.start()
+    print(f"embedded CARLA {VERSION} on 127.0.0.1:{options.carla_rpc_port}, pid {os.getpid()}", flush=True)
+    signal.sigwait(signals)
+    server.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # daemon threads may be inside a client's socket; nothing is left to save

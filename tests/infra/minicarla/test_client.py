@@ -66,7 +66,7 @@ def client(server):
 
 @pytest.fixture
 def world(client):
-    """A fresh synchronous episode in Mini01. Its sensors are stopped at the end: a client that exits with one aborts."""
+    """A fresh synchronous episode. Its sensors are stopped at the end: a client that exits with one aborts."""
     world = client.load_world("Mini01")
     settings = world.get_settings()
     settings.synchronous_mode, settings.fixed_delta_seconds = True, 1 / 30

@@ -1,0 +1,42 @@
+# make demo: everything, from an empty machine to a scored model. make test: the tests. `make help` lists the rest.
+VENV := .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN := $(VENV)/bin/python
+export SHAREVERSE_HOME ?= $(CURDIR)/var
+
+.PHONY: help setup demo up down status test test-slow lint bench
+
+help:            ## this list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+setup: $(VENV)/.ready  ## the environment in .venv (demo and test do this by themselves)
+
+$(VENV)/.ready: pyproject.toml constraints.txt infra/setup_venv.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh infra/setup_venv.sh
+
+demo: $(VENV)/.ready  ## services, record, train, evaluate, print the outcome
+	@$(BIN) -m infra.stack up
+	@$(BIN) -m flows.demo
+
+up: $(VENV)/.ready  ## start Prefect, MLflow and a worker
+	@$(BIN) -m infra.stack up
+
+down:            ## end exactly what was started
+	@test ! -x $(BIN) || $(BIN) -m infra.stack down
+
+status:          ## one line a service
+	@test -x $(BIN) || { echo "Nothing is set up yet: run make demo." >&2; exit 1; }
+	@$(BIN) -m infra.stack status
+
+test: $(VENV)/.ready  ## the tests (about 10 minutes on 2 cores)
+	@$(BIN) -m pytest
+
+test-slow: $(VENV)/.ready  ## the long ones: kills, resumption, the whole line
+	@$(BIN) -m pytest -m slow
+
+lint: $(VENV)/.ready  ## ruff and mypy
+	@$(BIN) -m ruff check .
+	@$(BIN) -m mypy
+
+bench: $(VENV)/.ready  ## ratios against physical limits and peers
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN) "$$script" || exit 1; done

@@ -1,0 +1,16 @@
+"""Scoring again: an existing checkpoint on held-out towns (paper, section 5)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefect import flow
+
+from flows.collect_dataset import Name
+from tasks.evaluation.task import score_run
+
+
+@flow(name="evaluate-shareverse", validate_parameters=True)
+def evaluate_shareverse(dataset: Name = "demo", run_id: str = "", split: Literal["val", "test"] = "test") -> dict:
+    """Score the latest checkpoint of `run_id` (empty: the run trained last) on the held-out towns of `split`."""
+    return score_run(dataset, run_id, split)

@@ -1,0 +1,186 @@
+"""MLflow: one top-level run a training, found again by its ShareVerse run id; metrics that outlive a server that is down.
+
+Training writes its metrics to a file first and never waits for MLflow. Rows carry their own time, so sending one twice
+leaves one point: after a crash everything is sent again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+EXPERIMENT = "shareverse"
+DATA_EXPERIMENT = "shareverse-datasets"
+RUN_ID_TAG = "shareverse.run_id"
+BATCH = 900
+MAX_PARAM_LENGTH = 6000
+
+
+class TrackingError(RuntimeError):
+    """MLflow does not answer or refuses what it was given."""
+
+
+def git_sha() -> str:
+    """Return the commit of the code that runs, with `-dirty` where it was changed; 'unknown' outside a repository."""
+    here = Path(__file__).resolve().parent
+    done = subprocess.run(
+        ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"],
+        cwd=here, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+
+def client() -> Any:
+    """Return an `mlflow.MlflowClient` for MLFLOW_TRACKING_URI; TrackingError when none is named."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    import mlflow
+
+    address = os.environ.get("MLFLOW_TRACKING_URI")
+    if not address:
+        raise TrackingError("MLFLOW_TRACKING_URI is not set: start the services with `make up`, or name your server.")
+    mlflow.set_tracking_uri(address)
+    return mlflow.MlflowClient(address)
+
+
+class RunLog:
+    """One MLflow run. Metric rows wait in memory while the server is down; `close` sends them or says what is missing."""
+
+    def __init__(self, experiment: str, key: str, name: str, tags: Mapping[str, str]) -> None:
+        """Open the run tagged `key` in `experiment`, or create it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client = client()
+            found = self.client.get_experiment_by_name(experiment)
+            experiment_id = found.experiment_id if found else self.client.create_experiment(experiment)
+            runs = self.client.search_runs([experiment_id], f"tags.`{RUN_ID_TAG}` = '{key}'", max_results=1)
+            if runs:
+                self.run_id = runs[0].info.run_id
+                self.client.update_run(self.run_id, status="RUNNING")
+                for tag, value in tags.items():
+                    self.client.set_tag(self.run_id, tag, value)
+            else:
+                marks = {RUN_ID_TAG: key, "mlflow.source.git.commit": git_sha(), **tags}
+                self.run_id = self.client.create_run(experiment_id, tags=marks, run_name=name).info.run_id
+        except MlflowException as error:
+            raise TrackingError(f"MLflow at {os.environ['MLFLOW_TRACKING_URI']} cannot be used: {error}") from error
+        self.url = f"{os.environ['MLFLOW_TRACKING_URI']}/#/experiments/{experiment_id}/runs/{self.run_id}"
+        self.waiting: list[Any] = []
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log parameters; those already there must be equal (they are: the run id is a hash of them)."""
+        from mlflow.entities import Param
+
+        rows = [Param(key, str(value)[:MAX_PARAM_LENGTH]) for key, value in values.items()]
+        for start in range(0, len(rows), 90):
+            self.client.log_batch(self.run_id, params=rows[start : start + 90])
+
+    def dataset(self, name: str, digest: str, folder: Path) -> None:
+        """Tie the run to a data set by its digest (MLflow keeps 36 characters of it; the tag holds all)."""
+        from mlflow.data.filesystem_dataset_source import FileSystemDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.entities import DatasetInput, InputTag
+
+        class Folder(FileSystemDatasetSource):
+            """A data set folder on this machine or a shared disk."""
+
+            @staticmethod
+            def _get_source_type() -> str:
+                return "local"
+
+            @property
+            def uri(self) -> str:
+                return folder.as_uri()
+
+            def load(self, dst_path: str | None = None) -> str:
+                return str(folder)
+
+            @staticmethod
+            def _can_resolve(raw_source: Any) -> bool:
+                return False
+
+            @classmethod
+            def _resolve(cls, raw_source: Any) -> Any:
+                raise NotImplementedError("a data set folder is named by its path")
+
+            def to_dict(self) -> dict[str, str]:
+                return {"uri": self.uri}
+
+            @classmethod
+            def from_dict(cls, source_dict: dict) -> Any:
+                return cls()
+
+        entry = MetaDataset(Folder(), name=name, digest=digest[:36])._to_mlflow_entity()
+        self.client.log_inputs(self.run_id, [DatasetInput(entry, [InputTag("mlflow.data.context", "training")])])
+        self.client.set_tag(self.run_id, "shareverse.dataset_digest", digest)
+
+    def metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Queue rows `{"step": int, "time_s": epoch seconds, name: number, ...}` and send what can be sent.
+
+        Other than numbers are passed over; a NaN is sent as it is, so that it shows.
+        """
+        from mlflow.entities import Metric
+
+        for row in rows:
+            stamp = round(1000 * row["time_s"])
+            self.waiting += [
+                Metric(name, float(value), stamp, int(row["step"]))
+                for name, value in row.items()
+                if name not in ("step", "time_s") and isinstance(value, (int, float)) and not isinstance(value, bool)
+            ]
+        self.send()
+
+    def send(self) -> str:
+        """Send the queue; return why it could not be sent, or nothing."""
+        from mlflow.exceptions import MlflowException
+
+        while self.waiting:
+            try:
+                self.client.log_batch(self.run_id, metrics=self.waiting[:BATCH])
+            except MlflowException as error:
+                return str(error)
+            del self.waiting[:BATCH]
+        return ""
+
+    def final_metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log figures of a finished evaluation at `step`; ValueError for one that is not finite."""
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise ValueError(f"metric {name} is {value}: a figure that could not be computed must not be logged.")
+        for name, value in values.items():
+            self.client.log_metric(self.run_id, name, value, step=step)
+
+    def artifacts(self, path: Path, folder: str) -> None:
+        """Upload a file, or the files of a folder, under `folder`."""
+        if path.is_dir():
+            self.client.log_artifacts(self.run_id, str(path), folder)
+        else:
+            self.client.log_artifact(self.run_id, str(path), folder)
+
+    def close(self, status: str = "FINISHED") -> None:
+        """Send what waits and end the run; TrackingError names what could not be sent."""
+        reason = self.send()
+        if reason:
+            raise TrackingError(
+                f"{len(self.waiting)} metric values could not be sent to MLflow ({reason}); they are safe in the run's "
+                "metrics.jsonl: run the deployment again to send them."
+            )
+        self.client.set_terminated(self.run_id, status)
+
+
+def flat(values: Mapping[str, Any], drop: Sequence[str] = ()) -> dict[str, Any]:
+    """Flatten nested mappings to `section.name` keys, without the sections in `drop`."""
+    rows: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in drop:
+            continue
+        if isinstance(value, Mapping):
+            rows |= {f"{key}.{name}": inner for name, inner in flat(value).items()}
+        else:
+            rows[key] = value
+    return rows

@@ -61,7 +61,7 @@ def outcome() -> list[str]:
     lines += [f"  {name:<34} {reason}" for name, reason in report["missing"].items()]
     lines += ["", *report["verdict"], ""]
     lines += [f"videos and report   {run_dir / 'evaluation'}", f"this run in MLflow  {report['mlflow_url']}"]
-    return lines + ["", "== Services (make down ends them)", *status_lines()]
+    return [*lines, "", "== Services (make down ends them)", *status_lines()]
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""MLflow: one top-level run a training, found again by its ShareVerse run id; metrics that outlive a server that is down.
+"""MLflow: one top-level run a training, found again by its ShareVerse run id; metrics outlive a server that is down.
 
 Training writes its metrics to a file first and never waits for MLflow. Rows carry their own time, so sending one twice
 leaves one point: after a crash everything is sent again.
@@ -48,7 +48,7 @@ def client() -> Any:
 
 
 class RunLog:
-    """One MLflow run. Metric rows wait in memory while the server is down; `close` sends them or says what is missing."""
+    """One MLflow run. Metric rows wait in memory while the server is down; `close` sends them or says so."""
 
     def __init__(self, experiment: str, key: str, name: str, tags: Mapping[str, str]) -> None:
         """Open the run tagged `key` in `experiment`, or create it."""

@@ -1,0 +1,67 @@
+"""CARLA's left-handed poses to OpenCV's right-handed cameras: the only place where this happens.
+
+CARLA: x forward, y right, z up, metres; pitch, yaw, roll in degrees (`carla.Transform`). Here the world is CARLA's with
+y negated (right-handed, z up) and a camera looks along +z with x right and y down.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+VIEWS = ("front", "rear", "left", "right")
+"""Order of the view axis V everywhere; the mosaic is front rear over left right."""
+
+MOUNTS = {
+    "front": (0.3, 0.0, 1.75, 0.0, 0.0, 0.0),
+    "rear": (-0.6, 0.0, 1.75, 0.0, 180.0, 0.0),
+    "left": (0.0, -0.3, 1.75, 0.0, -90.0, 0.0),
+    "right": (0.0, 0.3, 1.75, 0.0, 90.0, 0.0),
+}
+"""Pose of each camera in its car's frame: x, y, z, pitch, yaw, roll."""
+
+CAMERA_AXES = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+"""Columns: OpenCV's x (right), y (down), z (forward) in CARLA's camera frame (x forward, y right, z up)."""
+
+FLIP_Y = np.diag([1.0, -1.0, 1.0])
+
+
+def carla_matrix(pose: np.ndarray) -> np.ndarray:
+    """Return [..., 4, 4] float64 equal to `carla.Transform.get_matrix()` of poses [..., 6] (x y z pitch yaw roll)."""
+    pose = np.asarray(pose, np.float64)
+    pitch, yaw, roll = np.moveaxis(np.radians(pose[..., 3:]), -1, 0)
+    cp, sp, cy, sy, cr, sr = np.cos(pitch), np.sin(pitch), np.cos(yaw), np.sin(yaw), np.cos(roll), np.sin(roll)
+    matrix = np.zeros((*pose.shape[:-1], 4, 4))
+    rows = (
+        (cp * cy, cy * sp * sr - sy * cr, -cy * sp * cr - sy * sr),
+        (cp * sy, sy * sp * sr + cy * cr, -sy * sp * cr + cy * sr),
+        (sp, -cp * sr, cp * cr),
+    )
+    for i, row in enumerate(rows):
+        for j, value in enumerate(row):
+            matrix[..., i, j] = value
+    matrix[..., :3, 3] = pose[..., :3]
+    matrix[..., 3, 3] = 1.0
+    return matrix
+
+
+def carla_to_c2w(pose: np.ndarray) -> np.ndarray:
+    """Return [..., 4, 4] float64 camera-to-world (OpenCV axes, y of the world negated) of camera poses [..., 6]."""
+    carla = carla_matrix(pose)
+    c2w = np.zeros_like(carla)
+    c2w[..., :3, :3] = FLIP_Y @ carla[..., :3, :3] @ CAMERA_AXES
+    c2w[..., :3, 3] = carla[..., :3, 3] @ FLIP_Y
+    c2w[..., 3, 3] = 1.0
+    return c2w
+
+
+def intrinsics(width: int, height: int, fov_deg: float) -> np.ndarray:
+    """Return K [3, 3] in pixels for a horizontal field of view; pixel centres at +0.5, principal point central."""
+    focal = width / (2.0 * np.tan(np.radians(fov_deg) / 2.0))
+    return np.array([[focal, 0.0, width / 2.0], [0.0, focal, height / 2.0], [0.0, 0.0, 1.0]])
+
+
+def project(points: np.ndarray, K: np.ndarray, c2w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Project world points [N, 3] into one camera: pixels [N, 2] and depth along the axis [N] (behind: negative)."""
+    local = (np.asarray(points) - c2w[:3, 3]) @ c2w[:3, :3]
+    image = local @ K.T
+    return image[:, :2] / image[:, 2:], local[:, 2]

@@ -1,0 +1,160 @@
+"""Pixels to latents and back: one interface, CogVideoX's VAE or a linear codec of the same geometry.
+
+`encode(video [N, 3, T, H, W] in [-1, 1]) -> (mean, logvar) [N, F, C, H/8, W/8]`, F = (T-1)/4 + 1;
+`decode(latents) -> video`. Latents are scaled here, once, for training and inference alike (trap 17).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+
+from model.presets import CodecConfig
+
+SPACE, TIME = 8, 4
+LINEAR_NAME = "codec"
+"""Folder of a fitted linear codec beside the latents it made."""
+
+
+class CodecError(ValueError):
+    """A codec that cannot be loaded or used: what, and what to do."""
+
+
+class Codec(Protocol):
+    """What training, encoding and the pipeline use."""
+
+    def encode(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor: ...
+
+
+def check_frames(frames: int) -> None:
+    """Raise CodecError for a frame count that CogVideoX's VAE would decode wrongly without a word (trap 37)."""
+    if frames != 1 and frames % 8 != 1:
+        raise CodecError(f"a clip of {frames} frames cannot be encoded: take 8k+1 frames (9, 17, 25, 49, ...).")
+
+
+def blocks_of(video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut [N, 3, T, H, W] into 8x8 blocks of frame 0 [N, 1, h, w, 192] and 4x8x8 of the rest [N, F-1, h, w, 768]."""
+    n, c, frames, height, width = video.shape
+    cells = video.reshape(n, c, frames, height // SPACE, SPACE, width // SPACE, SPACE)
+    cells = cells.permute(0, 2, 3, 5, 4, 6, 1)  # N T h w 8 8 3
+    rest = cells[:, 1:].unflatten(1, (-1, TIME)).permute(0, 1, 3, 4, 2, 5, 6, 7)  # N F-1 h w 4 8 8 3
+    return cells[:, :1].flatten(4), rest.flatten(4)
+
+
+def video_of(first: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+    """Undo `blocks_of`."""
+    n, _, rows, columns, _ = first.shape
+    head = first.reshape(n, 1, rows, columns, SPACE, SPACE, 3)
+    tail = rest.reshape(n, -1, rows, columns, TIME, SPACE, SPACE, 3).permute(0, 1, 4, 2, 3, 5, 6, 7)
+    cells = torch.cat([head, tail.flatten(1, 2)], 1)  # N T h w 8 8 3
+    return cells.permute(0, 6, 1, 2, 4, 3, 5).reshape(n, 3, -1, rows * SPACE, columns * SPACE)
+
+
+class LinearCodec(ModelMixin, ConfigMixin):
+    """A fixed orthonormal basis a block, the principal components of the training clips (trap 38).
+
+    First frame and groups of four have a basis each. Coefficients are divided by one number, so that their mean square
+    is 1: a latent error is a pixel error up to that factor. It has no variance to sample: logvar is -30.
+    """
+
+    @register_to_config
+    def __init__(self, latent_channels: int = 48) -> None:
+        super().__init__()
+        for part, size in (("first", 3 * SPACE**2), ("rest", 3 * TIME * SPACE**2)):
+            self.register_buffer(f"{part}_mean", torch.zeros(size))
+            self.register_buffer(f"{part}_basis", torch.zeros(size, latent_channels))
+        self.register_buffer("scale", torch.ones(()))
+
+    @classmethod
+    def fit(cls, videos: Iterable[torch.Tensor], latent_channels: int) -> LinearCodec:
+        """Fit on videos [N, 3, T, H, W] in [-1, 1]; CodecError when there are none. Deterministic for given videos."""
+        codec = cls(latent_channels)
+        sizes = (3 * SPACE**2, 3 * TIME * SPACE**2)
+        sums = [torch.zeros(size, dtype=torch.float64) for size in sizes]
+        squares = [torch.zeros(size, size, dtype=torch.float64) for size in sizes]
+        counts = [0, 0]
+        for video in videos:
+            for part, cells in enumerate(blocks_of(video.double())):
+                rows = cells.reshape(-1, cells.shape[-1])
+                squares[part] += rows.T @ rows
+                sums[part] += rows.sum(0)
+                counts[part] += len(rows)
+        energy = 0.0
+        for part, name in enumerate(("first", "rest")):
+            if not counts[part]:
+                raise CodecError("the linear codec has nothing to be fitted on: there are no training clips.")
+            mean = sums[part] / counts[part]
+            covariance = squares[part] / counts[part] - torch.outer(mean, mean)
+            values, vectors = torch.linalg.eigh(covariance)
+            basis = vectors[:, -latent_channels:].flip(1)
+            signs = torch.sign(basis.gather(0, basis.abs().argmax(0, keepdim=True)))  # eigh's signs are arbitrary
+            getattr(codec, f"{name}_mean").copy_(mean)
+            getattr(codec, f"{name}_basis").copy_(basis * signs)
+            energy = float(values[-latent_channels:].clamp_min(0).mean())
+        codec.scale.fill_(max(energy, 1e-12) ** 0.5)
+        return codec
+
+    def encode(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        check_frames(video.shape[2])
+        first, rest = blocks_of(video)
+        parts = [(first - self.first_mean) @ self.first_basis, (rest - self.rest_mean) @ self.rest_basis]
+        mean = (torch.cat(parts, 1) / self.scale).movedim(-1, 2).contiguous()
+        return mean, torch.full_like(mean, -30.0)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        cells = latents.movedim(2, -1) * self.scale
+        first = cells[:, :1] @ self.first_basis.T + self.first_mean
+        rest = cells[:, 1:] @ self.rest_basis.T + self.rest_mean
+        return video_of(first, rest).clamp(-1, 1)
+
+
+class VaeCodec:
+    """CogVideoX's VAE behind the same interface. Tiling changes latents, so it is fixed: on (trap 22)."""
+
+    tiling = "diffusers default tiles"
+
+    def __init__(self, vae: AutoencoderKLCogVideoX) -> None:
+        self.vae = vae.eval()
+        self.vae.enable_tiling()
+        factor = vae.config.scaling_factor
+        self.factor = 1 / factor if getattr(vae.config, "invert_scale_latents", False) else factor
+
+    @torch.no_grad()
+    def encode(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        check_frames(video.shape[2])
+        posterior = self.vae.encode(video.to(self.vae.dtype).contiguous()).latent_dist
+        mean = posterior.mean.float() * self.factor
+        logvar = posterior.logvar.float() + 2 * torch.log(torch.tensor(self.factor))
+        return mean.transpose(1, 2).contiguous(), logvar.transpose(1, 2).contiguous()
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        scaled = latents.transpose(1, 2).to(self.vae.dtype) / self.factor
+        return self.vae.decode(scaled.contiguous()).sample.float().clamp(-1, 1)
+
+
+def load_codec(config: CodecConfig, folder: Path | None = None) -> Codec:
+    """Load the preset's codec: the linear one from `folder`/codec, the VAE from its diffusers folder or name."""
+    if config.codec == "linear":
+        path = Path(folder or ".") / LINEAR_NAME
+        if not path.is_dir():
+            raise CodecError(f"{path} holds no fitted linear codec: encode the data set first.")
+        return LinearCodec.from_pretrained(path)
+    try:
+        vae = AutoencoderKLCogVideoX.from_pretrained(config.codec_path, subfolder=vae_subfolder(config.codec_path))
+    except (OSError, ValueError) as error:
+        raise CodecError(f"the VAE of {config.codec_path!r} cannot be loaded ({error}): set codec_path.") from error
+    return VaeCodec(vae)
+
+
+def vae_subfolder(path: str) -> str | None:
+    """Pipelines keep their VAE in `vae/`; a folder may be the VAE itself."""
+    return None if (Path(path) / "diffusion_pytorch_model.safetensors").exists() else "vae"

@@ -1,0 +1,66 @@
+"""The linear codec has CogVideoX's geometry; what it keeps is what a linear basis can keep."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model.codec import CodecError, LinearCodec, blocks_of, load_codec, video_of
+from model.presets import CodecConfig
+
+
+def clips(count=6, frames=9, seed=0):
+    """Smooth moving gradients in [-1, 1], [N, 3, T, 16, 24]."""
+    generator = torch.Generator().manual_seed(seed)
+    phase = 6 * torch.rand(count, 3, 1, 1, 1, generator=generator)
+    t, y, x = torch.meshgrid(torch.arange(frames) / 8, torch.arange(16) / 16, torch.arange(24) / 24, indexing="ij")
+    return torch.sin(phase + t + 3 * x + 2 * y)
+
+
+def test_blocks_are_undone():
+    video = torch.randn(2, 3, 9, 16, 24, generator=torch.Generator().manual_seed(0))
+    first, rest = blocks_of(video)
+    assert first.shape == (2, 1, 2, 3, 192)
+    assert rest.shape == (2, 2, 2, 3, 768)
+    assert torch.equal(video_of(first, rest), video)
+
+
+def test_shapes_scale_and_reconstruction():
+    codec = LinearCodec.fit([clips()], 16)
+    mean, logvar = codec.encode(clips(seed=1))
+    assert mean.shape == logvar.shape == (6, 3, 16, 2, 3)
+    assert 0.3 < float(mean.square().mean()) < 3
+    error = (codec.decode(mean) - clips(seed=1)).square().mean()
+    assert error < 1e-3 * clips(seed=1).square().mean()
+
+
+def test_the_basis_is_orthonormal_so_latent_error_is_pixel_error():
+    codec = LinearCodec.fit([clips()], 16)
+    torch.testing.assert_close(codec.rest_basis.T @ codec.rest_basis, torch.eye(16), atol=1e-5, rtol=0)
+
+
+def test_time_is_causal_the_first_frame_depends_on_itself_alone():
+    codec = LinearCodec.fit([clips()], 16)
+    other = clips().clone()
+    other[:, :, 1:] = 0
+    assert torch.equal(codec.encode(other)[0][:, 0], codec.encode(clips())[0][:, 0])
+    assert torch.equal(codec.encode(clips()[:, :, :1])[0], codec.encode(clips())[0][:, :1])
+
+
+def test_fitted_once_saved_and_loaded_it_is_the_same(tmp_path):
+    codec = LinearCodec.fit([clips()], 16)
+    codec.save_pretrained(tmp_path / "codec")
+    again = load_codec(CodecConfig(codec="linear", codec_path="", latent_channels=16), tmp_path)
+    assert torch.equal(again.encode(clips())[0], codec.encode(clips())[0])
+
+
+def test_frame_counts_that_the_vae_would_decode_wrongly_are_refused():
+    with pytest.raises(CodecError, match="13 frames"):
+        LinearCodec.fit([clips()], 16).encode(torch.zeros(1, 3, 13, 16, 24))
+
+
+def test_nothing_to_fit_on_and_nothing_to_load_are_sentences(tmp_path):
+    with pytest.raises(CodecError, match="no training clips"):
+        LinearCodec.fit([], 16)
+    with pytest.raises(CodecError, match="encode the data set first"):
+        load_codec(CodecConfig(codec="linear"), tmp_path)

@@ -59,7 +59,7 @@ class ClipPair:
 def decode_video(data: bytes) -> np.ndarray:
     """Return [F, H, W, 3] uint8 RGB of an H.264 clip, [F, H, W] uint16 of a 16-bit grey one (trap 36: PyAV)."""
     frames = []
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         for frame in container.decode(stream):

@@ -1,0 +1,327 @@
+"""The plan: an immutable table, one row a recording; everything random in it is drawn here, once.
+
+A row's id is the hash of what the recording is, so two machines that make one plan make one set of recordings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infra.storage import OnProgress, atomic_file, canonical_json, no_progress, sha256_bytes
+from tasks.planning.check_opendrive import check_files
+from tasks.planning.errors import PlanningError
+from tasks.planning.motion import MARGIN_M, closest_approach, drive, gap
+from tasks.planning.preset import PlanPreset
+from tasks.planning.roads import RoadNetwork
+from tasks.planning.sites import Site, find_sites
+
+RIG = "two red vehicle.audi.tt, four 90-degree cameras each"
+ATTEMPTS = 12
+MEETING_M = 30.0
+"""The cars come at least this near to each other."""
+HEADWAY_M = (8.0, 14.0)
+
+SCHEMA = pa.schema([
+    ("recording_id", pa.string()), ("scene_id", pa.string()), ("variant", pa.string()), ("town", pa.string()),
+    ("opendrive_sha256", pa.string()), ("trajectory_type", pa.string()), ("weather", pa.string()),
+    ("split", pa.string()), ("site", pa.string()), ("jitter", pa.string()), ("seed", pa.int64()),
+    ("ticks", pa.int32()), ("stride", pa.int32()), ("frames", pa.int32()), ("windows", pa.list_(pa.int32())),
+    ("view_width", pa.int32()), ("view_height", pa.int32()), ("fixed_delta_s", pa.float64()),
+    ("motion_mode", pa.string()), ("record_ground_truth", pa.bool_()), ("extra_actors", pa.string()),
+    ("gates", pa.string()), ("poses", pa.list_(pa.float32())),
+])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PlannedRecording:
+    """One row of the plan, as the recorder reads it."""
+
+    recording_id: str
+    scene_id: str
+    variant: str
+    town: str
+    opendrive_sha256: str
+    trajectory_type: str
+    weather: str
+    split: str
+    site: dict[str, Any]
+    jitter: dict[str, Any]
+    seed: int
+    ticks: int
+    stride: int
+    frames: int
+    windows: tuple[int, ...]
+    view_width: int
+    """Of a rendered view; stored views are half as wide and high."""
+    view_height: int
+    fixed_delta_s: float
+    motion_mode: str
+    record_ground_truth: bool
+    extra_actors: list[dict[str, Any]]
+    gates: dict[str, float]
+    poses: np.ndarray
+    """[ticks, 2, 6] x, y, z, pitch, yaw, roll of each car, CARLA's axes, metres and degrees."""
+
+
+def read_plan(path: Path) -> list[PlannedRecording]:
+    """Read plan.parquet in its order."""
+    rows = []
+    for row in pq.read_table(path).to_pylist():
+        for name in ("site", "jitter", "extra_actors", "gates"):
+            row[name] = json.loads(row[name])
+        row["windows"] = tuple(row["windows"])
+        row["poses"] = np.array(row["poses"], np.float64).reshape(row["ticks"], -1, 6)
+        rows.append(PlannedRecording(**row))
+    return rows
+
+
+def cell(preset: PlanPreset, town: int, number: int) -> tuple[str, str]:
+    """Return type and weather of a town's `number`-th recording.
+
+    A Latin square: with six types, three weathers and 12 towns every type comes 6 times, every weather 12 times and
+    every pair of them twice in 36, and a town's three recordings differ in both.
+    """
+    types, weathers = preset.trajectory_types, preset.weathers
+    half = max(len(types) // 2, 1)
+    step = 2 if len(types) > 2 else 1
+    return types[(town + step * number + number // half) % len(types)], weathers[(town + number) % len(weathers)]
+
+
+def draw(preset: PlanPreset, site: Site, rng: np.random.Generator, partner: np.random.Generator) -> dict[str, Any]:
+    """Draw one jitter. Car 1's part comes from `partner`, so that variants can change it alone."""
+    low, high = preset.min_speed_mps, preset.max_speed_mps
+    cruise = float(rng.uniform(low, high))
+    together = site.headway_m > 0 or site.gap_s > 0
+    other = cruise * float(partner.uniform(0.95, 1.0)) if together else float(partner.uniform(low, high))
+    shift = preset.start_jitter_s
+    return {
+        "cruise_mps": [round(cruise, 4), round(max(other, low), 4)],
+        "shift_s": [round(float(g.uniform(-shift, shift)), 4) for g in (rng, partner)],
+        "lateral_m": [round(float(g.uniform(-1, 1)) * preset.lateral_jitter_m, 4) for g in (rng, partner)],
+        "headway_m": round(float(partner.uniform(*HEADWAY_M)), 4) if site.headway_m else 0.0,
+    }
+
+
+def trajectory(preset: PlanPreset, site: Site, jitter: dict[str, Any]) -> np.ndarray | None:
+    """Return poses [ticks, 2, 6] float32 of cars that meet and do not touch, None where they cannot."""
+    times = np.arange(preset.ticks) * preset.fixed_delta_s
+    middle = times[-1] / 2
+    for wait in np.arange(0.0, 2.5, 0.5):
+        cars = []
+        for agent, sign in ((0, -1), (1, 1)):
+            cars.append(
+                drive(
+                    site.ways[agent],
+                    times,
+                    meet_s=middle + sign * (site.gap_s + wait * (site.gap_s > 0)) / 2 + jitter["shift_s"][agent],
+                    cruise_mps=jitter["cruise_mps"][agent],
+                    lateral_m=jitter["lateral_m"][agent],
+                    ahead_m=-sign * jitter["headway_m"] / 2,
+                )
+            )
+        if cars[0] is None or cars[1] is None:
+            return None
+        poses = np.stack([cars[0], cars[1]], 1).astype(np.float32)
+        apart = gap(poses[:, 0].astype(float), poses[:, 1].astype(float)).min() >= MARGIN_M
+        if apart and closest_approach(poses)[1] <= MEETING_M:
+            return poses
+        if site.gap_s <= 0:
+            return None
+    return None
+
+
+def attempt(preset: PlanPreset, site: Site, key: list, variant: str) -> tuple[dict[str, Any], np.ndarray] | None:
+    """Draw jitters until one gives a drivable pair; None when none of them does."""
+    for number in range(ATTEMPTS):
+        # later attempts are slower: short roads ask for it
+        slower = dataclasses.replace(
+            preset,
+            max_speed_mps=preset.max_speed_mps
+            - (preset.max_speed_mps - preset.min_speed_mps) * number / (ATTEMPTS - 1),
+        )
+        rng = np.random.default_rng([*key, number, 0])
+        partner = np.random.default_rng([*key, number, 1 if variant == "base" else 2])
+        jitter = draw(slower, site, rng, partner)
+        poses = trajectory(preset, site, jitter)
+        if poses is not None:
+            return jitter | {"attempt": number}, poses
+    return None
+
+
+def word(text: str) -> int:
+    """Return a number for a text, the same on every machine, for seeding."""
+    return int(sha256_bytes(text.encode())[:12], 16)
+
+
+def town_rows(preset: PlanPreset, town: str, opendrive: str) -> list[dict[str, Any]]:
+    """Return the town's rows. PlanningError when it has no site of a type, or fewer than the plan asks for."""
+    roads = RoadNetwork(town, opendrive)
+    sha = sha256_bytes(opendrive.encode())
+    position = preset.towns.index(town)
+    sites: dict[str, list[Site]] = {}
+    queue: dict[str, list[int]] = {}
+    used: dict[str, list[tuple[Site, int]]] = {}
+    rows = []
+    for number in range(preset.recordings_per_town):
+        kind, weather = cell(preset, position, number)
+        if kind not in sites:
+            sites[kind] = find_sites(roads, kind)
+            order = np.random.default_rng([preset.seed, word(town), word(kind)]).permutation(len(sites[kind]))
+            queue[kind], used[kind] = order.tolist(), []
+        rows += scene(preset, town, sha, kind, weather, number, sites[kind], queue[kind], used[kind])
+    return rows
+
+
+def scene(preset, town, sha, kind, weather, number, sites, queue, used) -> list[dict[str, Any]]:
+    """Return the rows of one scene: its base and, where the preset asks for it, its variant."""
+    while True:
+        if used and used[-1][1] < preset.repeats:
+            site, repeat = used[-1]
+            used[-1] = (site, repeat + 1)
+        elif queue:
+            site, repeat = sites[queue.pop(0)], 0
+            used.append((site, 1))
+        else:
+            raise PlanningError(
+                f"town {town} has {len(sites)} sites of type {kind!r}, too few for {preset.recordings_per_town} "
+                "recordings a town: lower recordings_per_town, raise repeats or add towns."
+            )
+        key = [preset.seed, word(town), word(kind), word(site.name), number]
+        base = attempt(preset, site, key, "base")
+        if base is None:
+            used.pop()
+            continue
+        split = preset.split_of(town)
+        found = [("base", base)]
+        if preset.other_trajectories and split != "train":
+            other = attempt(preset, site, key, "other_trajectory")
+            found += [("other_trajectory", other)] if other else []
+        shared = {"town": town, "opendrive_sha256": sha, "trajectory_type": kind, "weather": weather, "split": split}
+        return [
+            finished(preset, shared, {"name": site.name}, jitter | {"repeat": repeat}, poses, variant, key)
+            for variant, (jitter, poses) in found
+        ]
+
+
+def finished(
+    preset: PlanPreset, shared: dict, site: dict, jitter: dict, poses: np.ndarray, variant: str, key: list
+) -> dict:
+    """Return a complete row with its ids."""
+    seed = word(canonical_json(key)) % 2**31
+    geometry = {name: getattr(preset, name) for name in ("ticks", "stride", "frames", "view_width", "view_height")}
+    geometry |= {
+        "windows": list(preset.windows),
+        "fixed_delta_s": preset.fixed_delta_s,
+        "motion_mode": preset.motion_mode,
+    }
+    scene_identity = {"site": site, "seed": seed, **shared}
+    identity = scene_identity | {
+        "jitter": jitter,
+        "rig": RIG,
+        "variant": variant,
+        "extra_actors": [],
+        "poses_sha256": sha256_bytes(poses.tobytes()),
+        **geometry,
+    }
+    return {
+        "recording_id": sha256_bytes(canonical_json(identity).encode())[:16],
+        "scene_id": sha256_bytes(canonical_json(scene_identity).encode())[:16],
+        "variant": variant,
+        **shared,
+        "site": canonical_json(site),
+        "jitter": canonical_json(jitter),
+        "seed": seed,
+        **geometry,
+        "record_ground_truth": shared["split"] in preset.ground_truth_splits,
+        "extra_actors": "[]",
+        "gates": canonical_json(preset.gates),
+        "poses": poses.reshape(-1),
+    }
+
+
+def build_plan(preset: PlanPreset, maps: dict[str, str], on_progress: OnProgress = no_progress) -> pa.Table:
+    """Return the plan for towns whose OpenDRIVE texts are `maps`. The same for the same input on every machine."""
+    rows: list[dict[str, Any]] = []
+    for done, town in enumerate(preset.towns):
+        on_progress(done, len(preset.towns), town)
+        if town not in maps:
+            raise PlanningError(f"town {town!r} has no road network: the maps are {', '.join(sorted(maps))}.")
+        rows += town_rows(preset, town, maps[town])
+    ids = [row["recording_id"] for row in rows]
+    if len(set(ids)) != len(ids):
+        raise PlanningError("two recordings of the plan are the same: this is a fault in planning, please report it.")
+    on_progress(len(preset.towns), len(preset.towns), "")
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def survey(dataset_dir: Path, preset: PlanPreset, server: Any, on_progress: OnProgress) -> dict[str, str]:
+    """Ask a running server for the towns' road networks; save them in maps/ and return the texts."""
+    import carla
+
+    known = {name.rsplit("/", 1)[-1] for name in server.client.get_available_maps()}
+    for town in preset.towns:
+        if town not in known:
+            raise PlanningError(f"the simulator has no town {town!r}: it has {', '.join(sorted(known))}.")
+    maps = {}
+    for done, town in enumerate(preset.towns):
+        on_progress(done, len(preset.towns), f"survey of {town}")
+        world = server.client.load_world(town, True, carla.MapLayer.NONE)
+        maps[town] = world.get_map().to_opendrive()
+        with atomic_file(dataset_dir / "maps" / f"{town}.xodr") as path:
+            path.write_text(maps[town], encoding="utf-8")
+    return maps
+
+
+def make_plan(
+    dataset_dir: Path,
+    preset: PlanPreset,
+    server_factory: Callable[[], contextlib.AbstractContextManager[Any]],
+    *,
+    on_progress: OnProgress = no_progress,
+) -> bool:
+    """Write maps/, plan.parquet and plan.json for a data set; return False when the same plan was already there.
+
+    `server_factory()` is a context manager whose value has a carla `.client`. PlanningError when the folder holds
+    another plan: plans never change under recordings.
+    """
+    marker, table = dataset_dir / "plan.json", dataset_dir / "plan.parquet"
+    wanted = preset.to_dict()
+    if marker.exists():
+        held = json.loads(marker.read_text())["preset"]
+        if held == json.loads(json.dumps(wanted)):
+            return False
+        changed = sorted(name for name in wanted if held.get(name) != json.loads(json.dumps(wanted[name])))
+        raise PlanningError(
+            f"{dataset_dir} holds another plan (its {', '.join(changed)} differ): give the new data set another name."
+        )
+    with server_factory() as server:
+        maps = survey(dataset_dir, preset, server, on_progress)
+    check_files([dataset_dir / "maps" / f"{town}.xodr" for town in preset.towns])
+    plan = build_plan(preset, maps, on_progress)
+    with atomic_file(table) as path:
+        pq.write_table(plan, path)
+    hashes = {town: sha256_bytes(text.encode()) for town, text in maps.items()}
+    record = {"preset": wanted, "preset_sha256": sha256_bytes(canonical_json(wanted).encode()), "maps_sha256": hashes}
+    with atomic_file(marker) as path:
+        path.write_text(json.dumps(record, indent=1))
+    return True
+
+
+def describe_plan(plan: pa.Table) -> list[dict[str, Any]]:
+    """Return ids, type and closest approach (tick, metres) of each row, for tables and plots."""
+    rows = []
+    for row in plan.to_pylist():
+        tick, distance = closest_approach(np.array(row["poses"]).reshape(row["ticks"], -1, 6))
+        rows.append({name: row[name] for name in ("recording_id", "town", "trajectory_type", "weather", "split")})
+        rows[-1] |= {"closest_tick": tick, "closest_m": distance}
+    return rows

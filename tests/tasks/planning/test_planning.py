@@ -1,0 +1,268 @@
+"""The plan: six ways to meet, a balanced square, cars that never touch, the same everywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scenariogeneration import xodr
+
+from infra.minicarla.towns import load_town, town_names
+from tasks.planning.check_opendrive import check_files
+from tasks.planning.errors import PlanningError
+from tasks.planning.motion import HALF_LENGTH_M, HALF_WIDTH_M, MARGIN_M, closest_approach, gap
+from tasks.planning.plan import build_plan, cell, make_plan, read_plan
+from tasks.planning.preset import TYPES, PlanPreset
+from tasks.planning.roads import RoadNetwork, turn
+from tasks.planning.sites import find_sites
+from tasks.planning.weather import WEATHERS
+
+SHARED_MAPS = Path(__file__).resolve().parents[4] / "shared" / "maps"
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """The demo's plan, and its rows with poses."""
+    preset = PlanPreset.load("demo")
+    plan = build_plan(preset, {town: load_town(town).opendrive for town in preset.towns})
+    return plan, [row | {"poses": np.array(row["poses"]).reshape(-1, 2, 6)} for row in plan.to_pylist()]
+
+
+def test_demo_is_a_latin_square(demo):
+    _, rows = demo
+    assert len(rows) == 36
+    assert set(Counter((row["trajectory_type"], row["weather"]) for row in rows).values()) == {2}
+    for town in town_names():
+        mine = [row for row in rows if row["town"] == town]
+        assert len({row["trajectory_type"] for row in mine}) == len({row["weather"] for row in mine}) == 3
+    held_out = [row for row in rows if row["split"] == "test"]
+    assert {row["trajectory_type"] for row in held_out} == set(TYPES)
+    assert Counter(row["split"] for row in rows) == {"train": 27, "val": 3, "test": 6}
+
+
+@given(st.integers(1, 4), st.sampled_from([6, 12, 24]))
+@settings(max_examples=12, deadline=None)
+def test_more_recordings_a_town_stay_balanced(thirds, towns):
+    preset = dataclasses.replace(PlanPreset.load("demo"), recordings_per_town=3 * thirds)
+    counts = Counter(cell(preset, town, number) for town in range(towns) for number in range(3 * thirds))
+    assert len(counts) == 18
+    assert max(counts.values()) == min(counts.values())
+
+
+def test_cars_never_touch_and_meet_in_the_recording(demo):
+    for row in demo[1]:
+        poses = row["poses"]
+        assert gap(poses[:, 0], poses[:, 1]).min() >= MARGIN_M - 1e-4
+        tick, distance = closest_approach(poses)
+        assert distance < 20
+        if row["trajectory_type"] in ("straight_meeting", "crossing", "turning_meeting"):
+            assert 75 < tick < 175
+
+
+def test_cars_drive_as_cars_do(demo):
+    for row in demo[1]:
+        steps = np.diff(row["poses"][..., :2], axis=0)
+        speed = np.linalg.norm(steps, axis=-1) * 30
+        assert 1.0 < speed.min() <= speed.max() < 10.0
+        yaw = np.unwrap(np.radians(row["poses"][..., 4]), axis=0)
+        fifth = 6  # ticks in a fifth of a second
+        assert np.abs((speed[fifth:] - speed[:-fifth]) * 5).max() < 4.0, row["trajectory_type"]
+        turning = np.abs((yaw[fifth:] - yaw[:-fifth]) * 5)
+        assert (turning[:-1] * speed[fifth:]).max() < 4.0, row["trajectory_type"]
+        along = np.arctan2(steps[..., 1], steps[..., 0])
+        off = np.abs((along - yaw[:-1] + np.pi) % (2 * np.pi) - np.pi)
+        assert np.degrees(off.max()) < 6
+
+
+def headings(row, tick):
+    return row["poses"][tick, :, 4]
+
+
+def test_every_type_is_what_the_figure_shows(demo):
+    for row in demo[1]:
+        kind, start, end = row["trajectory_type"], headings(row, 0), headings(row, -1)
+        bends = [abs(turn(a, b)) for a, b in zip(start, end, strict=True)]
+        between = abs(turn(*start)), abs(turn(*end))
+        if kind == "straight_meeting":
+            assert max(bends) < 30
+            assert min(between) > 140
+        elif kind == "following":
+            assert max(between) < 50
+        elif kind == "crossing":
+            assert max(bends) < 45
+            assert 40 < between[0] < 140
+        elif kind == "turning_meeting":
+            assert between[0] > 110
+            assert bends[1] > 30
+        elif kind == "merging":
+            assert between[0] > 25
+            assert between[1] < 60
+        elif kind == "diverging":
+            assert between[0] < 40
+            assert between[1] > 25
+
+
+def test_a_plan_is_the_same_again(demo):
+    preset = PlanPreset.load("demo").replace(towns=["Mini04", "Mini11"])
+    maps = {town: load_town(town).opendrive for town in preset.towns}
+    assert build_plan(preset, maps).equals(build_plan(preset, maps))
+    assert len({row["recording_id"] for row in demo[1]}) == 36
+
+
+def test_another_seed_or_repeat_is_another_recording():
+    preset = PlanPreset.load("demo").replace(towns=["Mini04"], recordings_per_town=12, repeats=3)
+    maps = {"Mini04": load_town("Mini04").opendrive}
+    rows = build_plan(preset, maps).to_pylist()
+    assert len({row["recording_id"] for row in rows}) == 12
+    other = build_plan(preset.replace(seed=1), maps).to_pylist()
+    assert not {row["recording_id"] for row in rows} & {row["recording_id"] for row in other}
+    sites = Counter((row["trajectory_type"], row["site"]) for row in rows)
+    assert max(sites.values()) <= 3  # a site never repeats beyond its repeats
+
+
+def test_other_trajectories_share_the_scene_and_agent_0():
+    preset = PlanPreset.load("demo").replace(towns=["Mini12"], other_trajectories=True)
+    rows = build_plan(preset, {"Mini12": load_town("Mini12").opendrive}).to_pylist()
+    scenes: dict = {}
+    for row in rows:
+        scenes.setdefault(row["scene_id"], {})[row["variant"]] = np.array(row["poses"]).reshape(-1, 2, 6)
+    assert len(scenes) == 3
+    for scene in scenes.values():
+        assert set(scene) == {"base", "other_trajectory"}
+        assert not np.array_equal(scene["base"][:, 1], scene["other_trajectory"][:, 1])
+
+
+@pytest.mark.parametrize("town", town_names())
+def test_every_town_hosts_every_type(town):
+    roads = RoadNetwork(town, load_town(town).opendrive)
+    assert all(find_sites(roads, kind) for kind in TYPES)
+
+
+@pytest.mark.parametrize("town", ["Town01_2020", "Town10HD_2020"])
+def test_real_towns_host_the_types_they_have_roads_for(town):
+    path = SHARED_MAPS / f"{town}.xodr"
+    if not path.is_file():
+        pytest.skip("the real maps are not at hand")
+    check_files([path])
+    roads = RoadNetwork(town, path.read_text())
+    assert all(find_sites(roads, kind) for kind in ("straight_meeting", "following", "merging", "diverging"))
+
+
+@given(
+    st.tuples(st.floats(-20, 20), st.floats(-20, 20), st.floats(-180, 180)),
+    st.tuples(st.floats(-3, 3), st.floats(-3, 3), st.floats(-180, 180)),
+)
+@settings(max_examples=150, deadline=None)
+def test_gap_agrees_with_sampled_boxes(first, offset):
+    """Boxes overlap exactly when a corner-to-corner sample of one lies in the other."""
+    poses = np.zeros((1, 2, 6))
+    poses[0, 0, [0, 1, 4]] = first
+    poses[0, 1, [0, 1, 4]] = np.add(first, offset)
+    separation = gap(poses[:, 0], poses[:, 1])[0]
+    grid = np.stack(np.meshgrid(np.linspace(-1, 1, 81), np.linspace(-1, 1, 81)), -1).reshape(-1, 2)
+    inside = False
+    for a, b in ((0, 1), (1, 0)):
+        yaw = np.radians(poses[0, [a, b], 4])
+        spin = [np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]]) for t in yaw]
+        points = (grid * (HALF_LENGTH_M, HALF_WIDTH_M)) @ spin[0].T + poses[0, a, :2] - poses[0, b, :2]
+        local = np.abs(points @ spin[1])
+        inside |= bool(((local[:, 0] <= HALF_LENGTH_M) & (local[:, 1] <= HALF_WIDTH_M)).any())
+    if abs(separation) > 0.1:
+        assert inside == (separation < 0)
+
+
+class Server:
+    """Stands in for a CARLA server: the two calls that a survey makes."""
+
+    def __init__(self):
+        self.client = self
+
+    def get_available_maps(self):
+        return [f"/Game/Carla/Maps/{town}" for town in town_names()]
+
+    def load_world(self, town, reset, layers):
+        return SimpleNamespace(get_map=lambda: SimpleNamespace(to_opendrive=lambda: load_town(town).opendrive))
+
+
+def factory():
+    return contextlib.nullcontext(Server())
+
+
+def refuse():
+    raise AssertionError("no server is needed")
+
+
+def test_make_plan_writes_once_and_refuses_another(tmp_path):
+    preset = PlanPreset.load("tiny")
+    assert make_plan(tmp_path, preset, factory)
+    assert not make_plan(tmp_path, preset, refuse)
+    rows = read_plan(tmp_path / "plan.parquet")
+    assert [row.town for row in rows] == ["Mini01", "Mini02"]
+    assert rows[0].poses.shape == (60, 2, 6)
+    assert rows[1].record_ground_truth
+    assert (tmp_path / "maps" / "Mini01.xodr").read_text() == load_town("Mini01").opendrive
+    assert json.loads((tmp_path / "plan.json").read_text())["preset"]["name"] == "tiny"
+    with pytest.raises(PlanningError, match=r"another plan \(its seed differ"):
+        make_plan(tmp_path, preset.replace(seed=7), refuse)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"trajectory_types": ["drifting"]}, "trajectory type 'drifting'.*straight_meeting"),
+        ({"weathers": ["hail"]}, "weather 'hail'.*clear_noon"),
+        ({"windows": [0, 200]}, "need 345 ticks, and there are 250"),
+        ({"frames": 50}, r"frames is 50.*8k\+1"),
+        ({"recordings_per_town": 0}, "recordings_per_town is 0"),
+        ({"colour": 1}, "no field 'colour'"),
+    ],
+)
+def test_bad_presets_are_named(changes, sentence):
+    with pytest.raises(PlanningError, match=sentence):
+        PlanPreset.load("demo").replace(**changes)
+
+
+def test_unknown_preset_and_town_are_named(tmp_path):
+    with pytest.raises(PlanningError, match=r"'demmo'.*demo, paper, tiny"):
+        PlanPreset.load("demmo")
+    preset = PlanPreset.load("tiny").replace(towns=["Atlantis"])
+    with pytest.raises(PlanningError, match=r"no town 'Atlantis'.*Mini01"):
+        make_plan(tmp_path, preset, factory)
+
+
+def test_a_town_that_cannot_host_a_type_is_named():
+    road = xodr.create_road(xodr.Line(300), 1, 1, 1)
+    drawing = xodr.OpenDrive("straight")
+    drawing.add_road(road)
+    drawing.adjust_roads_and_lanes()
+    text = ElementTree.tostring(drawing.get_element(), encoding="unicode")
+    preset = PlanPreset.load("tiny").replace(towns=["Line"], trajectory_types=["crossing"])
+    with pytest.raises(PlanningError, match="town Line cannot host the trajectory type 'crossing'"):
+        build_plan(preset, {"Line": text})
+
+
+def test_a_broken_map_is_named_even_if_it_crashes_carla(tmp_path):
+    path = tmp_path / "Broken.xodr"
+    path.write_text(
+        load_town("Mini01").opendrive.replace("<planView>", "<planview>").replace("</planView>", "</planview>")
+    )
+    with pytest.raises(PlanningError, match=r"Broken.xodr cannot be used"):
+        check_files([path])
+
+
+def test_weathers_are_carlas():
+    import carla
+
+    assert list(WEATHERS) == ["clear_noon", "wet_overcast", "foggy_sunset"]
+    for numbers in WEATHERS.values():
+        weather = carla.WeatherParameters(**numbers)
+        assert abs(weather.sun_altitude_angle - numbers["sun_altitude_angle"]) < 1e-4

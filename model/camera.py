@@ -44,6 +44,14 @@ def carla_matrix(pose: np.ndarray) -> np.ndarray:
     return matrix
 
 
+def carla_pose(matrix: np.ndarray) -> np.ndarray:
+    """Return the poses [..., 6] of CARLA matrices [..., 4, 4]: the inverse of `carla_matrix`, |pitch| < 90."""
+    pitch = np.arcsin(np.clip(matrix[..., 2, 0], -1.0, 1.0))
+    yaw = np.arctan2(matrix[..., 1, 0], matrix[..., 0, 0])
+    roll = np.arctan2(-matrix[..., 2, 1], matrix[..., 2, 2])
+    return np.concatenate([matrix[..., :3, 3], np.degrees(np.stack([pitch, yaw, roll], -1))], -1)
+
+
 def carla_to_c2w(pose: np.ndarray) -> np.ndarray:
     """Return [..., 4, 4] float64 camera-to-world (OpenCV axes, y of the world negated) of camera poses [..., 6]."""
     carla = carla_matrix(pose)

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.camera import MOUNTS, VIEWS, carla_matrix, carla_to_c2w, intrinsics, project
+from model.camera import MOUNTS, VIEWS, carla_matrix, carla_pose, carla_to_c2w, intrinsics, project
 
 coordinate = st.floats(-500, 500)
 poses = st.tuples(coordinate, coordinate, coordinate, st.floats(-89, 89), st.floats(-360, 360), st.floats(-180, 180))
@@ -52,3 +52,10 @@ def test_side_views_are_mounted_to_their_side():
     looking = {name: carla_to_c2w(np.array(MOUNTS[name]))[:3, 2] for name in VIEWS}
     np.testing.assert_allclose(looking["left"], (0, 1, 0), atol=1e-12)  # CARLA's -y
     np.testing.assert_allclose(looking["rear"], (-1, 0, 0), atol=1e-12)
+
+
+@given(poses)
+@settings(max_examples=100, deadline=None)
+def test_poses_come_back_from_their_matrices(pose):
+    matrix = carla_matrix(np.array(pose))
+    np.testing.assert_allclose(carla_matrix(carla_pose(matrix)), matrix, atol=1e-9)

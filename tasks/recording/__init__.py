@@ -1,0 +1,1 @@
+"""Plan -> clip pairs, on a Ray pool of CARLA servers (paper, section 3)."""

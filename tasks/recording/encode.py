@@ -1,0 +1,120 @@
+"""Images to clips while recording: an ffmpeg a video, four halved views a frame; equal bytes for equal images."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+
+from tasks.recording.errors import RecordingError
+
+FAR = 65535
+BT709 = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
+BITEXACT = {"map_metadata": -1, "fflags": "+bitexact", "flags:v": "+bitexact", "threads": 1}
+H264 = {
+    "vcodec": "libx264",
+    "pix_fmt": "yuv420p",
+    "preset": "veryfast",
+    "crf": 17,
+    "x264-params": "mbtree=0",  # with it, what comes later would change frame 0
+    "vf": "scale=out_color_matrix=bt709:out_range=tv",
+    "movflags": "+faststart",
+}
+FFV1 = {"vcodec": "ffv1", "level": 3, "pix_fmt": "gray16le"}
+
+
+class VideoWriter:
+    """An ffmpeg process that is fed frame by frame."""
+
+    def __init__(self, path: Path, width: int, height: int, fps: float, *, lossless_16bit: bool = False) -> None:
+        source = "gray16le" if lossless_16bit else "bgr24"
+        options = FFV1 | BITEXACT if lossless_16bit else H264 | BT709 | BITEXACT
+        stream = ffmpeg.input("pipe:", format="rawvideo", pix_fmt=source, s=f"{width}x{height}", r=fps)
+        command = stream.output(str(path), **options).global_args("-loglevel", "error", "-nostdin")
+        self.path, self.frames = path, 0
+        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        self.process = subprocess.Popen(
+            command.overwrite_output().compile(cmd=imageio_ffmpeg.get_ffmpeg_exe()),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self.errors,
+        )
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append a frame: [H, W, 3] uint8 BGR, or [H, W] uint16 when lossless."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(np.ascontiguousarray(frame).data)
+        except OSError as error:
+            raise RecordingError(f"ffmpeg stopped writing {self.path.name}: {self.reason() or error}") from error
+        self.frames += 1
+
+    def reason(self) -> str:
+        self.errors.seek(0)
+        return self.errors.read().decode(errors="replace").strip()[-300:]
+
+    def close(self) -> None:
+        """Finish the file; RecordingError with ffmpeg's own words when it could not."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.close()
+            code = self.process.wait(60)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self.abort()
+            raise RecordingError(f"ffmpeg did not finish {self.path.name}: {error}") from error
+        reason = self.reason()
+        self.errors.close()
+        if code:
+            raise RecordingError(f"ffmpeg failed on {self.path.name}: {reason}")
+
+    def abort(self) -> None:
+        """End the process without a file to keep."""
+        self.process.kill()
+        self.process.wait(10)
+        if self.process.stdin:
+            with contextlib.suppress(OSError):  # what was buffered has nowhere to go
+                self.process.stdin.close()
+        self.errors.close()
+
+
+def halved(bgra: np.ndarray) -> np.ndarray:
+    """Return [h/2, w/2, 3] uint8: means of 2x2 pixels, rounded."""
+    height, width = bgra.shape[:2]
+    cells = bgra[..., :3].reshape(height // 2, 2, width // 2, 2, 3).astype(np.uint16)
+    return ((cells.sum((1, 3), dtype=np.uint16) + 2) >> 2).astype(np.uint8)
+
+
+def halved_nearest(image: np.ndarray) -> np.ndarray:
+    """Return every second row and column: depths and ids are not to be averaged."""
+    return image[::2, ::2]
+
+
+def mosaic(views: list[np.ndarray]) -> np.ndarray:
+    """Lay front, rear / left, right."""
+    return np.concatenate([np.concatenate(views[:2], 1), np.concatenate(views[2:], 1)], 0)
+
+
+def depth_cm(bgra: np.ndarray) -> np.ndarray:
+    """Return [h, w] uint16 depth along the camera's axis in centimetres; 65535 = farther than 655.34 m."""
+    code = (
+        bgra[..., 2].astype(np.uint32) + bgra[..., 1].astype(np.uint32) * 256 + bgra[..., 0].astype(np.uint32) * 65536
+    )
+    centimetres = np.rint(code * (100_000.0 / (2**24 - 1)))
+    return np.where(centimetres >= FAR, FAR, centimetres).astype(np.uint16)
+
+
+def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an .npz whose bytes depend on the arrays alone (numpy's own holds the time of day)."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(arrays):
+            member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            member.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(member, "w") as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(arrays[name]), allow_pickle=False)

@@ -1,0 +1,9 @@
+"""The recording layer's errors."""
+
+
+class RecordingError(RuntimeError):
+    """A recording that failed; it may succeed on a fresh server."""
+
+
+class GateError(RecordingError):
+    """A recording that was made and is not good enough."""

@@ -1,0 +1,226 @@
+"""Recording a plan on a Ray pool: an actor a CARLA server; crashed servers are replaced, their recordings retried."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from infra.carla_servers import CarlaServer, CarlaServerError, SimulatorSpec
+from infra.ray_cluster import ray_cluster
+from infra.storage import OnProgress, StorageError, no_progress, require_free_space, sweep_temporary
+from tasks.planning.plan import PlannedRecording, read_plan
+from tasks.recording.errors import GateError, RecordingError
+from tasks.recording.ledger import Ledger
+from tasks.recording.recorder import Recorder
+from tasks.recording.rig import Rig
+
+ATTEMPTS = 3
+RECYCLE_EVERY = 50
+"""Recordings after which a server is replaced: it leaks (trap 9)."""
+BYTES_PER_PIXEL = 0.35
+"""Of a stored clip, with room to spare (measured: docs/LOG.md)."""
+
+
+@dataclass(frozen=True)
+class RecordingSummary:
+    """What `record_plan` did."""
+
+    recorded: int
+    already_done: int
+    failed: dict[str, str]
+    """Recording id -> why it is not there."""
+
+
+class RecorderActor:
+    """Owns one CARLA server. A fault ends the server; the next recording starts a fresh one."""
+
+    def __init__(self, spec: SimulatorSpec, dataset_dir: str, name: str, gpu: int | None = None) -> None:
+        self.dataset_dir = Path(dataset_dir)
+        self.server = CarlaServer(spec, self.dataset_dir / "logs", name, gpu)
+        self.recorder: Recorder | None = None
+        self.place: tuple = ()
+        self.count = 0
+
+    def record(self, recording: PlannedRecording) -> tuple[str, str]:
+        """Record; return ("done", "") or the kind of failure, "gate", "fault" or "fatal", and its sentence."""
+        try:
+            self.recorder_for(recording).record(recording, self.dataset_dir)
+        except GateError as error:
+            return "gate", str(error)
+        except CarlaServerError as error:
+            self.abandon()
+            return "fatal", str(error)
+        except StorageError as error:
+            return "fatal", str(error)
+        except (RecordingError, RuntimeError, OSError) as error:
+            self.abandon()
+            return "fault", str(error)
+        self.count += 1
+        if self.count % RECYCLE_EVERY == 0:
+            self.abandon()
+        return "done", ""
+
+    def recorder_for(self, recording: PlannedRecording) -> Recorder:
+        """Return a recorder in the recording's town: the current one, or a new episode with a new rig."""
+        import carla
+
+        place = (recording.town, recording.view_width, recording.view_height, recording.record_ground_truth,
+                 recording.fixed_delta_s)  # fmt: skip
+        if self.recorder is not None and self.place == place:
+            return self.recorder
+        if not self.server.alive():
+            self.server.stop()
+            self.server.start()
+        elif self.recorder is not None:
+            self.recorder.rig.destroy()
+        self.recorder = None
+        client = self.server.client
+        client.set_timeout(120.0)
+        world = client.load_world(recording.town, True, carla.MapLayer.All)
+        settings = world.get_settings()
+        settings.synchronous_mode, settings.fixed_delta_seconds = True, recording.fixed_delta_s
+        world.apply_settings(settings)
+        rig = Rig(world, recording.view_width, recording.view_height, ground_truth=recording.record_ground_truth)
+        if recording.record_ground_truth:
+            rig.find_instance_codes(client)
+        self.recorder, self.place = Recorder(world, client, rig), place
+        return self.recorder
+
+    def abandon(self) -> None:
+        """End a server that must not be used again."""
+        self.recorder, self.place = None, ()
+        self.server.stop()
+
+    def server_pid(self) -> int | None:
+        return self.server.pid
+
+
+def open_work(dataset_dir: Path, plan: Sequence[PlannedRecording], ledger: Ledger) -> list[PlannedRecording]:
+    """Return what is not done, grouped by town in the plan's order; remove what a killed run left half done."""
+    recordings = dataset_dir / "recordings"
+    recordings.mkdir(exist_ok=True)
+    sweep_temporary(recordings)
+    order = list(dict.fromkeys(row.town for row in plan))
+    todo = [row for row in plan if not ledger.is_done(row.recording_id)]
+    return sorted(todo, key=lambda row: order.index(row.town))
+
+
+def take(todo: deque[PlannedRecording], town: str | None) -> PlannedRecording:
+    """Take the next recording, of `town` if there is one: a change of town costs seconds."""
+    for index, row in enumerate(todo):
+        if row.town == town:
+            del todo[index]
+            return row
+    busiest = max({row.town for row in todo}, key=lambda name: (sum(row.town == name for row in todo), name))
+    return take(todo, busiest)
+
+
+def record_plan(
+    dataset_dir: Path, spec: SimulatorSpec, *, servers: int = 2, on_progress: OnProgress = no_progress
+) -> RecordingSummary:
+    """Record what the plan holds and the ledger does not, on `servers` parallel CARLA servers.
+
+    Faults of a server, or its death, cost the recording in hand: it is tried again, three times in all. A recording
+    that fails its gates or all attempts is entered as failed with its reason, and stays open for the next run.
+    RecordingError when no server can be started or the disk is full.
+    """
+    plan = read_plan(dataset_dir / "plan.parquet")
+    ledger = Ledger(dataset_dir)
+    try:
+        todo = deque(open_work(dataset_dir, plan, ledger))
+        already = len(plan) - len(todo)
+        on_progress(already, len(plan), f"{already} done before" if already else "")
+        if not todo:
+            return RecordingSummary(0, already, {})
+        pixels = sum(2 * len(row.windows) * row.frames * row.view_width * row.view_height for row in todo)
+        require_free_space(dataset_dir, int(pixels * BYTES_PER_PIXEL))
+        servers = min(servers, len(todo))
+        if spec.kind == "embedded" and "--threads" not in spec.options:
+            threads = max(1, (os.cpu_count() or 1) // servers)
+            spec = replace(spec, options=(*spec.options, "--threads", str(threads)))
+        with ray_cluster(num_cpus=servers) as ray:
+            pool = Pool(ray, spec, dataset_dir, servers, ledger, todo)
+            return pool.run(already, len(plan), on_progress)
+    finally:
+        ledger.close()
+
+
+class Pool:
+    """The driver's side: which actor records what, and what became of it."""
+
+    def __init__(
+        self,
+        ray: Any,
+        spec: SimulatorSpec,
+        dataset_dir: Path,
+        servers: int,
+        ledger: Ledger,
+        todo: deque[PlannedRecording],
+    ) -> None:
+        self.ray, self.ledger, self.todo = ray, ledger, todo
+        self.remote = ray.remote(RecorderActor)
+        gpus = self.gpus(spec, servers)
+        self.make = [
+            lambda n=number: self.remote.remote(spec, str(dataset_dir), f"server{n}", gpus[n])
+            for number in range(servers)
+        ]
+        self.actors = [make() for make in self.make]
+        self.towns: list[str | None] = [None] * servers
+        self.attempts: dict[str, int] = {}
+        self.failed: dict[str, str] = {}
+
+    @staticmethod
+    def gpus(spec: SimulatorSpec, servers: int) -> list[int | None]:
+        """Deal this machine's GPUs to the servers in turn."""
+        import torch
+
+        count = torch.cuda.device_count() if spec.kind == "carla" else 0
+        return [number % count if count else None for number in range(servers)]
+
+    def run(self, already: int, total: int, on_progress: OnProgress) -> RecordingSummary:
+        """Keep every actor busy until nothing is open."""
+        busy: dict[Any, tuple[int, PlannedRecording]] = {}
+        recorded = 0
+        try:
+            while self.todo or busy:
+                idle = set(range(len(self.actors))) - {number for number, _ in busy.values()}
+                for number in sorted(idle)[: len(self.todo)]:
+                    row = take(self.todo, self.towns[number])
+                    self.towns[number] = row.town
+                    busy[self.actors[number].record.remote(row)] = (number, row)
+                finished, _ = self.ray.wait(list(busy), num_returns=1)
+                number, row = busy.pop(finished[0])
+                outcome, reason = self.outcome(finished[0], number)
+                if outcome == "done":
+                    self.ledger.done(row.recording_id)
+                    recorded += 1
+                elif outcome == "fatal":
+                    raise RecordingError(reason)
+                else:
+                    self.put_back(row, outcome, reason)
+                on_progress(already + recorded, total, f"{row.town}, {row.trajectory_type}")
+        finally:
+            for actor in self.actors:
+                self.ray.kill(actor)  # their servers die with them
+        return RecordingSummary(recorded, already, self.failed)
+
+    def outcome(self, reference: Any, number: int) -> tuple[str, str]:
+        """Return what an actor answered; replace an actor that died."""
+        try:
+            return self.ray.get(reference)
+        except self.ray.exceptions.RayActorError as error:
+            self.actors[number] = self.make[number]()
+            return "fault", f"the recorder's process died: {str(error).splitlines()[0]}"
+
+    def put_back(self, row: PlannedRecording, outcome: str, reason: str) -> None:
+        """Try a recording again, unless it failed a gate or too often."""
+        count = self.attempts[row.recording_id] = self.attempts.get(row.recording_id, 0) + 1
+        if outcome == "fault" and count < ATTEMPTS:
+            self.todo.appendleft(row)
+            return
+        self.failed[row.recording_id] = f"{row.town}, {row.trajectory_type}: {reason}"
+        self.ledger.failed(row.recording_id, reason)

@@ -1,0 +1,180 @@
+"""The renderer: cameras and bodies in, one BGRA picture a camera out, the same bits whatever the number of threads."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from infra.minicarla.render.kernels import FAR_M
+from infra.minicarla.render.light import Light, light_of
+from infra.minicarla.render.rays import BODY_COLUMNS, prepare
+from infra.minicarla.render.shading import draw, smooth_edges
+from infra.minicarla.render.shadow import SIDE, Shade, bake
+from infra.minicarla.render.world import build_world
+from infra.minicarla.scenery import Body, Camera, CameraKind, Label, Pose, Scenery, Shape, Weather
+
+JOBS_A_VIEW = 4
+SHADES_KEPT = 3
+MARGIN_M = 20.0
+MATT = (Label.WALLS, Label.STATIC)
+DEPTH_CODES = 2**24 - 1
+
+
+def rotation(pose: Pose) -> np.ndarray:
+    """Return [3, 3]; columns are forward, right and up of a CARLA pose, as `carla.Transform.get_matrix()`."""
+    pitch, yaw, roll = (math.radians(angle) for angle in pose[3:])
+    cp, sp, cy, sy, cr, sr = (
+        math.cos(pitch),
+        math.sin(pitch),
+        math.cos(yaw),
+        math.sin(yaw),
+        math.cos(roll),
+        math.sin(roll),
+    )
+    return np.array([
+        [cp * cy, cy * sp * sr - sy * cr, -cy * sp * cr - sy * sr],
+        [cp * sy, sy * sp * sr + cy * cr, -sy * sp * cr + cy * sr],
+        [sp, -cp * sr, cp * cr],
+    ])  # fmt: skip
+
+
+def body_rows(bodies: Sequence[Body]) -> np.ndarray:
+    """Return [M, BODY_COLUMNS] as rays.py reads bodies."""
+    rows = np.zeros((len(bodies), BODY_COLUMNS))
+    shapes = list(Shape)
+    for row, body in zip(rows, bodies, strict=True):
+        axes = rotation(body.pose)
+        row[:3] = np.array(body.pose[:3]) + body.half[2] * axes[:, 2]
+        row[3:12] = axes.reshape(-1)
+        row[12:15] = body.half
+        row[15] = shapes.index(body.shape)
+        row[16:19] = 255 * np.array(body.rgb)
+        row[19] = math.sqrt(sum(side * side for side in body.half))
+        row[20], row[21] = body.actor_id, int(body.label)
+        row[22] = 0.0 if body.label in MATT else 1.0
+    return rows
+
+
+@dataclass(frozen=True)
+class Cast:
+    """What one cast of a view gives; cameras of one place, size and angle share it."""
+
+    bgra: np.ndarray
+    depth: np.ndarray
+    tag: np.ndarray
+    identity: np.ndarray
+
+
+class Renderer:
+    """Draws one town. Not thread-safe; uses `threads` threads of its own."""
+
+    def __init__(self, scenery: Scenery, threads: int = 2) -> None:
+        self.world = build_world(scenery)
+        self.pool = ThreadPoolExecutor(max(threads, 1))
+        rows, columns = scenery.ground.shape
+        self.extent_m = max(rows, columns) * scenery.texel_m + 2 * MARGIN_M
+        self.shades: OrderedDict[tuple, Shade] = OrderedDict()
+
+    def warm_up(self) -> None:
+        """Compile everything (seconds the first time on a machine, cached after that)."""
+        body = Body(Shape.COUPE, (5, 0, 0, 0, 0, 0), (2.09, 0.99, 0.69), (0.7, 0.05, 0.08), Label.CAR, 1)
+        self.render([Camera(CameraKind.RGB, (0, 0, 2, 0, 0, 0), 16, 16, 90.0)], [body], Weather())
+
+    def render(self, cameras: Sequence[Camera], bodies: Sequence[Body], weather: Weather) -> list[np.ndarray]:
+        """Return one [h, w, 4] uint8 BGRA array a camera, fresh ones each time."""
+        light, rows = light_of(weather), body_rows(bodies)
+        shade = self.shade_for(light)
+        places: dict[tuple, Camera] = {}
+        wants_colour: set[tuple] = set()
+        for camera in cameras:
+            key = (camera.pose, camera.width, camera.height, camera.fov_deg)
+            places.setdefault(key, camera)
+            if camera.kind is CameraKind.RGB:
+                wants_colour.add(key)
+        casts = self.cast_all(places, wants_colour, light, shade, rows)
+        return [
+            encoded(camera.kind, casts[camera.pose, camera.width, camera.height, camera.fov_deg]) for camera in cameras
+        ]
+
+    def cast_all(
+        self, places: dict[tuple, Camera], colour: set[tuple], light: Light, shade: Shade, rows: np.ndarray
+    ) -> dict[tuple, Cast]:
+        """Cast every view, in jobs of a few rows of tiles each."""
+        world = self.world
+        views, drawing, smoothing = {}, [], []
+        for key, camera in places.items():
+            axes = rotation(camera.pose)
+            eye = np.array(camera.pose[:3], np.float64)
+            frame = np.ascontiguousarray(np.stack([axes[:, 1], axes[:, 2], axes[:, 0]]))
+            tan_x = math.tan(math.radians(camera.fov_deg) / 2)
+            shape = (camera.height, camera.width)
+            rgb, depth = np.empty((*shape, 3), np.float32), np.empty(shape, np.float32)
+            tag, identity, surface = np.empty(shape, np.uint8), np.empty(shape, np.uint32), np.empty(shape, np.int64)
+            out = np.empty((*shape, 4), np.uint8)
+            views[key] = Cast(out, depth, tag, identity)
+            drawing.append((eye, frame, tan_x, camera, rgb, depth, tag, identity, surface))
+            if key in colour:
+                smoothing.append(len(drawing) - 1)
+        lists = list(
+            self.pool.map(
+                lambda d: prepare(world.box, world.crown, rows, d[0], d[1], d[2], d[3].width, d[3].height), drawing
+            )
+        )
+        jobs = [(number, part) for part in range(JOBS_A_VIEW) for number in range(len(drawing))]
+
+        def run_draw(job: tuple[int, int]) -> None:
+            eye, frame, tan_x, _, rgb, depth, tag, identity, surface = drawing[job[0]]
+            draw(world, light, shade, rows, *lists[job[0]], eye, frame, tan_x, job[1], JOBS_A_VIEW, rgb, depth, tag,
+                 identity, surface)  # fmt: skip
+
+        def run_smooth(job: tuple[int, int]) -> None:
+            eye, frame, tan_x, _, rgb, _, _, _, surface = drawing[job[0]]
+            out = list(views.values())[job[0]].bgra
+            smooth_edges(world, light, shade, rows, *lists[job[0]], eye, frame, tan_x, job[1], JOBS_A_VIEW, rgb, surface,
+                         out)  # fmt: skip
+
+        list(self.pool.map(run_draw, jobs))
+        list(self.pool.map(run_smooth, [job for job in jobs if job[0] in smoothing]))
+        return views
+
+    def shade_for(self, light: Light) -> Shade:
+        """Return the shadow map of a position of the sun; the last few are kept."""
+        key = (light.sun_x, light.sun_y, light.sun_z)
+        if key not in self.shades:
+            under, low, high = (np.empty((SIDE, SIDE), np.float32) for _ in range(3))
+            x0, y0, per_m = self.world.ground_x - MARGIN_M, self.world.ground_y - MARGIN_M, SIDE / self.extent_m
+            band = SIDE // 16
+            list(
+                self.pool.map(
+                    lambda top: bake(
+                        self.world.box, self.world.crown, *key, x0, y0, per_m, under, low, high, top, top + band
+                    ),
+                    range(0, SIDE, band),
+                )
+            )
+            self.shades[key] = Shade(under, low, high, x0, y0, per_m)
+            while len(self.shades) > SHADES_KEPT:
+                self.shades.popitem(last=False)
+        self.shades.move_to_end(key)
+        return self.shades[key]
+
+
+def encoded(kind: CameraKind, cast: Cast) -> np.ndarray:
+    """Return the BGRA picture of a camera's kind, coded as CARLA does."""
+    if kind is CameraKind.RGB:
+        return cast.bgra
+    picture = np.zeros((*cast.tag.shape, 4), np.uint8)
+    picture[..., 3] = 255
+    if kind is CameraKind.DEPTH:
+        code = np.rint(np.minimum(cast.depth.astype(np.float64), FAR_M) * (DEPTH_CODES / FAR_M)).astype(np.uint32)
+        picture[..., 2], picture[..., 1], picture[..., 0] = code & 255, code >> 8 & 255, code >> 16
+    else:
+        picture[..., 2] = cast.tag
+        if kind is CameraKind.INSTANCE:
+            picture[..., 1], picture[..., 0] = cast.identity & 255, cast.identity >> 8 & 255
+    return picture

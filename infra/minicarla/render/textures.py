@@ -1,0 +1,116 @@
+"""What surfaces look like: ground colours and their mip pyramid, facades, noise."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from infra.minicarla.scenery import Ground, Label
+
+GROUND_RGB = np.zeros((16, 3), np.uint8)
+"""sRGB of each `Ground`."""
+GROUND_TAG = np.full(16, int(Label.TERRAIN), np.uint8)
+"""CARLA's tag of each `Ground`."""
+for _kind, _rgb, _tag in (
+    (Ground.GRASS, (84, 112, 56), Label.TERRAIN), (Ground.ROAD, (74, 75, 78), Label.ROADS),
+    (Ground.SIDEWALK, (152, 148, 140), Label.SIDEWALKS), (Ground.KERB, (178, 176, 170), Label.SIDEWALKS),
+    (Ground.LINE_WHITE, (224, 224, 220), Label.ROAD_LINES), (Ground.LINE_YELLOW, (222, 178, 52), Label.ROAD_LINES),
+    (Ground.FIELD, (146, 130, 72), Label.TERRAIN), (Ground.GRAVEL, (136, 126, 112), Label.TERRAIN),
+    (Ground.PLAZA, (166, 156, 142), Label.SIDEWALKS),
+):  # fmt: skip
+    GROUND_RGB[_kind], GROUND_TAG[_kind] = _rgb, _tag
+
+FACADES = 16
+FACADE_SIDE = 256
+FACADE_M = 12.0
+"""A facade tile is 12 m x 12 m: four floors of four windows."""
+
+
+class Pyramid(NamedTuple):
+    """A mip pyramid in one array; level 0 is the picture's own size."""
+
+    texels: np.ndarray
+    """uint8, levels one behind the other, channels last"""
+    start: np.ndarray
+    """[L] where a level begins"""
+    rows: np.ndarray
+    columns: np.ndarray
+
+
+def shrunk(picture: np.ndarray) -> np.ndarray:
+    """Return the mean of 2x2 texels, [H/2, W/2, C], odd edges dropped."""
+    height, width = (side // 2 * 2 for side in picture.shape[:2])
+    whole = picture[:height, :width].astype(np.uint16)
+    return ((whole[::2, ::2] + whole[1::2, ::2] + whole[::2, 1::2] + whole[1::2, 1::2] + 2) >> 2).astype(np.uint8)
+
+
+def pyramid(picture: np.ndarray) -> Pyramid:
+    levels = [picture]
+    while min(levels[-1].shape[:2]) >= 4:
+        levels.append(shrunk(levels[-1]))
+    start = np.cumsum([0, *(level.size for level in levels)])[:-1]
+    rows, columns = (np.array([level.shape[axis] for level in levels]) for axis in (0, 1))
+    return Pyramid(np.concatenate([level.reshape(-1) for level in levels]), start, rows, columns)
+
+
+def ground_pyramid(ground: np.ndarray) -> Pyramid:
+    """Return colours of the ground from a quarter of its resolution on; near by, the ids themselves are drawn.
+
+    Made in bands of rows: the whole ground in colours would be gigabytes for a large town.
+    """
+    height, width = (side // 4 * 4 for side in ground.shape)
+    quarter = np.empty((height // 4, width // 4, 3), np.uint8)
+    for top in range(0, height, 256):
+        band = GROUND_RGB[ground[top : min(top + 256, height), :width]]
+        quarter[top // 4 : (top + len(band)) // 4] = shrunk(shrunk(band))
+    return pyramid(quarter)
+
+
+def noise() -> np.ndarray:
+    """Return [256, 256] float32 value noise in 0..1 that repeats seamlessly."""
+    rng = np.random.default_rng(9)
+    total = np.zeros((256, 256))
+    for octave in range(2, 8):
+        count = 2**octave
+        grid = rng.random((count, count))
+        position = np.arange(256) * count / 256
+        low = position.astype(int)
+        fraction = position - low
+        fraction = fraction * fraction * (3 - 2 * fraction)
+        high = (low + 1) % count
+        left, right = grid[:, low], grid[:, high]
+        rows = left * (1 - fraction) + right * fraction
+        total += 2.0 ** -(octave - 1) * (rows[low] * (1 - fraction[:, None]) + rows[high] * fraction[:, None])
+    return ((total - total.min()) / np.ptp(total)).astype(np.float32)
+
+
+def facade_tile(number: int) -> np.ndarray:
+    """Return [256, 256, 2] uint8: brightness of the wall and share of window glass, of one pattern."""
+    rng = np.random.default_rng(100 + number)
+    side, cell = FACADE_SIDE, FACADE_SIDE // 4
+    wall = np.full((side, side), 205.0)
+    glass = np.zeros((side, side))
+    if number % 3 == 1:
+        wall[np.arange(side) % 8 == 0] *= 0.86  # courses of brick
+    if number % 3 == 2:
+        wall[np.arange(side) % cell < 5] *= 0.80  # floor slabs
+    wall += rng.normal(0, 4, wall.shape)
+    ribbon = number % 4 == 0
+    width = cell if ribbon else int(cell * rng.uniform(0.38, 0.72))
+    height = int(cell * rng.uniform(0.42, 0.66))
+    for row in range(4):
+        for column in range(4):
+            top, left = row * cell + (cell - height) // 2, column * cell + (cell - width) // 2
+            wall[max(top - 3, 0) : top + height + 3, max(left - 3, 0) : left + width + 3] *= 1.10  # frame
+            shade = rng.uniform(0.75, 1.0)
+            glass[top : top + height, left : left + width] = 255 * shade
+            glass[top : top + height, left + width // 2 - 1 : left + width // 2 + 1] = 60
+    return np.stack([wall, glass], -1).clip(0, 255).astype(np.uint8)
+
+
+def facades() -> Pyramid:
+    """Return all patterns side by side as one pyramid of [P * side, side] texels, level by level."""
+    tiles = [pyramid(facade_tile(number)) for number in range(FACADES)]
+    size = len(tiles[0].texels)
+    return Pyramid(np.concatenate([tile.texels for tile in tiles]), tiles[0].start, tiles[0].rows, np.array([size]))

@@ -1,6 +1,7 @@
 # make demo: everything, from an empty machine to a scored model. make test: the tests. `make help` lists the rest.
 VENV := .venv
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+# The first that runs: a version manager's shim may exist without its Python.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '' 2>/dev/null && command -v $$p && break; done)
 BIN := $(VENV)/bin/python
 export SHAREVERSE_HOME ?= $(CURDIR)/var
 

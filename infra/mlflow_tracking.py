@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,14 @@ class TrackingError(RuntimeError):
 
 
 def git_sha() -> str:
-    """Return the commit of the code that runs, with `-dirty` where it was changed; 'unknown' outside a repository."""
+    """Return the commit of the code that runs, with `-dirty` where it was changed; 'unknown' where that can't be told.
+
+    An image holds no repository: there SHAREVERSE_GIT_SHA names the commit it was built from.
+    """
+    if os.environ.get("SHAREVERSE_GIT_SHA"):
+        return os.environ["SHAREVERSE_GIT_SHA"]
+    if shutil.which("git") is None:
+        return "unknown"
     here = Path(__file__).resolve().parent
     done = subprocess.run(
         ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"],

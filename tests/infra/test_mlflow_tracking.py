@@ -76,3 +76,11 @@ def test_without_an_address_the_sentence_says_make_up(monkeypatch):
 
 def test_flat_joins_section_and_name():
     assert flat({"a": {"b": 1, "c": {"d": 2}}, "e": 3, "f": {"g": 4}}, drop=("f",)) == {"a.b": 1, "a.c.d": 2, "e": 3}
+
+
+def test_the_commit_is_told_or_unknown(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))  # an image without git
+    monkeypatch.delenv("SHAREVERSE_GIT_SHA", raising=False)
+    assert mlflow_tracking.git_sha() == "unknown"
+    monkeypatch.setenv("SHAREVERSE_GIT_SHA", "0123abc")
+    assert mlflow_tracking.git_sha() == "0123abc"

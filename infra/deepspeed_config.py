@@ -1,0 +1,72 @@
+"""DeepSpeed's configuration from plain values, and what keeps it from compiling anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+COMPILED_AT_START = "deepspeed_shm_comm"
+"""The C++ op that DeepSpeed would build on a CPU when it starts; it only serves inference (trap 27)."""
+
+
+class DeepSpeedConfigError(ValueError):
+    """Values that DeepSpeed cannot train with: which, and what to do."""
+
+
+def accumulation_steps(batch_size: int, micro_batch_size: int, processes: int) -> int:
+    """Return the forward passes of a process in a step. DeepSpeedConfigError where the batch does not divide."""
+    each = micro_batch_size * processes
+    if batch_size % each:
+        raise DeepSpeedConfigError(
+            f"batch_size {batch_size} is no multiple of micro_batch_size {micro_batch_size} x processes {processes} = "
+            f"{each}: change one of the three."
+        )
+    return batch_size // each
+
+
+def deepspeed_config(
+    *,
+    batch_size: int,
+    micro_batch_size: int,
+    processes: int,
+    zero_stage: int,
+    bf16: bool,
+    max_grad_norm: float,
+) -> dict[str, Any]:
+    """Return the engine's configuration. The optimiser is torch's AdamW, handed in: DeepSpeed's would be compiled."""
+    return {
+        "train_batch_size": batch_size,
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps(batch_size, micro_batch_size, processes),
+        "gradient_clipping": max_grad_norm,
+        "bf16": {"enabled": bf16},
+        "zero_optimization": {"stage": zero_stage, "overlap_comm": False, "contiguous_gradients": True},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 1_000_000_000,
+        "wall_clock_breakdown": False,
+    }
+
+
+def without_compiled_ops() -> None:
+    """Keep `init_distributed` from compiling; to be called before it. DeepSpeedConfigError if DeepSpeed has changed."""
+    import deepspeed.ops
+
+    table = getattr(deepspeed.ops, "__compatible_ops__", {})
+    if COMPILED_AT_START not in table:
+        raise DeepSpeedConfigError(
+            f"this DeepSpeed has no {COMPILED_AT_START} among its ops: install the version in constraints.txt."
+        )
+    table[COMPILED_AT_START] = False
+
+
+def multiplies_bf16() -> bool:
+    """Say whether the hardware multiplies bfloat16: any CUDA card of Ampere or later, CPUs by their flags (trap 40)."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_capability()[0] >= 8
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def use_bf16(precision: str) -> bool:
+    """Resolve a preset's precision: "bf16", "fp32", or "auto"."""
+    return precision == "bf16" or (precision == "auto" and multiplies_bf16())

@@ -1,0 +1,227 @@
+"""Filling the latent cache: a Ray actor a worker, one latent shard a data shard, nothing encoded twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from infra.ray_cluster import ray_cluster
+from infra.storage import (
+    OnProgress,
+    atomic_dir,
+    atomic_file,
+    no_progress,
+    require_free_space,
+    sha256_bytes,
+    sha256_file,
+    sweep_temporary,
+)
+from model.codec import LINEAR_NAME, Codec, LinearCodec, load_codec
+from model.presets import Preset
+from tasks.encoding.frames import model_video
+from tasks.encoding.latents import SPLITS, EncodingError, encode_clip, latents_key, split_starts, what_determines
+from tasks.sharding.reader import ClipIndex, read_pair
+from tasks.sharding.shards import add_member, complete_rows
+
+FIT_WINDOWS = 64
+"""Windows that a linear codec is fitted on: 10^5 blocks and more for 768 dimensions."""
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One latent shard: the clips of one data shard."""
+
+    split: str
+    path: str
+    """Relative to the cache's folder."""
+    clips: tuple[dict[str, Any], ...]
+    """Rows of the data set's index."""
+    source: str
+    """Hash of what the shard is made from."""
+
+
+def shard_jobs(index: ClipIndex, key: str) -> list[ShardJob]:
+    """Return the latent shards of a data set in its order."""
+    shards: dict[str, list[dict[str, Any]]] = {}
+    for row in index.rows:
+        if row["split"] in SPLITS:
+            shards.setdefault(row["shard"], []).append(row)
+    return [
+        ShardJob(rows[0]["split"], shard, tuple(rows), sha256_bytes(f"{key} {index.record['shards'][shard]}".encode()))
+        for shard, rows in shards.items()
+    ]
+
+
+def encode_dataset(
+    dataset_dir: Path, preset: Preset, *, workers: int = 0, on_progress: OnProgress = no_progress
+) -> Path:
+    """Encode what is missing of the train and val windows; return the cache's folder. Safe to kill and run again.
+
+    `workers` 0: one a core, or one a GPU where there are some. ShardError for a data set that is not finished,
+    EncodingError for one without training clips, CodecError for a codec that cannot be loaded.
+    """
+    index = ClipIndex(dataset_dir)
+    key = latents_key(index.digest, preset)
+    folder = index.dataset_dir / "latents" / key
+    jobs = shard_jobs(index, key)
+    if not any(job.split == "train" for job in jobs):
+        raise EncodingError(f"{dataset_dir} has no clips in its train split: record some before training.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for swept in {folder, *((folder / job.path).parent for job in jobs)}:
+        sweep_temporary(swept)
+    found = {job.path: complete_rows(folder / job.path, job.source) for job in jobs}
+    todo = [job for job in jobs if found[job.path] is None]
+    kept = sum(len(rows) for rows in found.values() if rows)
+    total = sum(len(windows_of(job, preset)) for job in jobs)
+    if not todo and (folder / "latents.json").exists():
+        on_progress(total, total, "encoded already: nothing to do")
+        return folder
+    on_progress(kept, total, "encoded before" if kept else "")
+    prepare_codec(index, preset, folder)
+    frames, channels, height, width = preset.latent_shape
+    variance = 1 if preset.codec.codec == "linear" else 2
+    missing = sum(len(windows_of(job, preset)) for job in todo)
+    require_free_space(folder, 2 * missing * (2 * variance * 2 * frames * channels * height * width + 500_000) // 2)
+    for job, rows in encoded(todo, folder, index, preset, workers):
+        found[job.path] = rows
+        kept += len(rows)
+        on_progress(kept, total, Path(job.path).name)
+    write_index(folder, jobs, found, what_determines(index.digest, preset))
+    return folder
+
+
+def windows_of(job: ShardJob, preset: Preset) -> list[tuple[dict[str, Any], int]]:
+    """Return the clip and start of every window of a shard; clips tell their length only when read, rows may."""
+    return [(clip, start) for clip in job.clips for start in split_starts(preset, job.split, clip_frames(clip, preset))]
+
+
+def clip_frames(clip: dict[str, Any], preset: Preset) -> int:
+    return int(clip.get("frames") or preset.video.frames)
+
+
+def prepare_codec(index: ClipIndex, preset: Preset, folder: Path) -> None:
+    """Fit the linear codec on training windows spread over the clips and their starts, unless it is there already."""
+    if preset.codec.codec != "linear" or (folder / LINEAR_NAME).is_dir():
+        return
+    clips = index.split("train")
+    chosen = clips[:: max(1, len(clips) // FIT_WINDOWS)][:FIT_WINDOWS]
+
+    def videos() -> Iterator[torch.Tensor]:
+        for number, row in enumerate(chosen):
+            pair = read_pair(row["key"], index.read(row))
+            starts = split_starts(preset, "train", pair.videos.shape[1])
+            start = starts[number % len(starts)]
+            yield model_video(pair.videos[:, start : start + preset.video.frames], preset.video)
+
+    with atomic_dir(folder / LINEAR_NAME) as temporary:
+        LinearCodec.fit(videos(), preset.codec.latent_channels).save_pretrained(temporary)
+
+
+class Encoder:
+    """A Ray actor: holds the codec, writes shards."""
+
+    def __init__(self, dataset_dir: str, preset: dict[str, Any], folder: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.index, self.preset, self.folder = ClipIndex(Path(dataset_dir)), Preset.from_dict(preset), Path(folder)
+        self.codec = load_codec(self.preset.codec, self.folder)
+        if torch.cuda.is_available():
+            place(self.codec, torch.device("cuda"))
+
+    def write(self, job: ShardJob) -> list[dict[str, Any]]:
+        """Encode one shard; return its rows of the index."""
+        return write_shard(job, self.folder, self.index, self.codec, self.preset)
+
+
+def place(codec: Codec, device: torch.device) -> None:
+    """Move a codec to a device."""
+    module = codec if isinstance(codec, torch.nn.Module) else codec.vae  # type: ignore[attr-defined]
+    module.to(device)
+
+
+def write_shard(job: ShardJob, folder: Path, index: ClipIndex, codec: Codec, preset: Preset) -> list[dict[str, Any]]:
+    """Write one tar of windows and, last, the sidecar that marks it complete; return its rows of the index."""
+    path, rows = folder / job.path, []
+    with atomic_file(path) as temporary, open(temporary, "wb") as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for clip in job.clips:
+                pair = read_pair(clip["key"], index.read(clip))
+                for start, members in encode_clip(pair, job.split, codec, preset).items():
+                    key, offset = f"{clip['key']}-s{start:03d}", tar.offset
+                    for name in sorted(members):
+                        add_member(tar, f"{key}.{name}", members[name])
+                    rows.append({"key": key, "clip": clip["key"], "start": start, "split": job.split,
+                                 "town": clip["town"], "shard": job.path, "offset": offset,
+                                 "bytes": tar.offset - offset})  # fmt: skip
+        file.flush()
+        data = temporary.read_bytes()
+        for row in rows:
+            row["sha256"] = sha256_bytes(data[row["offset"] : row["offset"] + row["bytes"]])
+    with atomic_file(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps({"source": job.source, "sha256": sha256_file(path), "rows": rows}))
+    return rows
+
+
+def encoded(
+    todo: list[ShardJob], folder: Path, index: ClipIndex, preset: Preset, workers: int
+) -> Iterator[tuple[ShardJob, list[dict[str, Any]]]]:
+    """Encode shards on Ray actors; yield each as it is complete."""
+    if not todo:
+        return
+    gpus = torch.cuda.device_count()
+    workers = min(workers or gpus or os.cpu_count() or 1, len(todo))
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    waiting = deque(todo)
+    with ray_cluster(num_cpus=workers) as ray:
+        remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(Encoder)
+        actors = [remote.remote(str(index.dataset_dir), preset.to_dict(), str(folder), threads) for _ in range(workers)]
+        busy = {}
+        for actor in actors:
+            job = waiting.popleft()
+            busy[actor.write.remote(job)] = (actor, job)
+        while busy:
+            finished, _ = ray.wait(list(busy), num_returns=1)
+            actor, job = busy.pop(finished[0])
+            yield job, result(ray, finished[0], job)
+            if waiting:
+                following = waiting.popleft()
+                busy[actor.write.remote(following)] = (actor, following)
+
+
+def result(ray: Any, reference: Any, job: ShardJob) -> list[dict[str, Any]]:
+    """Return what an actor wrote; EncodingError when it failed or died."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise EncodingError(f"{job.path} could not be encoded: {error.cause}") from error
+    except ray.exceptions.RayActorError as error:
+        reason = str(error).splitlines()[0]
+        raise EncodingError(
+            f"the process that encoded {job.path} died ({reason}): run the deployment again; complete shards are kept."
+        ) from error
+
+
+def write_index(
+    folder: Path, jobs: list[ShardJob], found: dict[str, list[dict[str, Any]] | None], made_from: dict[str, Any]
+) -> None:
+    """Write index.parquet and, last, latents.json."""
+    rows = [row for job in jobs for row in found[job.path] or []]
+    with atomic_file(folder / "index.parquet") as temporary:
+        pq.write_table(pa.Table.from_pylist(rows), temporary)
+    record = {
+        "key": folder.name,
+        "made_from": made_from,
+        "windows": {split: sum(row["split"] == split for row in rows) for split in SPLITS},
+        "shards": {job.path: sha256_file(folder / job.path) for job in jobs},
+    }
+    with atomic_file(folder / "latents.json") as temporary:
+        temporary.write_text(json.dumps(record, indent=1))

@@ -1,0 +1,171 @@
+"""The latent cache of a data set: `datasets/<name>/latents/<key>/`, written once, read by index.
+
+latents.json       what the key is made from, counts and hashes; written last
+codec/             the linear codec where the preset has one, fitted once (trap 38)
+index.parquet      a row a window: key, clip, start, split, shard, offset, bytes, sha256
+shards/<split>/    tars; a window has `window.safetensors` (mean, logvar where the codec has one, K, c2w) and
+                   `agentN.first.png`, its first frames, to whose pixels training adds noise (trap 19)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from safetensors.torch import load, save
+
+from infra.storage import canonical_json, sha256_bytes
+from model.codec import Codec, LinearCodec, VaeCodec
+from model.presets import Preset
+from tasks.encoding.frames import model_video, window_starts
+from tasks.sharding.reader import ClipPair, members_of
+
+LAYOUT = 1
+"""Number of this layout: part of the key."""
+PRELOAD_BYTES = 1 << 30
+SPLITS = ("train", "val")
+"""The test split is encoded where it is scored."""
+
+
+class EncodingError(RuntimeError):
+    """Latents that are missing, incomplete or not what their hash says: what, and what to do."""
+
+
+@dataclass(frozen=True)
+class LatentWindow:
+    """One training sample: a window of a clip pair; A agents, V views, T frames, F latent frames."""
+
+    key: str
+    clip: str
+    start: int
+    mean: torch.Tensor
+    """[A, F, C, h, w] float16, scaled (trap 17)"""
+    logvar: torch.Tensor | None
+    """[A, F, C, h, w] float16; None for a codec without variance"""
+    first: torch.Tensor
+    """[A, 3, H, W] uint8: the first frames"""
+    K: torch.Tensor
+    """[A, V, 3, 3] float64, of the stored view"""
+    c2w: torch.Tensor
+    """[A, V, T, 4, 4] float64"""
+
+
+def what_determines(digest: str, preset: Preset) -> dict[str, Any]:
+    """Return everything that latents depend on: their key is its hash (trap 22)."""
+    linear = preset.codec.codec == "linear"
+    return {
+        "layout": LAYOUT,
+        "dataset_digest": digest,
+        "codec": dataclasses.asdict(preset.codec),
+        "tiling": "none" if linear else VaeCodec.tiling,
+        "video": dataclasses.asdict(preset.video),
+        "clip_start_stride": preset.training.clip_start_stride,
+    }
+
+
+def latents_key(digest: str, preset: Preset) -> str:
+    return sha256_bytes(canonical_json(what_determines(digest, preset)).encode())[:16]
+
+
+def split_starts(preset: Preset, split: str, clip_frames: int) -> list[int]:
+    """Return where a split's windows start: training's overlap as the preset says, validation's hardly do."""
+    stride = preset.training.clip_start_stride
+    if split != "train" and stride:
+        stride = max(stride, preset.video.frames - 1)
+    return window_starts(clip_frames, preset.video.frames, stride)
+
+
+@torch.no_grad()
+def encode_clip(pair: ClipPair, split: str, codec: Codec, preset: Preset) -> dict[int, dict[str, bytes]]:
+    """Return the members of every window of a clip, by its start."""
+    video = model_video(pair.videos, preset.video)
+    device = device_of(codec)
+    windows = {}
+    for start in split_starts(preset, split, video.shape[2]):
+        part = video[:, :, start : start + preset.video.frames]
+        mean, logvar = codec.encode(part.to(device))
+        tensors = {
+            "mean": mean.cpu().half(),
+            "K": torch.from_numpy(pair.cameras.K.copy()),
+            "c2w": torch.from_numpy(pair.cameras.c2w[:, :, start : start + preset.video.frames].copy()),
+        }
+        if not isinstance(codec, LinearCodec):
+            tensors["logvar"] = logvar.cpu().half()
+        members = {f"agent{agent}.first.png": png(picture) for agent, picture in enumerate(part[:, :, 0])}
+        windows[start] = members | {"window.safetensors": save({name: t.contiguous() for name, t in tensors.items()})}
+    return windows
+
+
+def device_of(codec: Codec) -> torch.device:
+    module = codec if isinstance(codec, torch.nn.Module) else codec.vae  # type: ignore[attr-defined]
+    return next(iter(module.state_dict().values())).device
+
+
+def png(picture: torch.Tensor) -> bytes:
+    """Write [3, H, W] in [-1, 1]; equal pictures give equal bytes."""
+    pixels = ((picture + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def read_window(row: Mapping[str, Any], data: bytes) -> LatentWindow:
+    """Decode a window of the index from its bytes in the shard."""
+    members = members_of(data, row["key"])
+    tensors = load(members["window.safetensors"])
+    pictures = [
+        np.array(Image.open(io.BytesIO(members[f"agent{agent}.first.png"])).convert("RGB"))
+        for agent in range(len(tensors["mean"]))
+    ]
+    first = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+    return LatentWindow(
+        row["key"], row["clip"], row["start"], tensors["mean"], tensors.get("logvar"), first,
+        tensors["K"], tensors["c2w"],
+    )  # fmt: skip
+
+
+class LatentWindows:
+    """Map-style view of a split's windows: `len`, `[i] -> LatentWindow`, read lazily or kept in memory."""
+
+    def __init__(self, latents_dir: Path, split: str, *, preload: bool = False) -> None:
+        """Open a finished cache; `preload` keeps everything in memory where that is less than a gigabyte.
+
+        EncodingError when the cache is not finished.
+        """
+        self.folder = Path(latents_dir)
+        record = self.folder / "latents.json"
+        if not record.exists():
+            raise EncodingError(
+                f"{self.folder} holds no finished latents (no latents.json): encode the data set first."
+            )
+        self.record: dict[str, Any] = json.loads(record.read_text())
+        rows = pq.read_table(self.folder / "index.parquet").to_pylist()
+        self.rows = [row for row in rows if row["split"] == split]
+        small = sum(row["bytes"] for row in self.rows) <= PRELOAD_BYTES
+        self.kept = [self.read(row) for row in self.rows] if preload and small else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> LatentWindow:
+        return self.kept[position] if self.kept is not None else self.read(self.rows[position])
+
+    def read(self, row: Mapping[str, Any]) -> LatentWindow:
+        """Read one window. EncodingError when its bytes are not those that were written."""
+        with open(self.folder / row["shard"], "rb") as file:
+            file.seek(row["offset"])
+            data = file.read(row["bytes"])
+        if sha256_bytes(data) != row["sha256"]:
+            raise EncodingError(
+                f"{self.folder / row['shard']} is corrupt at {row['key']}: delete {self.folder} and encode again."
+            )
+        return read_window(row, data)

@@ -1,0 +1,89 @@
+"""Checkpoints: `checkpoints/step-NNNNNN/`, complete or not there (trap 30)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from infra.storage import TEMPORARY_PREFIX, sweep_temporary, sync_folder
+from model.transformer import ShareVerseTransformer3DModel
+from tasks.training.ema import WeightAverage
+from tasks.training.engine import Engine
+from tasks.training.run import Run, TrainingError, steps_of
+
+EMA_FILE = "ema.safetensors"
+
+
+def save_checkpoint(run: Run, step: int, engine: Engine, average: WeightAverage | None, record: dict[str, Any]) -> None:
+    """Write a checkpoint; all ranks call it. Older ones go when this one is complete."""
+    folder = run.folder / "checkpoints"
+    final, temporary = folder / f"step-{step:06d}", folder / f"{TEMPORARY_PREFIX}step-{step:06d}"
+    first = torch.distributed.get_rank() == 0
+    if first:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep_temporary(folder)
+        temporary.mkdir()
+    torch.distributed.barrier()
+    engine.save(temporary / "engine")
+    weights = engine.state_dict()
+    if first:
+        save_model(temporary / "model", engine, average.state_dict() | buffers(engine) if average else weights)
+        if average:
+            average.save(temporary / EMA_FILE)
+        (temporary / "trainer.json").write_text(json.dumps(record, indent=1))
+    torch.distributed.barrier()
+    if first:
+        publish(temporary, final)
+        remove_old(folder, run.preset.training.keep_checkpoints)
+    torch.distributed.barrier()
+
+
+def buffers(engine: Engine) -> dict[str, torch.Tensor]:
+    """Return the model's persistent buffers, which an average of parameters does not hold."""
+    named = dict(engine.model.named_buffers())
+    return {name: value.detach().cpu() for name, value in engine.model.state_dict().items() if name in named}
+
+
+def save_model(folder: Path, engine: Engine, weights: dict[str, torch.Tensor]) -> None:
+    """Write weights in diffusers' layout, to be read by `ShareVerseTransformer3DModel.from_pretrained`."""
+    with torch.device("meta"):
+        model = ShareVerseTransformer3DModel.from_config(engine.model.config)
+    model.load_state_dict(weights, assign=True)
+    model.save_pretrained(folder)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Sync a complete temporary folder and give it its name."""
+    for file in sorted(temporary.rglob("*")):
+        if file.is_file():
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(temporary, final)
+    sync_folder(final.parent)
+
+
+def remove_old(folder: Path, keep: int) -> None:
+    """Remove all but the latest `keep` checkpoints; trainer.json first, so that a half-removed one does not count."""
+    for old in sorted(folder.glob("step-*"))[:-keep]:
+        (old / "trainer.json").unlink(missing_ok=True)
+        shutil.rmtree(old)
+
+
+def read_record(checkpoint: Path, run: Run, processes: int) -> dict[str, Any]:
+    """Return a checkpoint's trainer.json. TrainingError where this group of processes cannot go on from it."""
+    record = json.loads((checkpoint / "trainer.json").read_text())
+    if record["processes"] != processes:
+        raise TrainingError(
+            f"{checkpoint} was written by {record['processes']} processes and cannot be resumed by {processes} (ZeRO cuts "
+            f"its state by process): train with processes={record['processes']}, or give a run_name for a new run."
+        )
+    if record["run_id"] != run.run_id or record["step"] != steps_of(checkpoint):
+        raise TrainingError(f"{checkpoint} belongs to run {record['run_id']}, step {record['step']}: remove it.")
+    return record

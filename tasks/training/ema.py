@@ -1,0 +1,48 @@
+"""A running mean of the weights, float32, the same on every rank (ZeRO 1 and 2 keep whole weights)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+
+class WeightAverage:
+    """mean <- decay * mean + (1 - decay) * weights; the decay grows to its value over the first steps."""
+
+    def __init__(self, model: torch.nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.names = [name for name, _ in model.named_parameters()]
+        self.weights = [parameter.detach() for parameter in model.parameters()]
+        self.means = [weight.float().clone() for weight in self.weights]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after `step` optimiser steps."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        weights = [weight if weight.dtype == torch.float32 else weight.float() for weight in self.weights]
+        torch._foreach_lerp_(self.means, weights, 1 - decay)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the means in the place of the weights for a while."""
+        kept = [weight.clone() for weight in self.weights]
+        torch._foreach_copy_(self.weights, self.means)
+        try:
+            yield
+        finally:
+            torch._foreach_copy_(self.weights, kept)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {name: mean.cpu() for name, mean in zip(self.names, self.means, strict=True)}
+
+    def save(self, path: Path) -> None:
+        save_file(self.state_dict(), path)
+
+    def load(self, path: Path) -> None:
+        stored = load_file(path)
+        for name, mean in zip(self.names, self.means, strict=True):
+            mean.copy_(stored[name])

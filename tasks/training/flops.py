@@ -1,0 +1,40 @@
+"""Model FLOPs of a training pair, counted, and what share of the hardware's peak they use."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from model.presets import Preset
+from model.raymap import CHANNELS
+from model.transformer import ShareVerseTransformer3DModel
+
+AGENTS = 2
+PEAK_BF16 = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
+"""Dense bfloat16 FLOP/s of the vendor's data sheets (SXM), by a part of the card's name."""
+
+
+def flops_per_pair(model: ShareVerseTransformer3DModel, preset: Preset) -> float:
+    """Return the model FLOPs of one pair in a training step: three times the forward pass's matrix products.
+
+    The backward pass counts twice the forward's; recomputation under gradient checkpointing is not counted, so that MFU
+    is not flattered by it. Counted on the meta device, nothing is computed.
+    """
+    frames, channels, height, width = preset.latent_shape
+    with torch.device("meta"):
+        copy = ShareVerseTransformer3DModel.from_config(model.config)
+        hidden = torch.empty(1, AGENTS, frames, 2 * channels, height, width)
+        text = torch.empty(1, preset.transformer.text_tokens, preset.transformer.text_embed_dim)
+        rays = torch.empty(1, AGENTS, frames, CHANNELS, height, width)
+        timestep = torch.zeros(1, dtype=torch.long)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        copy(hidden, text, timestep, raymaps=rays)
+    return 3.0 * counter.get_total_flops()
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Return the device's bfloat16 peak; None where no data sheet gives one (CPUs)."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAK_BF16.items() if part in name), None)

@@ -1,0 +1,166 @@
+"""The process group of a training: started, watched and ended by its parent; it dies when the parent does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from infra.deepspeed_config import accumulation_steps
+from infra.storage import OnProgress, no_progress, sweep_temporary
+from tasks.training.checkpoint import read_record
+from tasks.training.run import Run, TrainingError, steps_of
+from tasks.training.spool import SpoolTail, rewind
+
+OnRows = Callable[[list[dict[str, Any]]], None]
+POLL_S = 0.5
+
+
+def no_rows(rows: list[dict[str, Any]]) -> None:
+    """Report metrics to nobody."""
+
+
+def train(
+    run: Run,
+    latents_dir: Path,
+    processes: int = 1,
+    on_progress: OnProgress = no_progress,
+    on_rows: OnRows = no_rows,
+) -> Path:
+    """Train a run from its last checkpoint to its last step; return the final checkpoint.
+
+    Rows of the metric spool go to `on_rows`, those of an interrupted earlier training again. TrainingError when a
+    process dies (with its log's last line), or cannot go on from the checkpoint; DeepSpeedConfigError when the batch
+    does not divide.
+    """
+    training = run.preset.training
+    accumulation_steps(training.batch_size, training.micro_batch_size, processes)
+    check_stage(run)
+    total, last = training.train_steps, run.latest_checkpoint()
+    done = 0 if last is None else steps_of(last)
+    if last is not None and done >= total:
+        return last
+    if last is not None:
+        read_record(last, run, processes)
+    sweep_temporary(run.folder / "checkpoints")
+    rewind(run.spool, done)
+    on_progress(done, total, f"resumes from step {done}" if done else "starting")
+    with ProcessGroup(run, latents_dir, processes) as group:
+        tail = SpoolTail(run.spool)
+        running = True
+        while running:
+            running = group.wait(POLL_S)
+            rows = tail.new_rows()
+            if rows:
+                on_rows(rows)
+                if rows[-1]["step"] > done:
+                    on_progress(rows[-1]["step"], total, describe(rows))
+    final = run.latest_checkpoint()
+    if final is None or steps_of(final) < total:
+        raise TrainingError(f"the training of {run.run_id} ended without its last checkpoint: see {group.logs}.")
+    return final
+
+
+def describe(rows: list[dict[str, Any]]) -> str:
+    """Return the latest losses in words."""
+    latest = {name: row[name] for row in rows for name in ("train/loss", "val/loss") if name in row}
+    return ", ".join(f"{name.replace('/', ' ')} {value:.4f}" for name, value in latest.items())
+
+
+def check_stage(run: Run) -> None:
+    """Raise TrainingError for what ZeRO-3 cannot do here."""
+    training = run.preset.training
+    if training.zero_stage == 3 and training.ema_decay:
+        raise TrainingError(
+            f"ema_decay is {training.ema_decay} and zero_stage 3: no process holds whole weights to average there; "
+            "set ema_decay to 0 or zero_stage to 2."
+        )
+
+
+class ProcessGroup:
+    """The ranks of one training on this machine; a context manager that leaves none behind."""
+
+    def __init__(self, run: Run, latents_dir: Path, processes: int) -> None:
+        self.run, self.latents_dir, self.count = run, latents_dir, processes
+        self.logs = run.folder / "logs"
+        self.rendezvous = self.logs / f"rendezvous-{uuid.uuid4().hex[:8]}"
+        self.processes: list[subprocess.Popen] = []
+        self.watched: dict[int, int] = {}
+
+    def __enter__(self) -> ProcessGroup:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        try:
+            for rank in range(self.count):
+                self.start(rank)
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def start(self, rank: int) -> None:
+        """Start a rank in a session of its own; the kernel ends it with this thread (see guard.py)."""
+        worker = [sys.executable, "-m", "tasks.training.worker", str(self.run.folder), str(self.latents_dir.resolve()),
+                  "--rendezvous", str(self.rendezvous)]  # fmt: skip
+        command = [sys.executable, "-m", "infra.carla_servers.guard", str(os.getpid()), *worker]
+        with open(self.logs / f"rank{rank}.log", "wb") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                env=self.environment(rank), start_new_session=True,
+            )  # fmt: skip
+        self.processes.append(process)
+        self.watched[os.pidfd_open(process.pid)] = rank
+
+    def environment(self, rank: int) -> dict[str, str]:
+        """Return what a rank finds in its environment; gloo keeps to loopback."""
+        values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": self.count, "LOCAL_WORLD_SIZE": self.count,
+                  "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", "PYTHONUNBUFFERED": 1}  # fmt: skip
+        if not torch.cuda.is_available():
+            threads = max(1, len(os.sched_getaffinity(0)) // self.count)
+            values |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": threads}
+        return os.environ | {name: str(value) for name, value in values.items()}
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a rank to end, so long; return whether any still runs. TrainingError when one failed."""
+        ready, _, _ = select.select(list(self.watched), [], [], seconds)
+        for descriptor in ready:
+            rank = self.watched.pop(descriptor)
+            os.close(descriptor)
+            code = self.processes[rank].wait()
+            if code:
+                raise TrainingError(self.why(rank, code))
+        return bool(self.watched)
+
+    def why(self, rank: int, code: int) -> str:
+        """Return one sentence on a rank that failed, with its own last words."""
+        log = self.logs / f"rank{rank}.log"
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+        said = f"; its last words: {lines[-1]}" if lines else ""
+        return (
+            f"training process {rank} of {self.count} {how}{said}. Its log is {log}; "
+            "run the deployment again to go on from the last checkpoint."
+        )
+
+    def end(self) -> None:
+        """Kill what still runs, each by its own process group, and clean up."""
+        for process in self.processes:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):  # it ended just now
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        for descriptor in self.watched:
+            os.close(descriptor)
+        self.watched.clear()
+        self.rendezvous.unlink(missing_ok=True)

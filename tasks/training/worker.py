@@ -1,0 +1,247 @@
+"""`python -m tasks.training.worker RUN_DIR LATENTS_DIR [--rendezvous FILE]`: one rank of a training.
+
+Started by `tasks.training.group`, or by torchrun on several machines. Ends with 0 when the run has all its steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import os
+import resource
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.build import text_embedding
+from model.codec import Codec, load_codec
+from model.objective import BUCKETS, Loss, loss_by_bucket, noise_schedule, training_loss
+from tasks.encoding.encode import place
+from tasks.encoding.latents import LatentWindow, LatentWindows
+from tasks.sharding.reader import ResumableSampler
+from tasks.training.batches import collate, draw_pair, positions, seeded
+from tasks.training.checkpoint import EMA_FILE, read_record, save_checkpoint
+from tasks.training.ema import WeightAverage
+from tasks.training.engine import Engine, init_distributed, learning_rate_at
+from tasks.training.flops import flops_per_pair, peak_flops
+from tasks.training.run import Run, read_run, steps_of
+from tasks.training.spool import append_row, rewind
+from tasks.training.validation import validation_loss, validation_pairs, write_sample
+
+
+class Windows:
+    """The windows of each step that a rank takes, read one step ahead on a thread."""
+
+    def __init__(self, windows: LatentWindows, run: Run, places: list[range]) -> None:
+        self.windows, self.training, self.places = windows, run.preset.training, places
+        self.thread = ThreadPoolExecutor(1)
+        self.ahead: tuple[int, Future] | None = None
+
+    def of(self, step: int) -> list[list[LatentWindow]]:
+        """Return the windows of a step, a list a forward pass."""
+        if self.ahead is not None and self.ahead[0] == step:
+            found = self.ahead[1].result()
+        else:
+            found = self.load(step)
+        self.ahead = (step + 1, self.thread.submit(self.load, step + 1))
+        return found
+
+    def load(self, step: int) -> list[list[LatentWindow]]:
+        batch_size = self.training.batch_size
+        sampler = ResumableSampler(len(self.windows), self.training.seed, consumed=step * batch_size)
+        order = list(itertools.islice(sampler, batch_size))
+        return [[self.windows[order[position]] for position in part] for part in self.places]
+
+
+class Meter:
+    """Sums of the losses since the last row, over all ranks when asked."""
+
+    def __init__(self) -> None:
+        self.sums = torch.zeros(1 + BUCKETS, 2)
+        self.started, self.steps = time.monotonic(), 0
+
+    def add(self, loss: Loss) -> None:
+        self.sums[0] += torch.tensor([float(loss.per_pair.sum()), len(loss.per_pair)])
+        for number, (total, count) in enumerate(loss_by_bucket(loss).values(), 1):
+            self.sums[number] += torch.tensor([total, float(count)])
+
+    def row(self, names: list[str], device: torch.device) -> dict[str, float]:
+        """Return the mean losses by name over all ranks; a bucket without a pair is left out."""
+        sums = self.sums.to(device)
+        torch.distributed.all_reduce(sums)
+        return {name: total / count for name, (total, count) in zip(names, sums.tolist(), strict=True) if count}
+
+
+class Trainer:
+    """One rank of a run."""
+
+    def __init__(self, run: Run, latents_dir: Path, rendezvous: str | None) -> None:
+        self.run, self.preset, self.training = run, run.preset, run.preset.training
+        self.rank, self.processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        self.device = torch.device("cpu")
+        if torch.cuda.is_available():
+            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            torch.cuda.set_device(self.device)
+        init_distributed(self.device, rendezvous, self.rank, self.processes)
+        self.engine = Engine(self.preset, self.processes, self.device)
+        self.average = WeightAverage(self.engine.model, self.training.ema_decay) if self.training.ema_decay else None
+        self.codec: Codec = load_codec(self.preset.codec, latents_dir)
+        place(self.codec, self.device)
+        self.scheduler = noise_schedule(self.preset.objective)
+        self.text = text_embedding(self.preset).to(self.device)
+        self.latents_key = latents_dir.name
+        self.places = positions(self.training.batch_size, self.training.micro_batch_size, self.processes, self.rank)
+        self.windows = Windows(LatentWindows(latents_dir, "train", preload=True), run, self.places)
+        validation = LatentWindows(latents_dir, "val")
+        self.validation = validation_pairs(validation) if self.training.validate_every and len(validation) else []
+        self.flops = flops_per_pair(self.engine.model, self.preset)
+        self.peak = peak_flops(self.device)
+
+    def train(self) -> None:
+        """Train from the last checkpoint, or from the beginning, to the last step."""
+        step = self.resume()
+        self.meter = Meter()
+        while step < self.training.train_steps:
+            row = self.step(step)
+            step += 1
+            if self.due(step, self.training.validate_every) and self.validation:
+                row |= self.look(step)
+            if row and self.rank == 0:
+                append_row(self.run.spool, {"step": step, "time_s": time.time(), **row})
+            if self.due(step, self.training.checkpoint_every):
+                self.checkpoint(step)
+
+    def due(self, step: int, every: int) -> bool:
+        return bool(every) and (step % every == 0 or step == self.training.train_steps)
+
+    def resume(self) -> int:
+        """Load the last checkpoint; return its step, 0 without one."""
+        found = self.run.latest_checkpoint()
+        if found is None:
+            rewind_once(self.run, 0, self.rank)
+            return 0
+        read_record(found, self.run, self.processes)
+        self.engine.load(found / "engine")
+        if self.average:
+            self.average.load(found / EMA_FILE)
+        rewind_once(self.run, steps_of(found), self.rank)
+        return steps_of(found)
+
+    def step(self, step: int) -> dict[str, float]:
+        """Do optimiser step `step` (from 0); return a row of metrics where one is due."""
+        training, seed = self.training, self.training.seed
+        rate = learning_rate_at(step, training.learning_rate, training.warmup_steps, training.train_steps)
+        self.engine.set_learning_rate(rate)
+        for places, windows in zip(self.places, self.windows.of(step), strict=True):
+            pairs = [
+                draw_pair(window, self.preset, seeded(seed, step, place))
+                for place, window in zip(places, windows, strict=True)
+            ]
+            batch = collate(pairs, self.codec, self.device)
+            text = self.text.expand(len(pairs), -1, -1)
+            loss = training_loss(
+                self.engine.deepspeed, self.scheduler, batch.latents, batch.first, batch.raymaps, text,
+                batch.timesteps, batch.noise, self.engine.dtype,
+            )  # fmt: skip
+            self.engine.backward(loss.mean)
+            self.meter.add(loss)
+        logged = self.due(step + 1, training.log_every)
+        norms = self.engine.grad_norms() if logged else {}
+        self.engine.step()
+        if self.average:
+            self.average.update(step + 1)
+        self.meter.steps += 1
+        return self.metrics(loss, norms, rate) if logged else {}
+
+    def metrics(self, loss: Loss, norms: dict[str, float], rate: float) -> dict[str, float]:
+        """Return a row of what happened since the last one, and begin anew."""
+        names = ["train/loss", *(f"train/loss_{name}" for name in loss_by_bucket(loss))]
+        row = self.meter.row(names, self.device)
+        seconds = time.monotonic() - self.meter.started
+        pairs_per_s = self.meter.steps * self.training.batch_size / seconds
+        row |= {f"train/grad_norm{group}": norm for group, norm in norms.items()}
+        row |= {
+            "train/learning_rate": rate,
+            "train/pairs_per_s": pairs_per_s,
+            "train/step_s": seconds / self.meter.steps,
+            "train/tflops": pairs_per_s * self.flops / 1e12,
+            "train/memory_gb": memory_gb(self.device),
+        }
+        if self.peak:
+            row["train/mfu"] = pairs_per_s * self.flops / (self.peak * self.processes)
+        self.meter = Meter()
+        return row
+
+    def look(self, step: int) -> dict[str, Any]:
+        """Return the validation loss, and the name of a sample that was written, of the averaged weights if there are."""
+        started = time.monotonic()
+        self.engine.model.eval()
+        common = (self.preset, self.scheduler, self.codec, self.text, self.engine.dtype)
+        row: dict[str, Any] = {}
+        with self.average.applied() if self.average else torch.no_grad():
+            row["val/loss"] = validation_loss(self.engine.deepspeed, self.validation, *common)
+            if self.rank == 0 or self.engine.stage == 3:
+                name = f"samples/step-{step:06d}.png"
+                target = self.run.folder / (name if self.rank == 0 else f"logs/unused-{self.rank}.png")
+                write_sample(target, self.validation[0][0], self.engine.model, *common)
+                row["sample"] = name
+        self.engine.model.train()
+        self.meter.started += time.monotonic() - started
+        return row
+
+    def checkpoint(self, step: int) -> None:
+        started = time.monotonic()
+        record = {
+            "run_id": self.run.run_id,
+            "step": step,
+            "samples_consumed": step * self.training.batch_size,
+            "seed": self.training.seed,
+            "randomness": "each pair's generator is seeded by (seed, step, position in the batch)",
+            "processes": self.processes,
+            "dataset_digest": self.run.dataset_digest,
+            "latents_key": self.latents_key,
+            "ema_decay": self.training.ema_decay,
+            "preset": dataclasses.asdict(self.preset),
+        }
+        save_checkpoint(self.run, step, self.engine, self.average, record)
+        self.meter.started += time.monotonic() - started
+
+
+def rewind_once(run: Run, step: int, rank: int) -> None:
+    """Cut the spool back to the checkpoint on rank 0 while the others wait."""
+    if rank == 0:
+        rewind(run.spool, step)
+    torch.distributed.barrier()
+
+
+def memory_gb(device: torch.device) -> float:
+    """Return this rank's peak memory: the card's, or the process's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="One rank of a training.")
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("latents_dir", type=Path)
+    parser.add_argument("--rendezvous", help="a file on this machine through which the ranks find each other")
+    given = parser.parse_args(arguments)
+    folder = given.run_dir.resolve()
+    os.environ["SHAREVERSE_HOME"] = str(folder.parent.parent)
+    if not torch.cuda.is_available():
+        cores = len(os.sched_getaffinity(0))
+        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    Trainer(read_run(folder.name), given.latents_dir.resolve(), given.rendezvous).train()
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

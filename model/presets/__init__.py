@@ -216,7 +216,8 @@ def section_of(kind: type, section: str, values: dict[str, Any]) -> Any:
             fits = True
         if not fits:
             raise PresetError(f"{section}.{name} is {value!r}: it takes a {wanted.__name__}.")
-    return kind(**{name: float(value) if isinstance(known[name].default, float) else value for name, value in values.items()})
+    floats = {name for name, known_field in known.items() if isinstance(known_field.default, float)}
+    return kind(**{name: float(value) if name in floats else value for name, value in values.items()})
 
 
 def checked(preset: Preset) -> Preset:

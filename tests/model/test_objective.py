@@ -67,7 +67,7 @@ def test_the_model_sees_noise_and_condition_in_its_dtype_and_the_loss_is_float32
         seen.update(inputs=inputs, text=text, raymaps=raymaps)
         return types.SimpleNamespace(sample=torch.zeros(2, 2, 3, 4, 2, 2, dtype=inputs.dtype))
 
-    loss, latents, noise = loss_of(model, torch.bfloat16, timestep=0)
+    loss, latents, _ = loss_of(model, torch.bfloat16, timestep=0)
     assert {value.dtype for value in seen.values()} == {torch.bfloat16}
     assert loss.mean.dtype == torch.float32
     assert seen["inputs"].shape == (2, 2, 3, 8, 2, 2)

@@ -40,7 +40,7 @@ def test_what_cannot_work_is_named(changes, sentence):
 
 
 def test_an_unknown_preset_lists_the_known():
-    with pytest.raises(PresetError, match="'demos'.*demo, paper"):
+    with pytest.raises(PresetError, match=r"'demos'.*demo, paper"):
         Preset.load("demos")
 
 
@@ -54,5 +54,5 @@ def test_tiny_builds_the_same_model_from_the_same_seed():
 
 
 def test_a_missing_text_embedding_says_how_to_make_it():
-    with pytest.raises(PresetError, match="empty prompt.*PAPER_SCALE"):
+    with pytest.raises(PresetError, match=r"empty prompt.*PAPER_SCALE"):
         text_embedding(Preset.load("paper"))

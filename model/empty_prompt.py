@@ -1,0 +1,58 @@
+"""Store T5's embedding of the empty prompt once, so that training never loads T5 (paper, section 5.1; trap 16).
+
+    python -m model.empty_prompt THUDM/CogVideoX-5b-I2V empty_prompt.safetensors
+
+BASE is a CogVideoX pipeline: its folder, or its name on the Hugging Face hub. The file holds `empty` [226, 4096]
+float32; the preset's `text_embedding` names it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import T5EncoderModel
+
+TOKENS = 226
+
+
+class EmptyPromptError(RuntimeError):
+    """The text encoder cannot be loaded."""
+
+
+@torch.no_grad()
+def empty_prompt(base: str, tokens: int = TOKENS) -> torch.Tensor:
+    """Return the embedding [tokens, D] float32 of "" as CogVideoX's pipelines make it: padded, without a mask.
+
+    T5's tokenizer turns "" into the end token and padding, so it is not needed.
+    """
+    try:
+        encoder = T5EncoderModel.from_pretrained(base, subfolder="text_encoder").eval()
+    except (OSError, ValueError) as error:
+        raise EmptyPromptError(
+            f"{base!r} has no text_encoder/ that can be loaded ({error}): name the folder or the hub name of a "
+            "CogVideoX pipeline."
+        ) from error
+    ids = torch.full((1, tokens), encoder.config.pad_token_id)
+    ids[0, 0] = encoder.config.eos_token_id
+    return encoder(ids)[0][0].float()
+
+
+def main() -> int:
+    if len(sys.argv) != 3:
+        print("usage: python -m model.empty_prompt BASE OUT.safetensors", file=sys.stderr)
+        return 2
+    try:
+        embedding = empty_prompt(sys.argv[1])
+    except EmptyPromptError as error:
+        print(error, file=sys.stderr)
+        return 1
+    save_file({"empty": embedding.contiguous()}, Path(sys.argv[2]))
+    print(f"{sys.argv[2]}: empty {tuple(embedding.shape)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,6 +9,7 @@ import os
 import queue
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -129,18 +130,21 @@ class CarlaServer:
         import carla
 
         assert self.process is not None
+        assert self.lease is not None
         deadline = time.monotonic() + self.spec.ready_s
-        self.client = carla.Client("127.0.0.1", self.port, worker_threads=WORKER_THREADS)
         while True:
             if not self.alive():
                 raise NotReady(f"the server ended with code {self.process.returncode}: {self.last_line()}")
             if time.monotonic() > deadline:
                 raise NotReady(f"it was not ready after {self.spec.ready_s:.0f} s.")
-            self.client.set_timeout(5.0)
             try:
+                # a client that found nobody listening never connects again: each attempt has its own
+                socket.create_connection(("127.0.0.1", self.lease.port), 5.0).close()
+                self.client = carla.Client("127.0.0.1", self.lease.port, worker_threads=WORKER_THREADS)
+                self.client.set_timeout(5.0)
                 version = self.client.get_server_version()
                 break
-            except RuntimeError:  # not listening yet
+            except (OSError, RuntimeError):  # not listening yet
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.process.wait(0.1)
         mine = self.client.get_client_version()

@@ -1,4 +1,8 @@
-"""The only truth on what is done: SQLite, one writer, and 'done' means that the artefact exists and its hash agrees."""
+"""The only truth on what is done: SQLite, one writer, and 'done' means that the artefact exists and its hash agrees.
+
+A recording that a quality gate rejected is settled too: it would come out the same again. One that failed for any other
+reason stays open. The ledger of a finished recording can be lost: it is entered again from the artefact.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from infra.storage import sha256_file
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS recordings (
     recording_id TEXT PRIMARY KEY,
-    state TEXT NOT NULL CHECK (state IN ('done', 'failed')),
+    state TEXT NOT NULL CHECK (state IN ('done', 'rejected', 'failed')),
     sha256 TEXT NOT NULL DEFAULT '',
     attempts INTEGER NOT NULL DEFAULT 0,
     reason TEXT NOT NULL DEFAULT '',
@@ -49,8 +53,16 @@ class Ledger:
     def done(self, recording_id: str) -> None:
         self.enter(recording_id, "done", sha256_file(self.artefact(recording_id)), "")
 
+    def rejected(self, recording_id: str, reason: str) -> None:
+        self.enter(recording_id, "rejected", "", reason)
+
     def failed(self, recording_id: str, reason: str) -> None:
         self.enter(recording_id, "failed", "", reason)
+
+    def reasons(self, *states: str) -> dict[str, str]:
+        """Return why recordings in these states are not there, by id."""
+        rows = self.base.execute("SELECT recording_id, state, reason FROM recordings ORDER BY recording_id")
+        return {recording_id: reason for recording_id, state, reason in rows if state in states}
 
     def enter(self, recording_id: str, state: str, sha256: str, reason: str) -> None:
         self.base.execute(

@@ -31,8 +31,23 @@ class RecordingSummary:
 
     recorded: int
     already_done: int
-    failed: dict[str, str]
-    """Recording id -> why it is not there."""
+    rejected: dict[str, str]
+    """Recording id -> which quality gate it did not pass, now or in an earlier run."""
+    faults: dict[str, str]
+    """Recording id -> why it could not be made."""
+
+    @property
+    def total(self) -> int:
+        return self.recorded + self.already_done + len(self.rejected) + len(self.faults)
+
+    def sentences(self) -> list[str]:
+        """Return what happened, a line each, for the log."""
+        before = f"{self.already_done} of {self.total} were recorded before"
+        head = (
+            f"Recorded {self.recorded}; {before}." if self.recorded or self.faults else f"{before}; nothing to record."
+        )
+        left_out = [f"Left out {key}, which a quality gate rejected: {why}" for key, why in self.rejected.items()]
+        return [head, *left_out, *(f"Could not record {key}: {why}" for key, why in self.faults.items())]
 
 
 class RecorderActor:
@@ -100,12 +115,13 @@ class RecorderActor:
 
 
 def open_work(dataset_dir: Path, plan: Sequence[PlannedRecording], ledger: Ledger) -> list[PlannedRecording]:
-    """Return what is not done, grouped by town in the plan's order; remove what a killed run left half done."""
+    """Return what is not settled, grouped by town in the plan's order; remove what a killed run left half done."""
     recordings = dataset_dir / "recordings"
     recordings.mkdir(exist_ok=True)
     sweep_temporary(recordings)
     order = list(dict.fromkeys(row.town for row in plan))
-    todo = [row for row in plan if not ledger.is_done(row.recording_id)]
+    settled = ledger.reasons("rejected")
+    todo = [row for row in plan if row.recording_id not in settled and not ledger.is_done(row.recording_id)]
     return sorted(todo, key=lambda row: order.index(row.town))
 
 
@@ -125,17 +141,18 @@ def record_plan(
     """Record what the plan holds and the ledger does not, on `servers` parallel CARLA servers.
 
     Faults of a server, or its death, cost the recording in hand: it is tried again, three times in all. A recording
-    that fails its gates or all attempts is entered as failed with its reason, and stays open for the next run.
+    that fails its gates is settled, with its reason; one that fails all attempts stays open for the next run.
     RecordingError when no server can be started or the disk is full.
     """
     plan = read_plan(dataset_dir / "plan.parquet")
     ledger = Ledger(dataset_dir)
     try:
         todo = deque(open_work(dataset_dir, plan, ledger))
-        already = len(plan) - len(todo)
+        rejected = ledger.reasons("rejected")
+        already = len(plan) - len(todo) - len(rejected)
         on_progress(already, len(plan), f"{already} done before" if already else "")
         if not todo:
-            return RecordingSummary(0, already, {})
+            return RecordingSummary(0, already, rejected, {})
         pixels = sum(2 * len(row.windows) * row.frames * row.view_width * row.view_height for row in todo)
         require_free_space(dataset_dir, int(pixels * BYTES_PER_PIXEL))
         servers = min(servers, len(todo))
@@ -144,7 +161,8 @@ def record_plan(
             spec = replace(spec, options=(*spec.options, "--threads", str(threads)))
         with ray_cluster(num_cpus=servers) as ray:
             pool = Pool(ray, spec, dataset_dir, servers, ledger, todo)
-            return pool.run(already, len(plan), on_progress)
+            recorded = pool.run(already, len(plan), on_progress)
+        return RecordingSummary(recorded, already, ledger.reasons("rejected"), pool.faults)
     finally:
         ledger.close()
 
@@ -171,7 +189,7 @@ class Pool:
         self.actors = [make() for make in self.make]
         self.towns: list[str | None] = [None] * servers
         self.attempts: dict[str, int] = {}
-        self.failed: dict[str, str] = {}
+        self.faults: dict[str, str] = {}
 
     @staticmethod
     def gpus(spec: SimulatorSpec, servers: int) -> list[int | None]:
@@ -181,8 +199,8 @@ class Pool:
         count = torch.cuda.device_count() if spec.kind == "carla" else 0
         return [number % count if count else None for number in range(servers)]
 
-    def run(self, already: int, total: int, on_progress: OnProgress) -> RecordingSummary:
-        """Keep every actor busy until nothing is open."""
+    def run(self, already: int, total: int, on_progress: OnProgress) -> int:
+        """Keep every actor busy until nothing is open; return the number of recordings made."""
         busy: dict[Any, tuple[int, PlannedRecording]] = {}
         recorded = 0
         try:
@@ -206,7 +224,7 @@ class Pool:
         finally:
             for actor in self.actors:
                 self.ray.kill(actor)  # their servers die with them
-        return RecordingSummary(recorded, already, self.failed)
+        return recorded
 
     def outcome(self, reference: Any, number: int) -> tuple[str, str]:
         """Return what an actor answered; replace an actor that died."""
@@ -222,5 +240,9 @@ class Pool:
         if outcome == "fault" and count < ATTEMPTS:
             self.todo.appendleft(row)
             return
-        self.failed[row.recording_id] = f"{row.town}, {row.trajectory_type}: {reason}"
-        self.ledger.failed(row.recording_id, reason)
+        where = f"{row.town}, {row.trajectory_type}, {row.weather}: {reason}"
+        if outcome == "gate":
+            self.ledger.rejected(row.recording_id, where)
+        else:
+            self.faults[row.recording_id] = where
+            self.ledger.failed(row.recording_id, where)

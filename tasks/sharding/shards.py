@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from infra.mlflow_tracking import git_sha
 from infra.storage import (
     OnProgress,
     atomic_file,
@@ -30,6 +31,7 @@ from infra.storage import (
     sha256_file,
     sweep_temporary,
 )
+from tasks.recording.ledger import Ledger
 
 SPLITS = ("train", "val", "test")
 COPIED = ("recording_id", "scene_id", "variant", "town", "trajectory_type", "weather", "split")
@@ -62,8 +64,8 @@ class ShardSummary:
     written: int
     kept: int
     clips: int
-    missing: tuple[str, ...]
-    """Recordings of the plan that have no clips."""
+    missing: dict[str, str]
+    """Recordings of the plan that have no clips -> why."""
     digest: str
 
 
@@ -98,6 +100,20 @@ def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
+def recorded_members(clip: Clip) -> Iterator[tuple[str, bytes]]:
+    """Yield a clip's files in order of name. ShardError for one that is not what its recording's record says."""
+    files = json.loads((clip.folder.parent / "recording.json").read_text())["files"]
+    for path, digest in sorted(files.items()):
+        folder, _, name = path.partition("/")
+        if folder != clip.folder.name:
+            continue
+        file = clip.folder / name
+        data = file.read_bytes() if file.is_file() else b""
+        if sha256_bytes(data) != digest:
+            raise ShardError(f"{file} is damaged or gone: delete {clip.folder.parent} and collect again.")
+        yield name, data
+
+
 def write_shard(path: Path, clips: Sequence[Clip], dataset_dir: Path) -> list[dict[str, Any]]:
     """Write one tar and return its rows of the index. ShardError names a clip without members."""
     rows = []
@@ -105,11 +121,8 @@ def write_shard(path: Path, clips: Sequence[Clip], dataset_dir: Path) -> list[di
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for clip in clips:
                 start = tar.offset
-                members = sorted(clip.folder.iterdir()) if clip.folder.is_dir() else []
-                if not members:
-                    raise ShardError(f"{clip.folder} has no files: delete {clip.folder.parent} and collect again.")
-                for member in members:
-                    add_member(tar, f"{clip.key}.{member.name}", member.read_bytes())
+                for name, data in recorded_members(clip):
+                    add_member(tar, f"{clip.key}.{name}", data)
                 rows.append(
                     {"key": clip.key, **clip.row, "shard": str(path.relative_to(dataset_dir)), "offset": start,
                      "bytes": tar.offset - start}
@@ -150,12 +163,12 @@ def write_shards(
     if not any(recorded for _, recorded, _ in jobs):
         raise ShardError(f"{dataset_dir} has no recorded clips: run collect-dataset first.")
     rows: list[dict[str, Any]] = []
-    absent: list[str] = []
+    absent: dict[str, str] = {}
     hashes: dict[str, str] = {}
     written = 0
     for done, (path, recorded, missing) in enumerate(jobs):
         on_progress(done, len(jobs), path.name)
-        absent += missing
+        absent |= dict.fromkeys(missing, "not recorded yet")
         if not recorded:
             continue
         sweep_temporary(path.parent)
@@ -172,11 +185,23 @@ def write_shards(
         rows += found
         hashes[str(path.relative_to(dataset_dir))] = json.loads(path.with_suffix(".json").read_text())["sha256"]
     on_progress(len(jobs), len(jobs), "")
-    digest = write_index(dataset_dir, rows, hashes, sorted(set(absent)))
-    return ShardSummary(written, len(hashes) - written, len(rows), tuple(sorted(set(absent))), digest)
+    absent |= {key: why for key, why in failure_reasons(dataset_dir).items() if key in absent}
+    digest = write_index(dataset_dir, rows, hashes, absent)
+    return ShardSummary(written, len(hashes) - written, len(rows), absent, digest)
 
 
-def write_index(dataset_dir: Path, rows: list[dict], hashes: dict[str, str], missing: list[str]) -> str:
+def failure_reasons(dataset_dir: Path) -> dict[str, str]:
+    """Return why recordings are not there, by id, from the ledger."""
+    if not (dataset_dir / "ledger.sqlite").exists():
+        return {}
+    ledger = Ledger(dataset_dir)
+    try:
+        return ledger.reasons("rejected", "failed")
+    finally:
+        ledger.close()
+
+
+def write_index(dataset_dir: Path, rows: list[dict], hashes: dict[str, str], missing: dict[str, str]) -> str:
     """Write index.parquet and, last, dataset.json; return the data set's digest."""
     plan_sha = sha256_file(dataset_dir / "plan.parquet")
     digest = sha256_bytes(canonical_json({"plan": plan_sha, "shards": hashes}).encode())
@@ -193,6 +218,7 @@ def write_index(dataset_dir: Path, rows: list[dict], hashes: dict[str, str], mis
         "missing_recordings": missing,
         "shards": hashes,
         "camera_convention": CAMERA_CONVENTION,
+        "git_sha": git_sha(),
         "versions": {name: version(name) for name in VERSIONED} | {"python": platform.python_version()},
     }
     with atomic_file(dataset_dir / "dataset.json") as temporary:

@@ -170,6 +170,12 @@ class RunLog:
         else:
             self.client.log_artifact(self.run_id, str(path), folder)
 
+    def note(self, text: str, missing: Mapping[str, str]) -> None:
+        """Set the run's description, and a tag for each figure that could not be measured, with its reason."""
+        self.client.set_tag(self.run_id, "mlflow.note.content", text)
+        for name, reason in missing.items():
+            self.client.set_tag(self.run_id, f"missing.{name}", reason)
+
     def close(self, status: str = "FINISHED") -> None:
         """Send what waits and end the run; TrackingError names what could not be sent."""
         reason = self.send()

@@ -57,7 +57,8 @@ class ShareVersePipeline(DiffusionPipeline):
         """Generate from first_frames [B, A, 3, H, W] in [-1, 1] and raymaps [B, A, F, 24, H/8, W/8].
 
         One step from pure noise gives the conditional mean (zero terminal SNR): the best PSNR, blurred. `noise`
-        [B, A, F, C, h, w] or `generator` fix the outcome.
+        [B, A, F, C, h, w] or `generator` fix the outcome. `dtype` is what the transformer's products are computed in;
+        its weights may be float32 all the same.
         """
         batch, agents = first_frames.shape[:2]
         image, _ = self.codec.encode(first_frames.flatten(0, 1)[:, :, None])
@@ -67,10 +68,11 @@ class ShareVersePipeline(DiffusionPipeline):
         latents = torch.randn(shape, generator=generator) if noise is None else noise
         latents, given = latents.to(first_frames.device), condition(image.float(), frames)
         text = self.text.to(latents.device, dtype).expand(batch, -1, -1)
-        self.scheduler.set_timesteps(num_inference_steps)
+        self.scheduler.set_timesteps(num_inference_steps, device=latents.device)
         for step in self.progress_bar(self.scheduler.timesteps):
             inputs = torch.cat([latents, given], 3).to(dtype)
-            predicted = self.transformer(inputs, text, step.repeat(batch), raymaps=raymaps.to(dtype)).sample.float()
+            with torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
+                predicted = self.transformer(inputs, text, step.repeat(batch), raymaps=raymaps.to(dtype)).sample.float()
             latents = self.scheduler.step(predicted, step, latents, return_dict=False)[0]
         videos = self.codec.decode(latents.flatten(0, 1)).unflatten(0, (batch, agents))
         return ShareVerseOutput(videos=videos)

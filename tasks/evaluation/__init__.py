@@ -1,1 +1,1 @@
-"""Held-out clips and a checkpoint -> videos, metrics and a report (paper, section 5)."""
+"""Held-out clips + checkpoint -> videos, metrics, report (paper, section 5)."""

@@ -1,0 +1,53 @@
+"""Generate a clip with a trained run:
+
+python -m tasks.evaluation generate --run 1a2b3c4d5e6f --clip KEY --out DIR [--steps 20] [--windows 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from infra.storage import StorageError
+from model.codec import CodecError
+from model.presets import PresetError
+from tasks.evaluation.errors import EvaluationError
+from tasks.evaluation.generate import generate_clip
+from tasks.evaluation.write import latents_dir_of
+from tasks.recording.errors import RecordingError
+from tasks.sharding.shards import ShardError
+from tasks.training.run import TrainingError, read_run
+
+ERRORS = (EvaluationError, TrainingError, ShardError, CodecError, PresetError, RecordingError, StorageError)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tasks.evaluation", description="Use a trained run.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    generate = commands.add_parser("generate", help="write both agents' mosaics and their eight views as videos")
+    generate.add_argument("--run", default="", help="id of the run (default: the one opened last)")
+    generate.add_argument("--clip", required=True, help="key of a clip of the run's data set")
+    generate.add_argument("--out", required=True, type=Path, help="folder for the videos")
+    generate.add_argument("--steps", type=int, default=0, help="sampling steps (default: the preset's)")
+    generate.add_argument("--windows", type=int, default=1, help="windows of the model's length, one after another")
+    generate.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    given = parser.parse_args(arguments)
+    if given.steps < 0 or given.steps > 1000:
+        print(f"--steps is {given.steps}: give 1 to 1000, or 0 for the preset's.", file=sys.stderr)
+        return 1
+    try:
+        run = read_run(given.run)
+        paths = generate_clip(
+            run, latents_dir_of(run), given.clip, given.out, steps=given.steps, windows=given.windows, seed=given.seed
+        )
+    except ERRORS as error:
+        print(error, file=sys.stderr)
+        return 1
+    for path in paths:
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

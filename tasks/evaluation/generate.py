@@ -1,0 +1,77 @@
+"""One clip's two worlds as videos: two first frames and two trajectories in, two mosaics and eight views out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from infra.storage import atomic_file
+from model import mosaic
+from model.camera import VIEWS
+from tasks.encoding.frames import model_video
+from tasks.evaluation.errors import EvaluationError
+from tasks.evaluation.pictures import pixels, write_video
+from tasks.evaluation.sampling import Sampler
+from tasks.evaluation.windows import raymap_options
+from tasks.sharding.reader import ClipIndex, ClipPair, read_pair
+from tasks.training.run import Run
+
+SHOWN_KEYS = 3
+
+
+def find_clip(dataset_dir: Path, key: str) -> ClipPair:
+    """Return a stored clip. EvaluationError names some that there are."""
+    index = ClipIndex(dataset_dir)
+    found = [row for row in index.rows if row["key"] == key]
+    if not found:
+        some = ", ".join(row["key"] for row in index.split("test")[:SHOWN_KEYS])
+        raise EvaluationError(f"{dataset_dir} has no clip {key!r}: of the test split there are {some}, ...")
+    return read_pair(key, index.read(found[0]))
+
+
+def generate_clip(
+    run: Run, latents_dir: Path, key: str, folder: Path, *, steps: int = 0, windows: int = 1, seed: int = 0
+) -> list[Path]:
+    """Generate a clip with a run's last checkpoint from its first frames and cameras; write its videos to `folder`.
+
+    `steps` 0: the preset's; `windows`: of the model's length, each going on from the last frame before. Returns the
+    paths. EvaluationError for an unknown clip, a missing checkpoint or a clip that is too short.
+    """
+    preset, checkpoint = run.preset, run.latest_checkpoint()
+    if checkpoint is None:
+        raise EvaluationError(f"run {run.run_id} has no checkpoint in {run.folder}: train it first.")
+    pair = find_clip(run.dataset_dir, key)
+    frames = windows * (preset.video.frames - 1) + 1
+    if windows < 1 or frames > len(pair.cameras.time_s):
+        raise EvaluationError(
+            f"{windows} windows are {frames} frames and clip {key} has {len(pair.cameras.time_s)}: "
+            "give 1 window or more that fit."
+        )
+    sampler = Sampler.of_checkpoint(preset, checkpoint, latents_dir)
+    first = model_video(pair.videos[:, :1], preset.video)[None, :, :, 0]
+    videos = sampler.pipeline.rollout(
+        first.to(sampler.device),
+        torch.from_numpy(pair.cameras.K)[None],
+        torch.from_numpy(pair.cameras.c2w[:, :, :frames])[None],
+        frames=preset.video.frames,
+        raymap=raymap_options(preset),
+        num_inference_steps=steps or preset.sampling.sampling_steps,
+        generator=torch.Generator().manual_seed(seed),
+        dtype=sampler.dtype,
+    ).videos[0]
+    return write_videos(videos.float().cpu(), preset.video.views, float(pair.meta["fps"]), folder)
+
+
+def write_videos(videos: torch.Tensor, views: str, fps: float, folder: Path) -> list[Path]:
+    """Write agentN.mp4 and, of a mosaic, agentN_<view>.mp4 of videos [A, 3, T, H, W] in [-1, 1]."""
+    parts: dict[str, torch.Tensor] = {}
+    for agent, video in enumerate(videos):
+        parts[f"agent{agent}"] = video
+        if views == "four":
+            cut = mosaic.split(video.transpose(0, 1)).unbind(-4)
+            parts |= {f"agent{agent}_{view}": part.transpose(0, 1) for view, part in zip(VIEWS, cut, strict=True)}
+    for name, part in parts.items():
+        with atomic_file(folder / f"{name}.mp4") as temporary:
+            write_video(temporary, pixels(part), fps)
+    return [folder / f"{name}.mp4" for name in parts]

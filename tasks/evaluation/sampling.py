@@ -1,0 +1,86 @@
+"""A checkpoint, ready to generate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from infra.deepspeed_config import use_bf16
+from infra.storage import sha256_bytes
+from model.build import text_embedding
+from model.codec import Codec, load_codec
+from model.objective import noise_schedule
+from model.pipeline import ShareVersePipeline
+from model.presets import Preset
+from model.transformer import ShareVerseTransformer3DModel
+from tasks.evaluation.errors import EvaluationError
+
+TOKENS_AT_ONCE = 4096
+"""Tokens of both agents in a forward pass: larger batches are no faster on two cores."""
+
+
+def best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Sampler:
+    """The pipeline of one checkpoint, with noise that depends on the window alone."""
+
+    def __init__(self, preset: Preset, model_dir: Path, codec: Codec) -> None:
+        """Load `model_dir` (safetensors, diffusers layout). EvaluationError when it is missing or unreadable."""
+        self.preset, self.codec, self.device = preset, codec, best_device()
+        try:
+            transformer = ShareVerseTransformer3DModel.from_pretrained(model_dir, low_cpu_mem_usage=False)
+        except (OSError, ValueError) as error:
+            raise EvaluationError(f"the checkpoint {model_dir} cannot be read ({error}): train again.") from error
+        weights = codec if isinstance(codec, torch.nn.Module) else codec.vae  # type: ignore[attr-defined]
+        weights.to(self.device)
+        self.pipeline = ShareVersePipeline(
+            transformer.eval().float().to(self.device), noise_schedule(preset.objective), codec, text_embedding(preset)
+        )
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.dtype = torch.bfloat16 if use_bf16(preset.training.precision) else torch.float32
+
+    @classmethod
+    def of_checkpoint(cls, preset: Preset, checkpoint: Path, latents_dir: Path) -> Sampler:
+        """Load a run's checkpoint folder with the codec that made its latents."""
+        return cls(preset, checkpoint / "model", load_codec(preset.codec, latents_dir))
+
+    @property
+    def batch(self) -> int:
+        """Pairs in a forward pass."""
+        frames, _, height, width = self.preset.latent_shape
+        return max(1, TOKENS_AT_ONCE // (2 * frames * height * width // self.preset.transformer.patch_size**2))
+
+    def noise(self, names: Sequence[str], agents: int) -> torch.Tensor:
+        """Return the starting noise [N, A, F, C, h, w] of windows by their names."""
+        shape = (agents, *self.preset.latent_shape)
+        seeds = [int(sha256_bytes(name.encode())[:12], 16) for name in names]
+        return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+    def generate(
+        self, first_frames: torch.Tensor, raymaps: torch.Tensor, names: Sequence[str], steps: int
+    ) -> torch.Tensor:
+        """Return videos [N, A, 3, T, H, W] in [-1, 1] on the CPU, from first frames [N, A, 3, H, W] in [-1, 1]."""
+        noise = self.noise(names, first_frames.shape[1])
+        output = self.pipeline(
+            first_frames.to(self.device),
+            raymaps.to(self.device),
+            num_inference_steps=steps,
+            noise=noise,
+            dtype=self.dtype,
+        )
+        videos = output.videos.float().cpu()
+        if not torch.isfinite(videos).all():
+            raise EvaluationError(
+                "the checkpoint generates values that are no numbers: train again, with a lower learning_rate."
+            )
+        return videos
+
+    @torch.no_grad()
+    def round_trip(self, videos: torch.Tensor) -> torch.Tensor:
+        """Return videos [N, A, 3, T, H, W] encoded and decoded: the ceiling of what the model can reach."""
+        latents, _ = self.codec.encode(videos.flatten(0, 1).to(self.device))
+        return self.codec.decode(latents.to(self.device)).float().cpu().view_as(videos)

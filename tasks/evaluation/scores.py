@@ -1,0 +1,108 @@
+"""The figures of every scored window, and what is said of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from tasks.evaluation.lpips import LpipsAlex
+from tasks.evaluation.metrics import GIVEN_FRAMES, psnr, ssim, temporal_flickering
+from tasks.evaluation.statistics import Interval, cluster_interval
+from tasks.evaluation.windows import Window
+
+FULL_STEPS, ONE_STEP, SHUFFLED_RAYMAPS = "model", "model_1_step", "model_1_step_shuffled_raymaps"
+GROUND_TRUTH, CODEC, COPY, BLUR, SHUFFLED_PAIRS = (
+    "ground_truth", "codec", "copy_first_frame", "blurred_first_frame", "shuffled_pairs",
+)  # fmt: skip
+BASELINES = (GROUND_TRUTH, CODEC, COPY, BLUR, SHUFFLED_PAIRS)
+GROUPED_BY = {"town": "town", "weather": "weather", "type": "trajectory_type"}
+
+
+class Scores:
+    """Arrays by row and metric: [A, V, T-1] a window, frame 0 left out (flickering: [A, V, T-2])."""
+
+    def __init__(self, lpips: LpipsAlex | None) -> None:
+        self.lpips = lpips
+        self.arrays: dict[tuple[str, str], dict[str, np.ndarray]] = {}
+        self.windows: dict[str, Window] = {}
+
+    def add(self, row: str, windows: Sequence[Window], views: torch.Tensor, truth: torch.Tensor) -> None:
+        """Score views [N, A, V, T, 3, h, w] of N windows against the true ones."""
+        views, truth = views[..., GIVEN_FRAMES:, :, :, :], truth[..., GIVEN_FRAMES:, :, :, :]
+        found = {
+            "psnr": psnr(views, truth),
+            "ssim": ssim(views, truth),
+            "temporal_flickering": temporal_flickering(views),
+        }
+        if self.lpips is not None:
+            found["lpips"] = self.lpips(views, truth)
+        self.put(row, windows, found)
+
+    def add_psnr(self, row: str, windows: Sequence[Window], takes: Sequence[torch.Tensor], truth: torch.Tensor) -> None:
+        """Keep the PSNR alone, its mean over several takes, each [N, A, V, T, 3, h, w]."""
+        truth = truth[..., GIVEN_FRAMES:, :, :, :]
+        scored = [psnr(views[..., GIVEN_FRAMES:, :, :, :], truth) for views in takes]
+        self.put(row, windows, {"psnr": torch.stack(scored).mean(0)})
+
+    def put(self, row: str, windows: Sequence[Window], found: Mapping[str, torch.Tensor]) -> None:
+        for place, window in enumerate(windows):
+            self.windows[window.name] = window
+            for metric, values in found.items():
+                self.arrays.setdefault((row, metric), {})[window.name] = values[place].numpy()
+
+    def rows(self) -> list[str]:
+        return list(dict.fromkeys(row for row, _ in self.arrays))
+
+    def metrics(self, row: str) -> list[str]:
+        return [metric for name, metric in self.arrays if name == row]
+
+    def per_window(self, row: str, metric: str) -> dict[str, float]:
+        """Return each window's mean."""
+        return {name: float(values.mean()) for name, values in self.arrays[row, metric].items()}
+
+    def mean(self, row: str, metric: str) -> float:
+        return float(np.mean(list(self.per_window(row, metric).values())))
+
+    def count(self, row: str) -> int:
+        return len(self.arrays[row, "psnr"])
+
+    def interval(self, row: str, metric: str, minus: str = "") -> Interval:
+        """Return the mean over windows with its 95 % interval, of `row`, or of `row` minus another where both are."""
+        values = self.per_window(row, metric)
+        if minus:
+            other = self.per_window(minus, metric)
+            values = {name: value - other[name] for name, value in values.items() if name in other}
+        return cluster_interval(list(values.values()), [self.windows[name].scene for name in values])
+
+    def by_frame(self, row: str) -> list[float]:
+        """Return the mean PSNR of frames 1, 2, ..."""
+        return np.mean([values.mean((0, 1)) for values in self.arrays[row, "psnr"].values()], 0).tolist()
+
+    def by_group(self, row: str) -> dict[str, dict[str, float]]:
+        """Return the mean PSNR by town, weather and type."""
+        values = self.per_window(row, "psnr")
+        tables: dict[str, dict[str, float]] = {}
+        for title, column in GROUPED_BY.items():
+            names = sorted({str(self.windows[name].row[column]) for name in values})
+            tables[title] = {
+                group: float(np.mean([v for name, v in values.items() if self.windows[name].row[column] == group]))
+                for group in names
+            }
+        return tables
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return a line a window and row: where it lies and its figures."""
+        lines = []
+        for row in self.rows():
+            for name in self.arrays[row, "psnr"]:
+                window = self.windows[name]
+                place = {"window": name, "clip": window.row["key"], "start": window.start}
+                place |= {title: window.row[column] for title, column in GROUPED_BY.items()}
+                figures = {
+                    metric: round(float(self.arrays[row, metric][name].mean()), 5) for metric in self.metrics(row)
+                }
+                lines.append({"row": row, **place, **figures})
+        return lines

@@ -1,0 +1,121 @@
+"""Windows of the model's length in stored clips: pixels and cameras, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from model.presets import Preset
+from model.raymap import build_raymaps
+from tasks.encoding.frames import model_video, window_starts
+from tasks.evaluation.errors import EvaluationError
+from tasks.sharding.reader import Cameras, ClipIndex, decode_video, read_cameras
+
+RECENT_CLIPS = 4
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a window lies."""
+
+    row: dict[str, Any]
+    """The clip's row of the index."""
+    start: int
+    """First frame in the clip."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.row['key']}+{self.start:02d}"
+
+    @property
+    def scene(self) -> str:
+        return str(self.row["scene_id"])
+
+
+class Windows:
+    """All windows of some clips that share no frame but the first, which is given, in the index's order."""
+
+    def __init__(self, dataset_dir: Path, rows: Sequence[dict[str, Any]], preset: Preset) -> None:
+        self.clips, self.preset = ClipIndex(dataset_dir), preset
+        self.frames = preset.video.frames
+        self.pixels = lru_cache(RECENT_CLIPS)(self.read_pixels)
+        self.rows = {row["key"]: row for row in rows}
+        self.cameras: dict[str, Cameras] = {}
+        self.windows: list[Window] = []
+        for row in rows:
+            cameras = read_cameras(self.clips.read(row)["cameras.npz"])
+            self.cameras[row["key"]] = cameras
+            try:
+                starts = window_starts(len(cameras.time_s), self.frames, self.frames - 1)
+            except ValueError as error:
+                raise EvaluationError(f"clip {row['key']} cannot be scored: {error}") from error
+            self.windows += [Window(row, start) for start in starts]
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, place: int) -> Window:
+        return self.windows[place]
+
+    def keep(self, limit: int, *, seed: int = 0) -> None:
+        """Keep `limit` windows at most, as many of every recording as of any other (one more or less)."""
+        self.windows = [self.windows[place] for place in self.balanced(limit, seed=seed)]
+
+    def balanced(self, limit: int, *, seed: int = 0) -> list[int]:
+        """Return the places of the windows that `keep` keeps."""
+        return balanced([window.row["recording_id"] for window in self.windows], limit, seed)
+
+    def read_pixels(self, key: str) -> np.ndarray:
+        """Return a clip's mosaics [A, T, H, W, 3] uint8."""
+        members = self.clips.read(self.rows[key])
+        agents = len(self.cameras[key].K)
+        return np.stack([decode_video(members[f"agent{agent}.mp4"]) for agent in range(agents)])
+
+    def video(self, places: Sequence[int]) -> torch.Tensor:
+        """Return the model's videos [N, A, 3, T, H, W] in [-1, 1] of the windows at `places`."""
+        videos = []
+        for window in (self.windows[place] for place in places):
+            clip = self.pixels(window.row["key"])
+            videos.append(model_video(clip[:, window.start : window.start + self.frames], self.preset.video))
+        return torch.stack(videos)
+
+    def raymaps(self, places: Sequence[int]) -> torch.Tensor:
+        """Return raymaps [N, A, F, 24, H/8, W/8] of the windows at `places`."""
+        maps = []
+        for window in (self.windows[place] for place in places):
+            cameras = self.cameras[window.row["key"]]
+            c2w = torch.from_numpy(cameras.c2w[:, :, window.start : window.start + self.frames])
+            maps.append(build_raymaps(torch.from_numpy(cameras.K), c2w, **raymap_options(self.preset)))
+        return torch.stack(maps)
+
+    def batches(self, size: int) -> Iterator[list[int]]:
+        """Yield the places of `size` windows at a time."""
+        for start in range(0, len(self), size):
+            yield list(range(start, min(start + size, len(self))))
+
+
+def raymap_options(preset: Preset) -> dict[str, Any]:
+    """Return the options of `build_raymaps` that the preset fixes."""
+    video, transformer = preset.video, preset.transformer
+    return {
+        "height": video.height, "width": video.width, "views": video.views, "camera": transformer.camera,
+        "unit_m": transformer.raymap_unit_m, "centroid_frames": transformer.raymap_centroid,
+    }  # fmt: skip
+
+
+def balanced(groups: Sequence[str], limit: int, seed: int = 0) -> list[int]:
+    """Return the places of `limit` items at most, taken from the groups in turn, in their original order."""
+    shuffled = np.random.default_rng(seed).permutation(len(groups))
+    turn: dict[str, int] = {}
+    ranked: list[tuple[int, int, int]] = []
+    for place in shuffled:
+        group = groups[place]
+        ranked.append((turn.get(group, 0), len(ranked), int(place)))
+        turn[group] = turn.get(group, 0) + 1
+    return sorted(place for _, _, place in sorted(ranked)[:limit])

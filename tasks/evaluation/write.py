@@ -1,0 +1,68 @@
+"""An evaluation on disk and in MLflow: `runs/<id>/evaluation/`, and finished.json when the training is over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from infra.mlflow_tracking import EXPERIMENT, RunLog
+from infra.storage import OnProgress, atomic_dir, atomic_file, no_progress, sweep_temporary
+from tasks.encoding.latents import latents_key
+from tasks.evaluation.page import write_page
+from tasks.evaluation.pictures import write_pictures
+from tasks.evaluation.plots import plot_by_frame, plot_by_group
+from tasks.evaluation.report import Report, make_report, write_tables
+from tasks.evaluation.score import Evaluation, evaluate
+from tasks.sharding.reader import ClipIndex
+from tasks.training.run import Run, steps_of
+
+
+def folder_of(run: Run, split: str) -> Path:
+    return run.folder / ("evaluation" if split == "test" else f"evaluation_{split}")
+
+
+def latents_dir_of(run: Run) -> Path:
+    """Return the folder of the latents (and the codec) that the run was trained on."""
+    return run.dataset_dir / "latents" / latents_key(run.dataset_digest, run.preset)
+
+
+def write_evaluation(evaluation: Evaluation, report: Report, title: str, fps: float, folder: Path) -> None:
+    """Write tables, plots, videos and the page; the folder appears complete or not at all."""
+    sweep_temporary(folder.parent)
+    with atomic_dir(folder) as temporary:
+        write_tables(evaluation, report, temporary)
+        plot_by_frame(report, temporary / "psnr_by_frame.png")
+        plot_by_group(report, temporary / "psnr_by_group.png")
+        videos = write_pictures(evaluation.examples, evaluation.steps, fps, temporary)
+        write_page(report, title, temporary, videos)
+
+
+def frames_per_second(run: Run, split: str) -> float:
+    index = ClipIndex(run.dataset_dir)
+    return float(json.loads(index.read(index.split(split)[0])["meta.json"])["fps"])
+
+
+def score(run: Run, split: str = "test", on_progress: OnProgress = no_progress) -> Report:
+    """Score a run's last checkpoint, write and log the outcome on the training's own MLflow run; again overwrites.
+
+    EvaluationError, CodecError or TrackingError in one sentence; then MLflow's run is marked as failed.
+    """
+    name = run.name or f"{run.preset.name}-{run.run_id}"
+    log = RunLog(EXPERIMENT, run.run_id, name, {"shareverse.preset": run.preset.name})
+    try:
+        evaluation = evaluate(run, run.dataset_dir, latents_dir_of(run), split, on_progress)
+        trained, wanted = steps_of(evaluation.checkpoint), run.preset.training.train_steps
+        report = make_report(evaluation, trained_steps=trained, train_steps=wanted, mlflow_url=log.url)
+        title = f"ShareVerse {name}: {split} split"
+        write_evaluation(evaluation, report, title, frames_per_second(run, split), folder_of(run, split))
+        log.final_metrics(report.metrics, step=trained)
+        log.artifacts(folder_of(run, split), folder_of(run, split).name)
+        log.note("\n\n".join(report.verdict), report.missing)
+    except BaseException:
+        log.close("FAILED")
+        raise
+    log.close("FINISHED" if trained >= wanted else "KILLED")
+    if trained >= wanted and split == "test":
+        with atomic_file(run.folder / "finished.json") as path:
+            path.write_text(json.dumps({"metrics": report.metrics, "mlflow_url": log.url}, indent=1))
+    return report

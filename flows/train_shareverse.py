@@ -34,6 +34,7 @@ def train_shareverse(
     cross_rope: Literal["doubled", "shared"] | None = None,
     base_model: str | None = None,
     codec_path: str | None = None,
+    text_embedding: str | None = None,
 ) -> dict:
     """Train the preset's model with what is given here changed, then score it. The run's id is the hash of its
     configuration and the data's digest: the same again goes on where it stopped, or says that it is done; any change,
@@ -55,6 +56,7 @@ def train_shareverse(
         "cross_rope": cross_rope,
         "base_model": base_model,
         "codec_path": codec_path,
+        "text_embedding": text_embedding,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
     run = open_run(dataset, preset, overrides, run_name)

@@ -76,12 +76,13 @@ class PlannedRecording:
 def read_plan(path: Path) -> list[PlannedRecording]:
     """Read plan.parquet in its order."""
     rows = []
-    for row in pq.read_table(path).to_pylist():
+    table = pq.read_table(path)
+    for row, poses in zip(table.drop_columns(["poses"]).to_pylist(), table["poses"], strict=True):
         for name in ("site", "jitter", "extra_actors", "gates"):
             row[name] = json.loads(row[name])
         row["windows"] = tuple(row["windows"])
-        row["poses"] = np.array(row["poses"], np.float64).reshape(row["ticks"], -1, 6)
-        rows.append(PlannedRecording(**row))
+        values = poses.values.to_numpy().astype(np.float64)
+        rows.append(PlannedRecording(**row, poses=values.reshape(row["ticks"], -1, 6)))
     return rows
 
 

@@ -128,9 +128,9 @@ def write_shard(path: Path, clips: Sequence[Clip], dataset_dir: Path) -> list[di
                      "bytes": tar.offset - start}
                 )  # fmt: skip
         file.flush()
-        data = memoryview(temporary.read_bytes())
+        written = temporary.read_bytes()
         for row in rows:
-            row["sha256"] = sha256_bytes(bytes(data[row["offset"] : row["offset"] + row["bytes"]]))
+            row["sha256"] = sha256_bytes(written[row["offset"] : row["offset"] + row["bytes"]])
     return rows
 
 

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from prefect import task
+from prefect import runtime, task
 from prefect.logging import get_run_logger
 
 from infra.prefect_progress import FlowProgress
 from infra.storage import home
+from tasks.sharding.card import FOLDER, write_card
 from tasks.sharding.shards import write_shards
+from tasks.sharding.tracking import log_dataset
 
 
 @task(name="write-dataset")
 def write_dataset(dataset: str, samples_per_shard: int) -> dict:
-    """Write what is missing of the shards of `dataset`; return its folder, digest and counts."""
+    """Write what is missing of the shards of `dataset`, its data card and its MLflow run.
+
+    Returns the folder, the digest, the number of clip pairs, what is missing and why, and the run's address.
+    """
     log = get_run_logger()
     folder = home() / "datasets" / dataset
     done = write_shards(folder, samples_per_shard=samples_per_shard, on_progress=FlowProgress("sharding", "shards"))
     log.info(
         f"{done.clips} clip pairs in {done.written + done.kept} shards ({done.kept} were there), "
-        f"digest {done.digest[:12]}, {folder}."
+        f"digest {done.digest[:12]}, in {folder}."
     )
-    return {"folder": str(folder), "digest": done.digest, "clips": done.clips, "missing": done.missing}
+    for recording_id, reason in done.missing.items():
+        log.warning(f"Not in the data set: recording {recording_id} ({reason})")
+    if write_card(folder, on_progress=FlowProgress("data-card", "towns")):
+        log.info(f"Data card: {folder / FOLDER / 'README.md'}")
+    url = log_dataset(folder, {"prefect.flow_run_id": str(runtime.flow_run.id), "prefect.url": runtime.flow_run.ui_url})
+    log.info(f"In MLflow: {url}")
+    return {
+        "folder": str(folder),
+        "digest": done.digest,
+        "clips": done.clips,
+        "missing": done.missing,
+        "mlflow_url": url,
+    }

@@ -1,0 +1,156 @@
+"""The data card: what is in a data set, how it looks, how to read its cameras. Made once for each digest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from infra.storage import OnProgress, atomic_dir, no_progress
+from tasks.planning.plan import PlannedRecording, read_plan
+from tasks.planning.roads import RoadNetwork
+from tasks.sharding.contact_sheet import contact_sheet
+from tasks.sharding.reader import ClipIndex, ClipPair, read_pair
+from tasks.sharding.trajectory_plot import trajectory_plot
+
+FOLDER = "dataset_card"
+SHOWN = 6
+"""Recordings of a town that are drawn, one a trajectory type first."""
+
+SNIPPET = """
+import io
+
+import numpy as np
+import webdataset as wds
+
+sample = next(iter(wds.WebDataset("SHARD", shardshuffle=False)))
+cameras = np.load(io.BytesIO(sample["cameras.npz"]))
+K, c2w = cameras["K"], cameras["c2w"]  # [A, V, 3, 3] pixels; [A, V, F, 4, 4] metres
+agents, views, frames = c2w.shape[:3]
+
+# Where does agent 0 see the middle of agent 1's car in the clip's last frame?
+x, y, z = cameras["agent_pose"][1, -1, :3] + (0, 0, cameras["agent_box_center"][1, 2])
+world = np.array([x, -y, z, 1.0])  # CARLA's y negated: right-handed
+for view, name in enumerate(["front", "rear", "left", "right"]):
+    right, down, forward, _ = np.linalg.inv(c2w[0, view, -1]) @ world
+    if forward > 0:
+        u, v, _ = K[0, view] @ (right, down, forward) / forward
+        print(f"{name}: {forward:.1f} m ahead, pixel ({u:.1f}, {v:.1f})")
+"""
+
+
+def shown(recordings: Sequence[PlannedRecording]) -> list[PlannedRecording]:
+    """Return at most SHOWN recordings, of as many types as there are, in the plan's order."""
+    first: dict[str, PlannedRecording] = {}
+    for row in recordings:
+        first.setdefault(row.trajectory_type, row)
+    others = [row for row in recordings if row not in first.values()]
+    chosen = {row.recording_id for row in [*first.values(), *others][:SHOWN]}
+    return [row for row in recordings if row.recording_id in chosen]
+
+
+def first_clips(index: ClipIndex, recordings: Sequence[PlannedRecording]) -> list[ClipPair]:
+    """Decode the clip around the meeting, a recording's middle one, of each recording."""
+    clips = []
+    for recording in recordings:
+        rows = [row for row in index.rows if row["recording_id"] == recording.recording_id]
+        row = rows[len(rows) // 2]
+        clips.append(read_pair(row["key"], index.read(row)))
+    return clips
+
+
+def write_card(dataset_dir: Path, *, on_progress: OnProgress = no_progress) -> bool:
+    """Write dataset_card/ unless it describes these very data already; return whether it was written."""
+    index = ClipIndex(dataset_dir)
+    marker = dataset_dir / FOLDER / "card.json"
+    if marker.exists() and json.loads(marker.read_text())["digest"] == index.digest:
+        return False
+    recorded = {row["recording_id"] for row in index.rows}
+    plan = [row for row in read_plan(dataset_dir / "plan.parquet") if row.recording_id in recorded]
+    towns = list(dict.fromkeys(row.town for row in plan))
+    with atomic_dir(dataset_dir / FOLDER) as folder:
+        for done, town in enumerate(towns):
+            on_progress(done, len(towns), town)
+            mine = shown([row for row in plan if row.town == town])
+            roads = RoadNetwork(town, (dataset_dir / "maps" / f"{town}.xodr").read_text(encoding="utf-8"))
+            trajectory_plot(folder / f"trajectories-{town}.png", roads, mine)
+            contact_sheet(folder / f"contact-sheet-{town}.png", town, first_clips(index, mine))
+        (folder / "README.md").write_text(text(index, plan, towns), encoding="utf-8")
+        (folder / "card.json").write_text(json.dumps({"digest": index.digest}))
+    on_progress(len(towns), len(towns), "")
+    return True
+
+
+def text(index: ClipIndex, plan: Sequence[PlannedRecording], towns: Sequence[str]) -> str:
+    """Return the card as Markdown."""
+    record, first = index.record, plan[0]
+    width, height = first.view_width // 2, first.view_height // 2
+    shard = index.dataset_dir.resolve() / min(record["shards"])
+    duration = (first.frames - 1) * first.stride * first.fixed_delta_s
+    parts = [
+        f"# Data card: {record['name']}",
+        f"{record['clips']} pairs of clips from {len(plan)} recordings in {len(towns)} towns: two cars that meet in "
+        f"CARLA, each with four cameras (front, rear, left, right), recorded in lock step.",
+        table(
+            ("", ""),
+            [
+                ("digest", f"`{record['digest']}`"),
+                ("clip", f"{first.frames} frames, {1 / (first.stride * first.fixed_delta_s):.0f} a second, "
+                         f"{duration:.1f} s"),
+                ("picture", f"mosaic {2 * width}x{2 * height} of four {width}x{height} views, 90 degrees wide"),
+                ("depth and instance ids", ", ".join(sorted({row.split for row in plan if row.record_ground_truth}))
+                 or "none"),
+                ("code", f"`{record['git_sha']}`"),
+                ("versions", ", ".join(f"{name} {number}" for name, number in record["versions"].items())),
+            ],
+        ),
+        "## Counts",
+        cross_table(index.rows),
+        *(count_table(name, record["counts"][name]) for name in ("trajectory_type", "weather", "variant")),
+        "## Not in it",
+        missing_text(record["missing_recordings"]),
+        "## Cameras",
+        record["camera_convention"],
+        "Any WebDataset reader will do; nothing of ShareVerse is needed:",
+        f"```python{SNIPPET.replace('SHARD', str(shard))}```",
+        "## Towns",
+        "Each sheet shows the clip in the middle of a recording."
+        + (f" At most {SHOWN} recordings a town are drawn." if len(plan) > SHOWN * len(towns) else ""),
+    ]  # fmt: skip
+    for town in towns:
+        split = next(row.split for row in plan if row.town == town)
+        parts += [
+            f"### {town} ({split})",
+            f"![Trajectories in {town}](trajectories-{town}.png)",
+            f"![Both agents' mosaics in {town}](contact-sheet-{town}.png)",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def count_table(name: str, counts: dict[str, int]) -> str:
+    return table((name.replace("_", " "), "clip pairs"), list(counts.items()))
+
+
+def cross_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return towns by weathers."""
+    weathers = sorted({row["weather"] for row in rows})
+    lines = []
+    for town in dict.fromkeys(row["town"] for row in rows):
+        mine = [row for row in rows if row["town"] == town]
+        counts = [sum(row["weather"] == weather for row in mine) for weather in weathers]
+        lines.append([town, mine[0]["split"], *counts, len(mine)])
+    return table(("town", "split", *weathers, "clip pairs"), lines)
+
+
+def missing_text(missing: dict[str, str]) -> str:
+    """Return which recordings of the plan are not there, and why."""
+    if not missing:
+        return "Nothing: every recording of the plan is there."
+    return table(("recording", "why"), list(missing.items()))

@@ -1,0 +1,34 @@
+"""A data set as a run of MLflow's experiment `shareverse-datasets`: found again by its digest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from infra.mlflow_tracking import DATA_EXPERIMENT, RunLog, flat
+from tasks.sharding.card import FOLDER
+from tasks.sharding.reader import ClipIndex
+
+
+def log_dataset(dataset_dir: Path, tags: Mapping[str, str]) -> str:
+    """Log parameters of the plan, counts and data card; return the run's address. What is there is not sent again.
+
+    TrackingError when MLflow cannot be used; the data set is complete without it.
+    """
+    record = ClipIndex(dataset_dir).record
+    preset = json.loads((dataset_dir / "plan.json").read_text())["preset"]
+    log = RunLog(DATA_EXPERIMENT, record["digest"], record["name"], {"mlflow.note.content": note(dataset_dir), **tags})
+    if not log.client.list_artifacts(log.run_id, FOLDER):
+        log.params({"plan_preset": preset.pop("name"), **flat(preset)})
+        log.dataset(record["name"], record["digest"], dataset_dir.resolve())
+        counts = {f"clips.{split}": float(count) for split, count in record["counts"]["split"].items()}
+        log.final_metrics({"clips": float(record["clips"]), **counts}, step=0)
+        log.artifacts(dataset_dir / "dataset.json", "")
+        log.artifacts(dataset_dir / FOLDER, FOLDER)
+    log.close()
+    return log.url
+
+
+def note(dataset_dir: Path) -> str:
+    return f"Data card: artifacts, {FOLDER}/README.md. On disk: `{dataset_dir.resolve()}`"

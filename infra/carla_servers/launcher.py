@@ -136,7 +136,7 @@ class CarlaServer:
             if not self.alive():
                 raise NotReady(f"the server ended with code {self.process.returncode}: {self.last_line()}")
             if time.monotonic() > deadline:
-                raise NotReady(f"it was not ready after {self.spec.ready_s:.0f} s.")
+                raise NotReady(f"it was not ready after {self.spec.ready_s:g} s.")
             try:
                 # a client that found nobody listening never connects again: each attempt has its own
                 socket.create_connection(("127.0.0.1", self.lease.port), 5.0).close()

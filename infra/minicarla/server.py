@@ -54,6 +54,7 @@ class Api:
         else:
             town = town_or_error(lambda: self.towns.load(short))
         self.world.begin_episode(town, reset_settings=reset_settings)
+        self.world.streams.fall_silent()
 
     @method(void=True)
     def copy_opendrive_to_file(self, opendrive, parameters=None):
@@ -302,7 +303,7 @@ class Server:
         """In asynchronous mode the server ticks by itself, at most at the pace of the wall clock."""
         while not self.stopping.wait(min(self.world.settings.step_s, 0.05)):
             with self.lock:
-                if not self.world.settings.synchronous:
+                if not self.world.settings.synchronous and not self.world.streams.silent():
                     self.world.tick()
 
     def stop(self) -> None:

@@ -14,11 +14,16 @@ import threading
 import time
 
 from infra.minicarla.protocol.rpc import listen
+from infra.minicarla.protocol.wire import WORLD_STREAM
 
 Parts = list[bytes | memoryview]
 QUEUE_LIMIT = 4
 SLOW_READER_S = 1.0
 SUBSCRIBER_S = 1.0
+SETTLE_S = 0.1
+"""What a client gets to work through the states of an episode before it learns that the episode is over."""
+RESUBSCRIBE_S = 3.0
+"""What it gets to subscribe to those of the new one."""
 
 
 def send_all(connection: socket.socket, parts: Parts) -> None:
@@ -78,6 +83,7 @@ class StreamServer:
         self.subscribers: dict[int, list[Subscriber]] = collections.defaultdict(list)
         self.expected: dict[int, collections.deque[float]] = collections.defaultdict(collections.deque)
         self.changed = threading.Condition()
+        self.published_at = self.silent_until = 0.0
 
     def serve(self) -> None:
         """Accept connections until the listener closes."""
@@ -109,6 +115,8 @@ class StreamServer:
     def add(self, subscriber: Subscriber) -> None:
         with self.changed:
             self.subscribers[subscriber.stream].append(subscriber)
+            if subscriber.stream == WORLD_STREAM:
+                self.silent_until = 0.0
             if self.expected[subscriber.stream]:
                 self.expected[subscriber.stream].popleft()
             self.changed.notify_all()
@@ -136,6 +144,18 @@ class StreamServer:
                     return
                 self.changed.wait(0.02)
 
+    def fall_silent(self) -> None:
+        """At a new episode: let the old one's last state arrive, send no other until a client subscribes anew.
+
+        A client that handles a state while it exchanges its episode unsubscribes from two threads at once, and crashes
+        (std::bad_weak_ptr, `close: Bad file descriptor`, or a segmentation fault).
+        """
+        time.sleep(max(0.0, self.published_at + SETTLE_S - time.monotonic()))
+        self.silent_until = time.monotonic() + RESUBSCRIBE_S
+
+    def silent(self) -> bool:
+        return time.monotonic() < self.silent_until
+
     def has_readers(self, stream: int) -> bool:
         with self.changed:
             return bool(self.subscribers.get(stream))
@@ -144,6 +164,8 @@ class StreamServer:
         """Send the message to every subscriber of the stream."""
         with self.changed:
             readers = list(self.subscribers.get(stream, ()))
+            if stream == WORLD_STREAM:
+                self.published_at = time.monotonic()
         for reader in readers:
             reader.send(parts, may_drop=may_drop)
 

@@ -148,8 +148,8 @@ class Scene:
         row = np.arange(height // 2, height) + 0.5
         depth[height // 2 :] = np.minimum(175 * (width / 2) / (row - height / 2), 65535).astype(np.uint16)[:, None]
         instance = np.zeros((height, width), np.uint16)
-        boxes = [(post, colour, 0, 0.6) for post, colour in zip(self.posts, self.colours, strict=True)]
-        boxes.append((other[:3] + (0, 0, 0.7), np.array([20, 20, 200]), other_id, 0.9))
+        boxes = [(post, paint, 0, 0.6) for post, paint in zip(self.posts, self.colours, strict=True)]
+        boxes.append((other[:3] + np.array([0, 0, 0.7]), np.array([20, 20, 200]), other_id, 0.9))
         placed = []
         for centre, paint, number, half in boxes:
             local = (centre * (1, -1, 1) - c2w[:3, 3]) @ c2w[:3, :3]

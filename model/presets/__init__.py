@@ -94,6 +94,8 @@ class TrainingConfig:
     """Pairs in a forward pass of one process."""
     train_steps: int = 10_000
     warmup_steps: int = 100
+    lr_schedule: str = "constant"
+    """After the warm-up: "constant", or "cosine" down to 5 % at the last step."""
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
     ema_decay: float = 0.0
@@ -134,6 +136,7 @@ CHOICES = {
     "cross_agent_mode": ("attention", "block"),
     "cross_rope": ("doubled", "shared"),
     "raymap_centroid": ("all", "first"),
+    "lr_schedule": ("constant", "cosine"),
     "precision": ("auto", "bf16", "fp32"),
     "zero_stage": (1, 2, 3),
 }

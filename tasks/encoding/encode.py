@@ -29,10 +29,13 @@ from infra.storage import (
 from model.codec import LINEAR_NAME, Codec, LinearCodec, load_codec
 from model.presets import Preset
 from tasks.encoding.frames import model_video
-from tasks.encoding.latents import SPLITS, EncodingError, encode_clip, latents_key, split_starts, what_determines
+from tasks.encoding.latents import SPLITS, EncodingError, encode_clip, latents_key, place, split_starts, what_determines
 from tasks.sharding.reader import ClipIndex, read_pair
 from tasks.sharding.shards import add_member, complete_rows
+from tasks.training.run import Run
 
+CLIP_FRAMES = 49
+"""Of an ordinary clip, to estimate disk space."""
 FIT_WINDOWS = 64
 """Windows that a linear codec is fitted on: 10^5 blocks and more for 768 dimensions."""
 
@@ -81,32 +84,44 @@ def encode_dataset(
         sweep_temporary(swept)
     found = {job.path: complete_rows(folder / job.path, job.source) for job in jobs}
     todo = [job for job in jobs if found[job.path] is None]
-    kept = sum(len(rows) for rows in found.values() if rows)
-    total = sum(len(windows_of(job, preset)) for job in jobs)
+    total = sum(len(job.clips) for job in jobs)
+    done = total - sum(len(job.clips) for job in todo)
     if not todo and (folder / "latents.json").exists():
         on_progress(total, total, "encoded already: nothing to do")
         return folder
-    on_progress(kept, total, "encoded before" if kept else "")
+    on_progress(done, total, f"{done} encoded before" if done else "")
     prepare_codec(index, preset, folder)
-    frames, channels, height, width = preset.latent_shape
-    variance = 1 if preset.codec.codec == "linear" else 2
-    missing = sum(len(windows_of(job, preset)) for job in todo)
-    require_free_space(folder, 2 * missing * (2 * variance * 2 * frames * channels * height * width + 500_000) // 2)
+    require_free_space(folder, sum(len(job.clips) for job in todo) * clip_bytes(preset))
     for job, rows in encoded(todo, folder, index, preset, workers):
         found[job.path] = rows
-        kept += len(rows)
-        on_progress(kept, total, Path(job.path).name)
+        done += len(job.clips)
+        on_progress(done, total, Path(job.path).name)
     write_index(folder, jobs, found, what_determines(index.digest, preset))
     return folder
 
 
-def windows_of(job: ShardJob, preset: Preset) -> list[tuple[dict[str, Any], int]]:
-    """Return the clip and start of every window of a shard; clips tell their length only when read, rows may."""
-    return [(clip, start) for clip in job.clips for start in split_starts(preset, job.split, clip_frames(clip, preset))]
+def encode_run(run: Run, on_progress: OnProgress = no_progress) -> tuple[Path, dict[str, int]]:
+    """Encode what a run needs; return the cache's folder and the number of windows a split.
+
+    EncodingError when the data set is not the one that the run was opened on.
+    """
+    digest = ClipIndex(run.dataset_dir).digest
+    if digest != run.dataset_digest:
+        raise EncodingError(
+            f"{run.dataset_dir} was changed since run {run.run_id} was opened (its digest is {digest[:12]} now, it was "
+            f"{run.dataset_digest[:12]}): run train-shareverse again for a run on the new data."
+        )
+    folder = encode_dataset(run.dataset_dir, run.preset, on_progress=on_progress)
+    return folder, json.loads((folder / "latents.json").read_text())["windows"]
 
 
-def clip_frames(clip: dict[str, Any], preset: Preset) -> int:
-    return int(clip.get("frames") or preset.video.frames)
+def clip_bytes(preset: Preset) -> int:
+    """Return about how much a clip's windows take on disk, from above: both agents, float16, pictures uncompressed."""
+    frames, channels, height, width = preset.latent_shape
+    parts = 1 if preset.codec.codec == "linear" else 2
+    window = 2 * (2 * parts * frames * channels * height * width + 3 * preset.video.height * preset.video.width)
+    stride = preset.training.clip_start_stride
+    return window * (1 if not stride else max(1, CLIP_FRAMES // stride))
 
 
 def prepare_codec(index: ClipIndex, preset: Preset, folder: Path) -> None:
@@ -140,12 +155,6 @@ class Encoder:
     def write(self, job: ShardJob) -> list[dict[str, Any]]:
         """Encode one shard; return its rows of the index."""
         return write_shard(job, self.folder, self.index, self.codec, self.preset)
-
-
-def place(codec: Codec, device: torch.device) -> None:
-    """Move a codec to a device."""
-    module = codec if isinstance(codec, torch.nn.Module) else codec.vae  # type: ignore[attr-defined]
-    module.to(device)
 
 
 def write_shard(job: ShardJob, folder: Path, index: ClipIndex, codec: Codec, preset: Preset) -> list[dict[str, Any]]:

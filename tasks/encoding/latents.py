@@ -88,7 +88,7 @@ def split_starts(preset: Preset, split: str, clip_frames: int) -> list[int]:
 def encode_clip(pair: ClipPair, split: str, codec: Codec, preset: Preset) -> dict[int, dict[str, bytes]]:
     """Return the members of every window of a clip, by its start."""
     video = model_video(pair.videos, preset.video)
-    device = device_of(codec)
+    device = next(iter(module_of(codec).state_dict().values())).device
     windows = {}
     for start in split_starts(preset, split, video.shape[2]):
         part = video[:, :, start : start + preset.video.frames]
@@ -105,9 +105,14 @@ def encode_clip(pair: ClipPair, split: str, codec: Codec, preset: Preset) -> dic
     return windows
 
 
-def device_of(codec: Codec) -> torch.device:
-    module = codec if isinstance(codec, torch.nn.Module) else codec.vae  # type: ignore[attr-defined]
-    return next(iter(module.state_dict().values())).device
+def module_of(codec: Codec) -> torch.nn.Module:
+    """Return the module that holds a codec's tensors."""
+    return codec if isinstance(codec, torch.nn.Module) else codec.vae  # type: ignore[attr-defined]
+
+
+def place(codec: Codec, device: torch.device) -> None:
+    """Move a codec to a device."""
+    module_of(codec).to(device)
 
 
 def png(picture: torch.Tensor) -> bytes:

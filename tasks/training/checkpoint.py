@@ -81,8 +81,9 @@ def read_record(checkpoint: Path, run: Run, processes: int) -> dict[str, Any]:
     record = json.loads((checkpoint / "trainer.json").read_text())
     if record["processes"] != processes:
         raise TrainingError(
-            f"{checkpoint} was written by {record['processes']} processes and cannot be resumed by {processes} (ZeRO cuts "
-            f"its state by process): train with processes={record['processes']}, or give a run_name for a new run."
+            f"{checkpoint} was written by {record['processes']} processes and cannot be resumed by {processes} "
+            f"(ZeRO cuts its state by process): train with processes={record['processes']}, or give a run_name "
+            "for a new run."
         )
     if record["run_id"] != run.run_id or record["step"] != steps_of(checkpoint):
         raise TrainingError(f"{checkpoint} belongs to run {record['run_id']}, step {record['step']}: remove it.")

@@ -32,7 +32,7 @@ def parameter_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
     return [{"name": name, "params": parameters} for name, parameters in groups.items() if parameters]
 
 
-def learning_rate_at(step: int, peak: float, warmup_steps: int, train_steps: int, schedule: str = "cosine") -> float:
+def learning_rate_at(step: int, peak: float, warmup_steps: int, train_steps: int, schedule: str) -> float:
     """Return the rate of optimiser step `step` (from 0): a linear warm-up, then constant or a cosine down to 5 %."""
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
@@ -43,7 +43,7 @@ def learning_rate_at(step: int, peak: float, warmup_steps: int, train_steps: int
 
 
 def init_distributed(device: torch.device, rendezvous: str | None, rank: int, processes: int) -> None:
-    """Join the process group: through a file on one machine (nothing listens but gloo, on loopback), or as torchrun says.
+    """Join the process group: through a file on one machine (so only gloo listens, on loopback), or as torchrun says.
 
     gloo on a CPU, nccl on GPUs.
     """

@@ -14,6 +14,7 @@ from model.codec import Codec
 from model.objective import training_loss
 from model.pipeline import ShareVersePipeline
 from model.presets import Preset
+from model.transformer import ShareVerseTransformer3DModel
 from tasks.encoding.latents import LatentWindow, LatentWindows
 from tasks.training.batches import Pair, collate, pictures_of, raymaps_of, seeded
 
@@ -26,7 +27,7 @@ TIMESTEPS = 1000
 
 
 def validation_pairs(windows: LatentWindows) -> list[tuple[LatentWindow, int, torch.Tensor]]:
-    """Return at most 32 windows spread over the split, each with its fixed timestep and noise; timesteps spread evenly."""
+    """Return at most 32 windows spread over the split, each with its timestep (spread evenly) and noise."""
     count = min(WINDOWS, len(windows))
     chosen = [windows[number * len(windows) // count] for number in range(count)]
     return [
@@ -75,7 +76,7 @@ def validation_loss(
 def write_sample(
     path: Path,
     window: LatentWindow,
-    model: torch.nn.Module,
+    model: ShareVerseTransformer3DModel,
     preset: Preset,
     scheduler: CogVideoXDDIMScheduler,
     codec: Codec,

@@ -21,8 +21,7 @@ import torch
 from model.build import text_embedding
 from model.codec import Codec, load_codec
 from model.objective import BUCKETS, Loss, loss_by_bucket, noise_schedule, training_loss
-from tasks.encoding.encode import place
-from tasks.encoding.latents import LatentWindow, LatentWindows
+from tasks.encoding.latents import LatentWindow, LatentWindows, place
 from tasks.sharding.reader import ResumableSampler
 from tasks.training.batches import collate, draw_pair, positions, seeded
 from tasks.training.checkpoint import EMA_FILE, read_record, save_checkpoint
@@ -44,10 +43,8 @@ class Windows:
 
     def of(self, step: int) -> list[list[LatentWindow]]:
         """Return the windows of a step, a list a forward pass."""
-        if self.ahead is not None and self.ahead[0] == step:
-            found = self.ahead[1].result()
-        else:
-            found = self.load(step)
+        known = self.ahead is not None and self.ahead[0] == step
+        found = self.ahead[1].result() if self.ahead and known else self.load(step)
         self.ahead = (step + 1, self.thread.submit(self.load, step + 1))
         return found
 
@@ -135,7 +132,9 @@ class Trainer:
     def step(self, step: int) -> dict[str, float]:
         """Do optimiser step `step` (from 0); return a row of metrics where one is due."""
         training, seed = self.training, self.training.seed
-        rate = learning_rate_at(step, training.learning_rate, training.warmup_steps, training.train_steps)
+        rate = learning_rate_at(
+            step, training.learning_rate, training.warmup_steps, training.train_steps, training.lr_schedule
+        )
         self.engine.set_learning_rate(rate)
         for places, windows in zip(self.places, self.windows.of(step), strict=True):
             pairs = [
@@ -178,7 +177,7 @@ class Trainer:
         return row
 
     def look(self, step: int) -> dict[str, Any]:
-        """Return the validation loss, and the name of a sample that was written, of the averaged weights if there are."""
+        """Return the validation loss and the name of a sample that was written, of the averaged weights if any."""
         started = time.monotonic()
         self.engine.model.eval()
         common = (self.preset, self.scheduler, self.codec, self.text, self.engine.dtype)

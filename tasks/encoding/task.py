@@ -1,0 +1,22 @@
+"""The Prefect task that encodes a data set's clips for a run."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.logging import get_run_logger
+
+from infra.prefect_progress import FlowProgress
+from tasks.encoding.encode import encode_run
+from tasks.training.run import read_run
+
+
+@task(name="encode-clips")
+def encode_clips(dataset: str, run_id: str) -> str:
+    """Encode what the run needs of `dataset` and has not got; return the latents' folder.
+
+    EncodingError for a data set that was changed since the run was opened, CodecError for a codec that can't be loaded.
+    """
+    folder, windows = encode_run(read_run(run_id), FlowProgress("encoding", "clips"))
+    counts = ", ".join(f"{count} {split}" for split, count in windows.items())
+    get_run_logger().info(f"Latents of {dataset}: {counts} windows in {folder}")
+    return str(folder)

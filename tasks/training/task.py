@@ -1,0 +1,92 @@
+"""The Prefect tasks that open a run and train it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_link_artifact
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from infra.mlflow_tracking import TrackingError
+from infra.prefect_progress import FlowProgress
+from model.presets import Preset
+from tasks.training.group import train
+from tasks.training.run import Run, create_run, read_run, steps_of
+from tasks.training.spool import read_rows
+from tasks.training.tracking import TrainingLog, open_log
+
+
+def prefect_tags() -> dict[str, str]:
+    """Return the tags that lead from the MLflow run to the flow run that works on it."""
+    return {
+        "prefect.flow_run_id": str(flow_run.id or ""),
+        "prefect.flow_run_url": str(flow_run.ui_url or ""),
+    }
+
+
+@task(name="open-run")
+def open_run(dataset: str, preset: str, overrides: dict[str, Any], run_name: str) -> dict[str, Any]:
+    """Find or make the run of this configuration on the data set, and its MLflow run.
+
+    Returns run_id, folder, finished, mlflow_url (empty while MLflow is down), and the metrics of a finished run.
+    PresetError for what is no preset or does not fit, ShardError without a finished data set.
+    """
+    log = get_run_logger()
+    run = create_run(dataset, Preset.load(preset).replace(**overrides), run_name)
+    opened: dict[str, Any] = {"run_id": run.run_id, "folder": str(run.folder), "finished": False, "mlflow_url": ""}
+    finished = run.finished()
+    if finished is not None:
+        url = finished.get("mlflow_url", "")
+        log.info(f"Run {run.run_id} is done already: nothing to train; {url or run.folder}")
+        link(url, run)
+        return opened | {"finished": True, "mlflow_url": url, "metrics": finished.get("metrics", {})}
+    try:
+        opened["mlflow_url"] = open_log(run, prefect_tags()).url
+        log.info(f"Run {run.run_id} in {run.folder}; MLflow: {opened['mlflow_url']}")
+    except TrackingError as error:
+        log.warning(f"{error} Run {run.run_id} in {run.folder} is trained all the same; its metrics are sent later.")
+    link(opened["mlflow_url"], run)
+    return opened
+
+
+def link(url: str, run: Run) -> None:
+    """Leave the MLflow run's address on the flow run's page."""
+    if url:
+        create_link_artifact(link=url, link_text=f"Run {run.run_id} in MLflow", key="mlflow-run")
+
+
+@task(name="train-model")
+def train_model(run_id: str, latents: str, processes: int) -> str:
+    """Train a run to its last step, from its last checkpoint where there is one; return the final checkpoint's folder.
+
+    TrainingError when a training process fails: then the MLflow run is marked as failed; the same flow again goes on
+    from the last checkpoint.
+    """
+    log = get_run_logger()
+    run = read_run(run_id)
+    tracking = TrainingLog(run, prefect_tags())
+    last, total = run.latest_checkpoint(), run.preset.training.train_steps
+    if last is not None and steps_of(last) >= total:
+        log.info(f"Run {run_id} is trained already, {steps_of(last)} steps: nothing to train.")
+        tracking.rows(read_rows(run.spool))  # what MLflow missed when it was down
+        say(log, tracking.end())
+        return str(last)
+    log.info(f"Training {run_id} on {processes} processes, " + (
+        f"resumed from step {steps_of(last)} of {total}." if last is not None else f"{total} steps from the beginning."
+    ))  # fmt: skip
+    status = "FAILED"
+    try:
+        final = train(run, Path(latents), processes, FlowProgress("training", "steps"), tracking.rows)
+        status = ""  # the evaluation ends the MLflow run
+    finally:
+        say(log, tracking.end(status))
+    log.info(f"Run {run_id} is trained: {steps_of(final)} steps, {final}")
+    return str(final)
+
+
+def say(log: Any, sentence: str) -> None:
+    if sentence:
+        log.warning(sentence)

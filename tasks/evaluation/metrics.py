@@ -8,7 +8,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from model import mosaic
 
 CONVENTION = (
-    "PSNR, SSIM and LPIPS are taken per frame and per view (views cut out of the mosaic after decoding), RGB in [0, 1], "
+    "PSNR, SSIM and LPIPS are taken per frame and per view (views cut from the mosaic after decoding), RGB in [0, 1], "
     "data_range 1, not rounded to 8 bits, at the size the model sees; frame 0, which is given, is left out; then the "
     "mean over frames, views, agents and windows. PSNR is 60 dB at most (less than an 8-bit step), so that a frame "
     "without any motion does not make a mean infinite. SSIM: Gaussian window, sigma 1.5, 11 x 11. LPIPS: AlexNet. "

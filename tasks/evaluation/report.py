@@ -110,7 +110,8 @@ def scope_sentence(evaluation: Evaluation, counts: dict[str, Any], train_steps: 
     """Say what was scored: how much of it, and whether the training had ended."""
     text = (
         f"Split {evaluation.split} (towns never trained on: {', '.join(counts['towns'])}): "
-        f"{counts['windows']} windows of {counts['clips']} clips, {counts['scenes']} scenes; intervals are 95 %, over scenes."
+        f"{counts['windows']} windows of {counts['clips']} clips, {counts['scenes']} scenes; "
+        "intervals are 95 %, over scenes."
     )
     if counts["windows_at_full_steps"] < counts["windows"]:
         text += f" At {evaluation.steps} steps: {counts['windows_at_full_steps']} windows, as many of every recording."

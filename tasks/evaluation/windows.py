@@ -60,6 +60,9 @@ class Windows:
     def __len__(self) -> int:
         return len(self.windows)
 
+    def __iter__(self) -> Iterator[Window]:
+        return iter(self.windows)
+
     def __getitem__(self, place: int) -> Window:
         return self.windows[place]
 

@@ -1,0 +1,82 @@
+"""`python -m tasks.evaluation generate` on a run whose model knows nothing."""
+
+from __future__ import annotations
+
+import av
+import pytest
+import torch
+
+from tasks.evaluation.__main__ import main
+from tasks.evaluation.errors import EvaluationError
+from tasks.evaluation.sampling import Sampler
+from tasks.evaluation.windows import Windows
+from tasks.evaluation.write import latents_dir_of
+from tasks.sharding.reader import ClipIndex
+from tasks.training.run import create_run
+
+VIDEOS = {"agent0.mp4", "agent1.mp4"} | {
+    f"agent{agent}_{view}.mp4" for agent in (0, 1) for view in ("front", "rear", "left", "right")
+}
+
+
+def clip_of(run) -> str:
+    return ClipIndex(run.dataset_dir).split("test")[0]["key"]
+
+
+def frames_of(path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_two_mosaics_and_eight_views(run, tmp_path, capsys):
+    out = tmp_path / "videos"
+    assert main(["generate", "--run", run.run_id, "--clip", clip_of(run), "--out", str(out), "--steps", "1"]) == 0
+    assert {path.name for path in out.iterdir()} == VIDEOS
+    assert {frames_of(path) for path in out.iterdir()} == {run.preset.video.frames}
+    assert set(capsys.readouterr().out.split()) == {str(out / name) for name in VIDEOS}
+
+
+def test_several_windows_make_one_longer_video(run, tmp_path):
+    arguments = ["generate", "--run", run.run_id, "--clip", clip_of(run), "--out", str(tmp_path), "--windows", "2"]
+    assert main([*arguments, "--steps", "1"]) == 0
+    assert frames_of(tmp_path / "agent0.mp4") == 17
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("--run", "ffffffffffff"), "there is no run 'ffffffffffff'"),
+        (("--clip", "nothing"), "has no clip 'nothing'"),
+        (("--windows", "9"), "9 windows are 73 frames"),
+        (("--steps", "-1"), "--steps is -1"),
+    ],
+)
+def test_bad_input_is_one_sentence(run, tmp_path, capsys, change, sentence):
+    arguments = {"--run": run.run_id, "--clip": clip_of(run), "--out": str(tmp_path), "--steps": "1"} | dict([change])
+    assert main(["generate", *(word for pair in arguments.items() for word in pair)]) == 1
+    message = capsys.readouterr().err.strip()
+    assert sentence in message
+    assert "\n" not in message
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_a_run_without_a_checkpoint_or_codec_is_one_sentence(run, tmp_path, capsys):
+    arguments = ["--clip", clip_of(run), "--out", str(tmp_path)]
+    untrained = create_run("toy", run.preset, "no checkpoint")
+    assert main(["generate", "--run", untrained.run_id, *arguments]) == 1
+    assert "has no checkpoint" in capsys.readouterr().err
+    other_codec = create_run("toy", run.preset.replace(latent_channels=4), "no codec")
+    (other_codec.folder / "checkpoints").symlink_to(run.folder / "checkpoints")
+    assert main(["generate", "--run", other_codec.run_id, *arguments]) == 1
+    assert "no fitted linear codec" in capsys.readouterr().err
+
+
+def test_a_model_that_generates_no_numbers_is_refused(run):
+    sampler = Sampler.of_checkpoint(run.preset, run.latest_checkpoint(), latents_dir_of(run))
+    windows = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("test")[:1], run.preset)
+    first, raymaps = windows.video([0])[:, :, :, 0], windows.raymaps([0])
+    assert torch.isfinite(sampler.generate(first, raymaps, ["a"], 1)).all()
+    with torch.no_grad():
+        next(sampler.pipeline.transformer.parameters()).fill_(float("nan"))
+    with pytest.raises(EvaluationError, match="no numbers"):
+        sampler.generate(first, raymaps, ["a"], 1)

@@ -46,6 +46,7 @@ def test_frozen_frames_are_counted_by_agent_and_window():
             scores.add(window, agent, views(1), seen=True)
     assert scores.summary()["frozen_frames"] == 0
     scores.add(49, 1, views(1), seen=True)
+    scores.add(49, 0, views(2), seen=True)
     with pytest.raises(GateError, match="frozen frames 1, limit 0"):
         scores.judge({})
 

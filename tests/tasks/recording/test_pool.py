@@ -1,0 +1,98 @@
+"""Who records what, and what becomes of failures; without servers."""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque, namedtuple
+from types import SimpleNamespace
+
+import pytest
+
+from infra.carla_servers import CarlaServerError, SimulatorSpec
+from infra.storage import StorageError
+from tasks.recording.errors import GateError, RecordingError
+from tasks.recording.ledger import Ledger
+from tasks.recording.pool import ATTEMPTS, Pool, RecorderActor, RecordingSummary, record_plan, take
+
+
+def row(number: int, town: str) -> SimpleNamespace:
+    return SimpleNamespace(recording_id=f"r{number}", town=town, trajectory_type="crossing", weather="clear_noon")
+
+
+def test_a_server_stays_in_its_town_and_then_takes_the_busiest():
+    todo = deque([row(0, "A"), row(1, "B"), row(2, "C"), row(3, "B"), row(4, "C"), row(5, "C")])
+    assert take(todo, "B").recording_id == "r1"
+    assert take(todo, "B").recording_id == "r3"
+    assert take(todo, "B").recording_id == "r2"
+    assert [left.recording_id for left in todo] == ["r0", "r4", "r5"]
+    assert take(todo, None).town == "C"
+
+
+@pytest.fixture
+def driver(tmp_path):
+    """The part of a pool that keeps the books."""
+    ledger = Ledger(tmp_path)
+    yield SimpleNamespace(attempts={}, todo=deque(), ledger=ledger, faults={})
+    ledger.close()
+
+
+def test_a_fault_is_tried_again_first_of_all_and_given_up_after_three(driver):
+    driver.todo.append(row(1, "B"))
+    for attempt in range(1, ATTEMPTS):
+        Pool.put_back(driver, row(0, "A"), "fault", "the server died")
+        assert driver.todo[0].recording_id == "r0"
+        assert driver.attempts == {"r0": attempt}
+        driver.todo.popleft()
+    assert not driver.ledger.reasons("failed")
+    Pool.put_back(driver, row(0, "A"), "fault", "the server died")
+    assert [left.recording_id for left in driver.todo] == ["r1"]
+    assert driver.faults == {"r0": "A, crossing, clear_noon: the server died"} == driver.ledger.reasons("failed")
+
+
+def test_a_rejection_is_final_at_once(driver):
+    Pool.put_back(driver, row(0, "A"), "gate", "a view is black: luminance 2, limit 6.")
+    assert not driver.todo
+    assert not driver.faults
+    assert "a view is black" in driver.ledger.reasons("rejected")["r0"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "survives"),
+    [
+        (GateError("too dark"), "gate", True),
+        (RecordingError("no image"), "fault", False),
+        (RuntimeError("time-out of 5000ms while waiting for the simulator"), "fault", False),
+        (StorageError("disk full"), "fatal", True),
+        (CarlaServerError("did not start"), "fatal", False),
+    ],
+)
+def test_what_an_error_costs(tmp_path, monkeypatch, error, kind, survives):
+    actor = RecorderActor(SimulatorSpec(), str(tmp_path), "server0")
+    ended = []
+    monkeypatch.setattr(actor.server, "stop", lambda: ended.append(True))
+
+    def fail(recording):
+        raise error
+
+    monkeypatch.setattr(actor, "recorder_for", fail)
+    assert actor.record(row(0, "A")) == (kind, str(error))
+    assert bool(ended) is not survives
+
+
+def test_sentences():
+    assert RecordingSummary(0, 36, {}, {}).sentences() == ["36 of 36 were recorded before; nothing to record."]
+    told = RecordingSummary(30, 4, {"a": "too dark"}, {"b": "no image"}).sentences()
+    assert told[0] == "Recorded 30; 4 of 36 were recorded before."
+    assert told[1:] == ["Left out a, which a quality gate rejected: too dark", "Could not record b: no image"]
+
+
+def test_a_full_disk_is_told_before_anything_starts(tiny, tmp_path, monkeypatch):
+    for name in ("plan.parquet", "plan.json"):
+        shutil.copy(tiny.folder / name, tmp_path)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1000, 900, 100))
+    with pytest.raises(
+        StorageError, match=r"has 0\.0 GB free and .* GB are needed: free some space or set SHAREVERSE_"
+    ):
+        record_plan(tmp_path, SimulatorSpec())
+    assert not list((tmp_path / "recordings").iterdir())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from infra.mlflow_tracking import EXPERIMENT, RunLog
+from mlflow.exceptions import MlflowException
+
+from infra.mlflow_tracking import TrackingError
 from infra.storage import OnProgress, atomic_dir, atomic_file, no_progress, sweep_temporary
 from tasks.encoding.latents import latents_key
 from tasks.evaluation.page import write_page
@@ -15,6 +17,7 @@ from tasks.evaluation.report import Report, make_report, write_tables
 from tasks.evaluation.score import Evaluation, evaluate
 from tasks.sharding.reader import ClipIndex
 from tasks.training.run import Run, steps_of
+from tasks.training.tracking import open_log
 
 
 def folder_of(run: Run, split: str) -> Path:
@@ -47,21 +50,27 @@ def score(run: Run, split: str = "test", on_progress: OnProgress = no_progress) 
 
     EvaluationError, CodecError or TrackingError in one sentence; then MLflow's run is marked as failed.
     """
-    name = run.name or f"{run.preset.name}-{run.run_id}"
-    log = RunLog(EXPERIMENT, run.run_id, name, {"shareverse.preset": run.preset.name})
+    log = open_log(run, {})
+    folder, trained, wanted = folder_of(run, split), 0, run.preset.training.train_steps
     try:
         evaluation = evaluate(run, run.dataset_dir, latents_dir_of(run), split, on_progress)
-        trained, wanted = steps_of(evaluation.checkpoint), run.preset.training.train_steps
+        trained = steps_of(evaluation.checkpoint)
         report = make_report(evaluation, trained_steps=trained, train_steps=wanted, mlflow_url=log.url)
-        title = f"ShareVerse {name}: {split} split"
-        write_evaluation(evaluation, report, title, frames_per_second(run, split), folder_of(run, split))
-        log.final_metrics(report.metrics, step=trained)
-        log.artifacts(folder_of(run, split), folder_of(run, split).name)
-        log.note("\n\n".join(report.verdict), report.missing)
+        title = f"ShareVerse {run.name or run.run_id}, {split} split"
+        write_evaluation(evaluation, report, title, frames_per_second(run, split), folder)
     except BaseException:
         log.close("FAILED")
         raise
-    log.close("FINISHED" if trained >= wanted else "KILLED")
+    try:
+        log.final_metrics(report.metrics, step=trained)
+        log.artifacts(folder, folder.name)
+        log.note("\n\n".join(report.verdict), report.missing)
+        log.close("FINISHED" if trained >= wanted else "KILLED")
+    except MlflowException as error:
+        raise TrackingError(
+            f"MLflow did not take the evaluation ({error}); it is in {folder}: "
+            "run evaluate-shareverse again to send it."
+        ) from error
     if trained >= wanted and split == "test":
         with atomic_file(run.folder / "finished.json") as path:
             path.write_text(json.dumps({"metrics": report.metrics, "mlflow_url": log.url}, indent=1))

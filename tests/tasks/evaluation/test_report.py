@@ -10,8 +10,10 @@ import av
 import numpy as np
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 
 from infra import mlflow_tracking
+from infra.mlflow_tracking import TrackingError
 from tasks.evaluation import scores as names
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.metrics import HIGHEST_DB
@@ -164,6 +166,7 @@ def test_mlflow_has_the_figures_on_the_trainings_own_run(scored, run):
     assert logged[0].data.tags["shareverse.run_id"] == run.run_id
     assert logged[0].info.status == "FINISHED"
     assert logged[0].data.metrics == pytest.approx(report.metrics)
+    assert logged[0].data.params["sampling_steps"] == str(run.preset.sampling.sampling_steps)
     assert logged[0].data.tags["missing.lpips"].startswith("not measured")
     artifacts = {file.path for file in client.list_artifacts(logged[0].info.run_id, "evaluation")}
     assert {"evaluation/report.html", "evaluation/report.json", "evaluation/still.png"} <= artifacts
@@ -198,3 +201,15 @@ def test_the_task_refuses_another_data_sets_run(run):
 
     with pytest.raises(EvaluationError, match="was trained on data set 'toy', not 'demo'"):
         score_run.fn("demo", run.run_id)
+
+
+def test_an_evaluation_that_mlflow_does_not_take_stays_on_disk_and_unfinished(scored, run, monkeypatch):
+    def refuse(*arguments, **named):
+        raise MlflowException("server is down")
+
+    (run.folder / "finished.json").unlink()
+    monkeypatch.setattr("infra.mlflow_tracking.RunLog.artifacts", refuse)
+    with pytest.raises(TrackingError, match=r"server is down.*evaluation: run evaluate-shareverse again"):
+        score(run)
+    assert (run.folder / "evaluation" / "report.json").exists()
+    assert run.finished() is None

@@ -35,6 +35,7 @@ def build_transformer(preset: Preset) -> ShareVerseTransformer3DModel:
             )
         except (OSError, ValueError) as error:
             raise PresetError(f"base_model {config.base_model!r} cannot be loaded: {error}") from error
+        check_base(base, preset)
         return ShareVerseTransformer3DModel.from_base(base, **switches(preset))
     _, channels, height, width = preset.latent_shape
     generator_state = torch.get_rng_state()
@@ -58,6 +59,26 @@ def build_transformer(preset: Preset) -> ShareVerseTransformer3DModel:
     model.init_added()
     torch.set_rng_state(generator_state)
     return model
+
+
+def check_base(base: CogVideoXTransformer3DModel, preset: Preset) -> None:
+    """Raise PresetError for a base that would fail, or go on wrongly, in the first step (traps 15 and 26)."""
+    config, name = base.config, preset.transformer.base_model
+    if config.patch_size_t is not None or config.ofs_embed_dim is not None:
+        raise PresetError(f"base_model {name!r} is a CogVideoX 1.5: take CogVideoX-5B-I2V, ShareVerse is built on it.")
+    _, channels, height, width = preset.latent_shape
+    fits = {
+        "in_channels": (config.in_channels, 2 * channels),
+        "sample_height": (config.sample_height, height),
+        "sample_width": (config.sample_width, width),
+        "sample_frames": (config.sample_frames, preset.video.frames),
+        "patch_size": (config.patch_size, preset.transformer.patch_size),
+        "text_embed_dim": (config.text_embed_dim, preset.transformer.text_embed_dim),
+        "max_text_seq_length": (config.max_text_seq_length, preset.transformer.text_tokens),
+    }
+    for field, (has, needs) in fits.items():
+        if has != needs:
+            raise PresetError(f"base_model {name!r} has {field} {has} and this preset's video and codec need {needs}.")
 
 
 def subfolder(path: str) -> str | None:

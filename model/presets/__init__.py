@@ -241,6 +241,13 @@ def checked(preset: Preset) -> Preset:
             raise PresetError(f"{name} is {value}: it must be a multiple of {side} ({patch}-latent patches, 8x codec).")
     if not training.learning_rate > 0:
         raise PresetError(f"learning_rate is {training.learning_rate}: give a number above 0.")
+    if preset.sampling.guidance_scale != 1.0:
+        raise PresetError(f"guidance_scale is {preset.sampling.guidance_scale}: only 1, no guidance, is implemented.")
+    if preset.transformer.attention_head_dim % 16:
+        raise PresetError(
+            f"attention_head_dim is {preset.transformer.attention_head_dim}: it must be a multiple of 16, which the "
+            "rotary positions are divided by."
+        )
     if training.batch_size % training.micro_batch_size:
         raise PresetError(
             f"batch_size {training.batch_size} is no multiple of micro_batch_size {training.micro_batch_size}."

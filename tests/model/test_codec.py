@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import AutoencoderKLCogVideoX
 
-from model.codec import CodecError, LinearCodec, blocks_of, load_codec, video_of
+from model.codec import CodecError, LinearCodec, VaeCodec, blocks_of, load_codec, video_of
 from model.presets import CodecConfig
 
 
@@ -64,3 +65,40 @@ def test_nothing_to_fit_on_and_nothing_to_load_are_sentences(tmp_path):
         LinearCodec.fit([], 16)
     with pytest.raises(CodecError, match="encode the data set first"):
         load_codec(CodecConfig(codec="linear"), tmp_path)
+    with pytest.raises(CodecError, match="set codec_path"):
+        load_codec(CodecConfig(codec_path=str(tmp_path)))
+
+
+def vae(**config):
+    """CogVideoX's VAE, small."""
+    torch.manual_seed(0)
+    stages = {"down_block_types": ("CogVideoXDownBlock3D",) * 4, "up_block_types": ("CogVideoXUpBlock3D",) * 4}
+    sizes = {"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4, "latent_channels": 4}
+    return AutoencoderKLCogVideoX(**stages, **sizes, scaling_factor=0.7, **config).eval()
+
+
+@torch.no_grad()
+def test_the_vae_behind_the_same_interface_scales_once():
+    model, video = vae(), clips(count=1)
+    codec = VaeCodec(model)
+    mean, logvar = codec.encode(video)
+    posterior = model.encode(video).latent_dist
+    assert mean.shape == (1, 3, 4, 2, 3)
+    torch.testing.assert_close(mean, 0.7 * posterior.mean.transpose(1, 2))  # trap 17
+    torch.testing.assert_close(logvar.exp().sqrt(), 0.7 * posterior.std.transpose(1, 2))
+    plain = model.decode(posterior.mean).sample.clamp(-1, 1)
+    assert plain.shape == video.shape
+    torch.testing.assert_close(codec.decode(mean), plain)
+
+
+@torch.no_grad()
+def test_the_vae_is_loaded_from_a_pipeline_or_from_its_own_folder(tmp_path):
+    vae().save_pretrained(tmp_path / "vae")
+    picture = clips(count=1)[:, :, :1]
+    found = [load_codec(CodecConfig(codec_path=str(path))).encode(picture)[0] for path in (tmp_path, tmp_path / "vae")]
+    assert torch.equal(*found)
+
+
+def test_the_vae_refuses_frame_counts_it_would_decode_wrongly():
+    with pytest.raises(CodecError, match="13 frames"):
+        VaeCodec(vae()).encode(torch.zeros(1, 3, 13, 16, 24))

@@ -50,11 +50,13 @@ def wake(model):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("mode", ["attention", "block"])
+@pytest.mark.parametrize("switches", [
+    {}, {"cross_agent_mode": "block"}, {"cross_rope": "shared"}, {"cross_agent": "within"}, {"cross_agent": "off"},
+])  # fmt: skip
 @torch.no_grad()
-def test_at_the_start_it_is_cogvideox_for_each_agent(dtype, mode):
+def test_at_the_start_it_is_cogvideox_for_each_agent(dtype, switches):
     original = base(dtype)
-    model = ShareVerseTransformer3DModel.from_base(original, cross_agent_mode=mode).eval()
+    model = ShareVerseTransformer3DModel.from_base(original, **switches).eval()
     latents, text, timestep, raymaps = inputs(dtype)
     ours = model(latents, text, timestep, raymaps=raymaps).sample
     theirs = original(

@@ -117,9 +117,8 @@ def still(example: Example, steps: int) -> Image.Image:
         draw.text((GAP, top + block / 2), f"agent {agent}", INK, font(16, bold=True), anchor="lm")
         for line, label in enumerate(("recorded", "generated")):
             draw.text((margin - GAP, top + line * (height + GAP) + height / 2), label, GREY, font(13), anchor="rm")
-    text = (
-        f"Each picture holds four views: front, rear over left, right. A town never trained on; {steps} sampling steps."
-    )
+    views = "Each picture holds four views: front, rear over left, right. " if example.views == "four" else ""
+    text = f"{views}A town never trained on; {steps} sampling steps."
     draw.text((GAP, size[1] - foot / 2), text, GREY, font(13), anchor="lm")
     return sheet
 

@@ -33,12 +33,14 @@ EXAMPLES = 4
 
 @dataclass
 class Example:
-    """Mosaics [A, 3, T, H, W] in [-1, 1] of one window, to be looked at."""
+    """Videos [A, 3, T, H, W] in [-1, 1] of one window, to be looked at."""
 
     window: Window
     truth: torch.Tensor
     one_step: torch.Tensor
     full_steps: torch.Tensor
+    views: str = "four"
+    """"four": mosaics; "front": single views."""
 
 
 @dataclass
@@ -118,7 +120,11 @@ class Scoring:
         self.add(names.FULL_STEPS, inside, full_steps, truth[chosen])
         for position, place, generated in zip(chosen, inside, full_steps, strict=True):
             if place in self.examples:
-                self.kept.append(Example(self.windows[place], video[position], one_step[position], generated))
+                self.kept.append(
+                    Example(
+                        self.windows[place], video[position], one_step[position], generated, self.preset.video.views
+                    )
+                )
 
     def shuffles(self, places: list[int], first: torch.Tensor, truth: torch.Tensor) -> None:
         """Score what needs another scene: its video in place of this one, its raymaps under this first frame."""

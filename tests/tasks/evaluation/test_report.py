@@ -14,14 +14,17 @@ from mlflow.exceptions import MlflowException
 
 from infra import mlflow_tracking
 from infra.mlflow_tracking import TrackingError
+from model.build import build_transformer
+from model.codec import LinearCodec
 from tasks.evaluation import scores as names
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.metrics import HIGHEST_DB
 from tasks.evaluation.report import make_report
 from tasks.evaluation.score import Evaluation, evaluate
 from tasks.evaluation.scores import Scores
-from tasks.evaluation.windows import Window
+from tasks.evaluation.windows import Window, Windows
 from tasks.evaluation.write import latents_dir_of, score
+from tasks.sharding.reader import ClipIndex
 from tasks.training.run import create_run
 
 ROWS = (names.CODEC, names.FULL_STEPS, names.ONE_STEP, names.COPY, names.BLUR, names.SHUFFLED_PAIRS)
@@ -213,3 +216,24 @@ def test_an_evaluation_that_mlflow_does_not_take_stays_on_disk_and_unfinished(sc
         score(run)
     assert (run.folder / "evaluation" / "report.json").exists()
     assert run.finished() is None
+
+
+def test_a_front_view_model_is_scored_on_one_view(run):
+    front = create_run("toy", run.preset.replace(views="front", train_steps=7), "front")
+    add_front_checkpoint(front)
+    evaluation = evaluate(front, front.dataset_dir, latents_dir_of(front), "val")
+    assert {values.shape[1] for values in evaluation.scores.arrays[names.CODEC, "psnr"].values()} == {1}
+    report = make_report(evaluation, trained_steps=6, train_steps=7, mlflow_url="")
+    assert "eval_val/psnr" in report.metrics
+    assert "step 6 of 7" in report.verdict[0]
+
+
+def add_front_checkpoint(run) -> None:
+    """A random model and codec for single views."""
+    folder = run.folder / "checkpoints" / "step-000006"
+    build_transformer(run.preset).save_pretrained(folder / "model")
+    (folder / "trainer.json").write_text("{}")
+    video = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("train"), run.preset).video([0])
+    LinearCodec.fit([video.flatten(0, 1)], run.preset.codec.latent_channels).save_pretrained(
+        latents_dir_of(run) / "codec"
+    )

@@ -24,6 +24,13 @@ class Light(NamedTuple):
     zenith: RGB
     horizon: RGB
     fog: RGB
+    fog_sun: RGB
+    """Fog towards the sun."""
+    flat_x: float
+    flat_y: float
+    """Unit vector towards the sun in the plane."""
+    lamps: float
+    """0..1: how far lamps and lit windows are on."""
     fog_per_m: float
     wet: float
     clouds: float
@@ -44,18 +51,22 @@ def light_of(weather: Weather) -> Light:
     cover = min(max(weather.cloudiness / 100.0, 0.0), 1.0) ** 1.5
     haze = min(max(weather.fog_density / 100.0, 0.0), 1.0)
     wet = min(max(weather.wetness, weather.precipitation_deposits, 0.0) / 80.0, 1.0)
-    sun = mix((2.3, 2.15, 1.9), (2.5, 1.30, 0.55), low)
+    sun = mix((2.0, 1.88, 1.68), (2.6, 1.35, 0.55), low)
     sun = mix(sun, (0.22, 0.22, 0.23), cover)
     ambient = mix((0.44, 0.51, 0.62), (0.42, 0.38, 0.42), low)
     ambient = mix(ambient, (0.60, 0.64, 0.68), cover)
     zenith = mix((0.12, 0.28, 0.62), (0.22, 0.27, 0.44), low)
-    zenith = mix(zenith, (0.33, 0.36, 0.40), cover)
+    zenith = mix(zenith, (0.42, 0.46, 0.51), cover)
     horizon = mix((0.55, 0.70, 0.86), (0.95, 0.56, 0.30), low)
-    horizon = mix(horizon, (0.50, 0.53, 0.56), cover)
-    fog = mix(horizon, mix((0.70, 0.74, 0.78), (0.80, 0.54, 0.38), low), 0.6)
+    horizon = mix(horizon, (0.58, 0.62, 0.66), cover)
+    fog = mix(horizon, mix((0.70, 0.74, 0.78), (0.66, 0.50, 0.44), low), 0.7)
+    fog_sun = mix(fog, mix((0.80, 0.80, 0.78), (1.35, 0.82, 0.42), low), 1.0 - cover)
+    lamps = min(max((12.0 - weather.sun_altitude_angle) / 4.0, 0.0), 1.0)
     dark = 1.0 - 0.93 * night
-    sun, ambient, zenith, horizon, fog = (mix((0.0, 0.0, 0.0), c, dark) for c in (sun, ambient, zenith, horizon, fog))
-    density = 0.0007 + 0.034 * haze + 0.0022 * min(weather.precipitation / 30.0, 2.0)
+    sun, ambient, zenith, horizon, fog, fog_sun = (
+        mix((0.0, 0.0, 0.0), c, dark) for c in (sun, ambient, zenith, horizon, fog, fog_sun)
+    )
+    density = 0.0006 + 0.025 * haze + 0.0022 * min(weather.precipitation / 30.0, 2.0)
     return Light(
         math.cos(altitude) * math.cos(azimuth),
         math.cos(altitude) * math.sin(azimuth),
@@ -65,6 +76,10 @@ def light_of(weather: Weather) -> Light:
         zenith,
         horizon,
         fog,
+        fog_sun,
+        math.cos(azimuth),
+        math.sin(azimuth),
+        lamps,
         density,
         wet,
         0.30 + 0.62 * min(max(weather.cloudiness / 100.0, 0.0), 1.0),

@@ -11,8 +11,10 @@ from infra.minicarla.render.kernels import NOTHING, allocating, helper
 
 TILE = 16
 NEAR_M = 0.05
+RAGGED = 0.5
 BODY_COLUMNS = 23
-"""x y z of the centre; 3x3 rotation row by row (columns: the body's axes); half sizes; shape; r g b; radius; id; tag; gloss"""
+"""x y z of the centre; 3x3 rotation row by row (columns: the body's axes); half sizes; shape; r g b; radius; id; tag;
+gloss"""
 
 
 class View(NamedTuple):
@@ -119,7 +121,7 @@ def prepare(box, crown, body, eye, axes, tan_x, width, height):
                 k = place[ty * across + tx]
                 item[k], depths[k] = i, nearest[i]
                 place[ty * across + tx] = k + 1
-    return start, item, depths
+    return View(start, item, depths)
 
 
 @helper()
@@ -176,7 +178,8 @@ def hit_body(w, body, k, ox, oy, oz, dx, dy, dz, limit, any_hit):
     hx, hy, hz = 1 / m[12], 1 / m[13], 1 / m[14]
     return hit_mesh(
         w, int(m[15]),
-        (m[3] * x + m[6] * y + m[9] * z) * hx, (m[4] * x + m[7] * y + m[10] * z) * hy, (m[5] * x + m[8] * y + m[11] * z) * hz,
+        (m[3] * x + m[6] * y + m[9] * z) * hx, (m[4] * x + m[7] * y + m[10] * z) * hy,
+        (m[5] * x + m[8] * y + m[11] * z) * hz,
         (m[3] * dx + m[6] * dy + m[9] * dz) * hx, (m[4] * dx + m[7] * dy + m[10] * dz) * hy,
         (m[5] * dx + m[8] * dy + m[11] * dz) * hz, limit, any_hit,
     )  # fmt: skip
@@ -196,7 +199,15 @@ def bodies_shade(w, body, x, y, z, sx, sy, sz):
 
 
 @helper()
-def visible(w, body, start, item, depths, tile, ox, oy, oz, dx, dy, dz, limit):
+def gap(w, e, rim, t, ox, oy, oz, dx, dy, dz):
+    """Tell whether a ray slips between the leaves near a crown's outline; rim: 0 at the outline, 1 in the middle."""
+    x, y, z = ox + dx * t - e[0], oy + dy * t - e[1], oz + dz * t - e[2]
+    n = w.leaf[math.floor(13.0 * y + 11.0 * z) & 255, math.floor(13.0 * x - 9.0 * z) & 255]
+    return rim < RAGGED * (n - 0.15)
+
+
+@helper()
+def visible(w, body, start, item, depths, tile, ox, oy, oz, dx, dy, dz, limit, pixel):
     """Return t, item, face or triangle, u, v of the nearest thing on a ray of a tile; the ray's forward part is 1.
 
     Faces of a box: 0 -x, 1 +x, 2 -y, 3 +y, 4 top, 5 bottom.
@@ -239,7 +250,9 @@ def visible(w, body, start, item, depths, tile, ox, oy, oz, dx, dy, dz, limit):
             d = q * q - a * (px * px + py * py + pz * pz - 1)
             if d > 0:
                 t0 = (-q - math.sqrt(d)) / a
-                if 0.01 < t0 < best:
+                if 0.01 < t0 < best and not (
+                    d < RAGGED * a and t0 * pixel < 0.1 and gap(w, e, d / a, t0, ox, oy, oz, dx, dy, dz)
+                ):
                     best, hit = t0, i
         else:
             t, triangle, u, v = hit_body(w, body, i - boxes - crowns, ox, oy, oz, dx, dy, dz, best, False)

@@ -6,7 +6,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,12 +14,14 @@ from infra.minicarla.render.light import Light, light_of
 from infra.minicarla.render.rays import BODY_COLUMNS, prepare
 from infra.minicarla.render.shading import draw, smooth_edges
 from infra.minicarla.render.shadow import SIDE, Shade, bake
-from infra.minicarla.render.world import build_world
+from infra.minicarla.render.world import World, build_world
 from infra.minicarla.scenery import Body, Camera, CameraKind, Label, Pose, Scenery, Shape, Weather
 
 JOBS_A_VIEW = 4
 SHADES_KEPT = 3
 MARGIN_M = 20.0
+DOWN = np.array([1.0, 1.0, -1.0])
+"""The eye that a wet road shows is the camera's, mirrored in the ground."""
 MATT = (Label.WALLS, Label.STATIC)
 DEPTH_CODES = 2**24 - 1
 
@@ -60,14 +61,37 @@ def body_rows(bodies: Sequence[Body]) -> np.ndarray:
     return rows
 
 
-@dataclass(frozen=True)
-class Cast:
-    """What one cast of a view gives; cameras of one place, size and angle share it."""
+class Picture:
+    """One view being drawn; cameras of one place, size and angle share it."""
 
-    bgra: np.ndarray
-    depth: np.ndarray
-    tag: np.ndarray
-    identity: np.ndarray
+    def __init__(self, camera: Camera) -> None:
+        axes, shape = rotation(camera.pose), (camera.height, camera.width)
+        self.camera = camera
+        self.eye = np.array(camera.pose[:3], np.float64)
+        self.axes = np.ascontiguousarray(np.stack([axes[:, 1], axes[:, 2], axes[:, 0]]))
+        self.tan_x = math.tan(math.radians(camera.fov_deg) / 2)
+        self.coloured = False
+        self.rgb, self.depth = np.empty((*shape, 3), np.float32), np.empty(shape, np.float32)
+        self.tag, self.identity = np.empty(shape, np.uint8), np.empty(shape, np.uint32)
+        self.surface, self.bgra = np.empty(shape, np.int64), np.empty((*shape, 4), np.uint8)
+
+    def sort(self, world: World, rows: np.ndarray, wet: bool) -> None:
+        """List what each tile may show, and what a wet ground in it may mirror."""
+        size = self.camera.width, self.camera.height
+        self.ahead = prepare(world.box, world.crown, rows, self.eye, self.axes, self.tan_x, *size)
+        self.below = self.ahead
+        if wet:
+            self.below = prepare(world.box, world.crown, rows, self.eye * DOWN, self.axes * DOWN, self.tan_x, *size)
+
+    def draw(self, world: World, light: Light, shade: Shade, rows: np.ndarray, part: int) -> None:
+        """Cast the rays of every JOBS_A_VIEW-th row of tiles from `part` on."""
+        place = self.ahead, self.below, self.eye, self.axes, self.tan_x, part, JOBS_A_VIEW
+        draw(world, light, shade, rows, *place, self.rgb, self.depth, self.tag, self.identity, self.surface)
+
+    def smooth(self, world: World, light: Light, shade: Shade, rows: np.ndarray, part: int) -> None:
+        """Finish the colours of those rows; all rows must have been drawn."""
+        place = self.ahead, self.below, self.eye, self.axes, self.tan_x, part, JOBS_A_VIEW
+        smooth_edges(world, light, shade, rows, *place, self.rgb, self.surface, self.bgra)
 
 
 class Renderer:
@@ -88,59 +112,20 @@ class Renderer:
     def render(self, cameras: Sequence[Camera], bodies: Sequence[Body], weather: Weather) -> list[np.ndarray]:
         """Return one [h, w, 4] uint8 BGRA array a camera, fresh ones each time."""
         light, rows = light_of(weather), body_rows(bodies)
-        shade = self.shade_for(light)
-        places: dict[tuple, Camera] = {}
-        wants_colour: set[tuple] = set()
+        scene = self.world, light, self.shade_for(light), rows
+        pictures: dict[tuple, Picture] = {}
+        shown = []
         for camera in cameras:
             key = (camera.pose, camera.width, camera.height, camera.fov_deg)
-            places.setdefault(key, camera)
-            if camera.kind is CameraKind.RGB:
-                wants_colour.add(key)
-        casts = self.cast_all(places, wants_colour, light, shade, rows)
-        return [
-            encoded(camera.kind, casts[camera.pose, camera.width, camera.height, camera.fov_deg]) for camera in cameras
-        ]
-
-    def cast_all(
-        self, places: dict[tuple, Camera], colour: set[tuple], light: Light, shade: Shade, rows: np.ndarray
-    ) -> dict[tuple, Cast]:
-        """Cast every view, in jobs of a few rows of tiles each."""
-        world = self.world
-        views, drawing, smoothing = {}, [], []
-        for key, camera in places.items():
-            axes = rotation(camera.pose)
-            eye = np.array(camera.pose[:3], np.float64)
-            frame = np.ascontiguousarray(np.stack([axes[:, 1], axes[:, 2], axes[:, 0]]))
-            tan_x = math.tan(math.radians(camera.fov_deg) / 2)
-            shape = (camera.height, camera.width)
-            rgb, depth = np.empty((*shape, 3), np.float32), np.empty(shape, np.float32)
-            tag, identity, surface = np.empty(shape, np.uint8), np.empty(shape, np.uint32), np.empty(shape, np.int64)
-            out = np.empty((*shape, 4), np.uint8)
-            views[key] = Cast(out, depth, tag, identity)
-            drawing.append((eye, frame, tan_x, camera, rgb, depth, tag, identity, surface))
-            if key in colour:
-                smoothing.append(len(drawing) - 1)
-        lists = list(
-            self.pool.map(
-                lambda d: prepare(world.box, world.crown, rows, d[0], d[1], d[2], d[3].width, d[3].height), drawing
-            )
-        )
-        jobs = [(number, part) for part in range(JOBS_A_VIEW) for number in range(len(drawing))]
-
-        def run_draw(job: tuple[int, int]) -> None:
-            eye, frame, tan_x, _, rgb, depth, tag, identity, surface = drawing[job[0]]
-            draw(world, light, shade, rows, *lists[job[0]], eye, frame, tan_x, job[1], JOBS_A_VIEW, rgb, depth, tag,
-                 identity, surface)  # fmt: skip
-
-        def run_smooth(job: tuple[int, int]) -> None:
-            eye, frame, tan_x, _, rgb, _, _, _, surface = drawing[job[0]]
-            out = list(views.values())[job[0]].bgra
-            smooth_edges(world, light, shade, rows, *lists[job[0]], eye, frame, tan_x, job[1], JOBS_A_VIEW, rgb, surface,
-                         out)  # fmt: skip
-
-        list(self.pool.map(run_draw, jobs))
-        list(self.pool.map(run_smooth, [job for job in jobs if job[0] in smoothing]))
-        return views
+            picture = pictures.setdefault(key, Picture(camera))
+            picture.coloured |= camera.kind is CameraKind.RGB
+            shown.append(picture)
+        drawn = list(pictures.values())
+        parts = [(picture, part) for part in range(JOBS_A_VIEW) for picture in drawn]
+        list(self.pool.map(lambda picture: picture.sort(self.world, rows, light.wet > 0), drawn))
+        list(self.pool.map(lambda job: job[0].draw(*scene, job[1]), parts))
+        list(self.pool.map(lambda job: job[0].smooth(*scene, job[1]), [job for job in parts if job[0].coloured]))
+        return [encoded(camera.kind, picture) for camera, picture in zip(cameras, shown, strict=True)]
 
     def shade_for(self, light: Light) -> Shade:
         """Return the shadow map of a position of the sun; the last few are kept."""
@@ -149,6 +134,7 @@ class Renderer:
             under, low, high = (np.empty((SIDE, SIDE), np.float32) for _ in range(3))
             x0, y0, per_m = self.world.ground_x - MARGIN_M, self.world.ground_y - MARGIN_M, SIDE / self.extent_m
             band = SIDE // 16
+            slope = light.sun_z / math.hypot(light.sun_x, light.sun_y)
             list(
                 self.pool.map(
                     lambda top: bake(
@@ -157,24 +143,24 @@ class Renderer:
                     range(0, SIDE, band),
                 )
             )
-            self.shades[key] = Shade(under, low, high, x0, y0, per_m)
+            self.shades[key] = Shade(under, low, high, x0, y0, per_m, per_m / slope)
             while len(self.shades) > SHADES_KEPT:
                 self.shades.popitem(last=False)
         self.shades.move_to_end(key)
         return self.shades[key]
 
 
-def encoded(kind: CameraKind, cast: Cast) -> np.ndarray:
+def encoded(kind: CameraKind, drawn: Picture) -> np.ndarray:
     """Return the BGRA picture of a camera's kind, coded as CARLA does."""
     if kind is CameraKind.RGB:
-        return cast.bgra
-    picture = np.zeros((*cast.tag.shape, 4), np.uint8)
+        return drawn.bgra.copy()
+    picture = np.zeros((*drawn.tag.shape, 4), np.uint8)
     picture[..., 3] = 255
     if kind is CameraKind.DEPTH:
-        code = np.rint(np.minimum(cast.depth.astype(np.float64), FAR_M) * (DEPTH_CODES / FAR_M)).astype(np.uint32)
+        code = np.rint(np.minimum(drawn.depth.astype(np.float64), FAR_M) * (DEPTH_CODES / FAR_M)).astype(np.uint32)
         picture[..., 2], picture[..., 1], picture[..., 0] = code & 255, code >> 8 & 255, code >> 16
     else:
-        picture[..., 2] = cast.tag
+        picture[..., 2] = drawn.tag
         if kind is CameraKind.INSTANCE:
-            picture[..., 1], picture[..., 0] = cast.identity & 255, cast.identity >> 8 & 255
+            picture[..., 1], picture[..., 0] = drawn.identity & 255, drawn.identity >> 8 & 255
     return picture

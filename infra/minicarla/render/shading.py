@@ -1,4 +1,4 @@
-"""Colour of a ray: ground, walls, trees, cars, sky; sun and shade, fog, wet mirrors; and what it is, for the other cameras."""
+"""Light along a ray: sky, sun and shade, fog, wet mirrors; and what the ray hits, for the other cameras."""
 
 from __future__ import annotations
 
@@ -9,56 +9,11 @@ import numpy as np
 from infra.minicarla.render.kernels import FAR_M, NOTHING, helper, kernel
 from infra.minicarla.render.rays import TILE, bodies_shade, visible
 from infra.minicarla.render.shadow import shaded
-from infra.minicarla.render.textures import FACADE_M, FACADE_SIDE
+from infra.minicarla.render.surfaces import ground_colour, leaves, part_at, soft_noise, wall_colour
 
 SKY_TAG, VEGETATION_TAG, TERRAIN_TAG, SIDEWALK_TAG = 11, 9, 10, 2
 SKY_SURFACE = 1 << 40
 HORIZON_M = 700.0
-
-
-@helper()
-def level_for(footprint, levels):
-    """Return the mip level whose texels are about `footprint` of the finest's."""
-    level = 0
-    while footprint > 1.4 and level < levels - 1:
-        footprint *= 0.5
-        level += 1
-    return level
-
-
-@helper()
-def bilinear(texels, start, rows, columns, channels, channel, x, y, wrap):
-    """Return a channel of a texture at texel coordinates, repeated or held at its edges."""
-    x, y = x - 0.5, y - 0.5
-    fx, fy = math.floor(x), math.floor(y)
-    ax, ay = x - fx, y - fy
-    x0, y0 = int(fx), int(fy)
-    x1, y1 = x0 + 1, y0 + 1
-    if wrap:
-        x0, x1, y0, y1 = x0 % columns, x1 % columns, y0 % rows, y1 % rows
-    else:
-        x0, x1 = min(max(x0, 0), columns - 1), min(max(x1, 0), columns - 1)
-        y0, y1 = min(max(y0, 0), rows - 1), min(max(y1, 0), rows - 1)
-    a = texels[start + (y0 * columns + x0) * channels + channel]
-    b = texels[start + (y0 * columns + x1) * channels + channel]
-    c = texels[start + (y1 * columns + x0) * channels + channel]
-    d = texels[start + (y1 * columns + x1) * channels + channel]
-    return (a * (1 - ax) + b * ax) * (1 - ay) + (c * (1 - ax) + d * ax) * ay
-
-
-@helper()
-def noise_at(w, x, y):
-    return w.noise[int(math.floor(y)) & 255, int(math.floor(x)) & 255]
-
-
-@helper()
-def soft_noise(w, x, y):
-    fx, fy = math.floor(x), math.floor(y)
-    ax, ay = x - fx, y - fy
-    i0, j0 = int(fy) & 255, int(fx) & 255
-    i1, j1 = (i0 + 1) & 255, (j0 + 1) & 255
-    top = w.noise[i0, j0] * (1 - ax) + w.noise[i0, j1] * ax
-    return top * (1 - ay) + (w.noise[i1, j0] * (1 - ax) + w.noise[i1, j1] * ax) * ay
 
 
 @helper()
@@ -109,113 +64,83 @@ def mirrored(w, light, x, y, z, dx, dy, dz):
                 )
             t += step
             step *= 1.12
+    elif dz < -0.05:  # the ground
+        dim = 0.09 * (1 + dz) + 0.05
+        return (
+            dim * (light.ambient[0] + 0.4 * light.sun[0]),
+            dim * (light.ambient[1] + 0.4 * light.sun[1]),
+            dim * (light.ambient[2] + 0.4 * light.sun[2]),
+        )
     return sky(w, light, dx, dy, max(dz, 0.0))
 
 
 @helper()
-def ground_colour(w, x, y, footprint):
-    """Return r, g, b (0..255, sRGB) and the kind of the ground; footprint: metres a pixel covers."""
-    rows, columns = w.ground.shape
-    gx, gy = (x - w.ground_x) * w.texels_per_m, (y - w.ground_y) * w.texels_per_m
-    j, i = int(math.floor(gx)), int(math.floor(gy))
-    if i < 1 or j < 1 or i >= rows - 1 or j >= columns - 1:
-        n = soft_noise(w, x * 0.4, y * 0.4) - 0.5
-        return 84.0 + 22 * n, 112.0 + 26 * n, 56.0 + 14 * n, 0
-    kind = w.ground[i, j]
-    texels = footprint * w.texels_per_m
-    far = min(max((texels - 2.2) * 0.7, 0.0), 1.0)
-    r, g, b = 0.0, 0.0, 0.0
-    if far < 1:
-        ax, ay = gx - 0.5, gy - 0.5
-        j0, i0 = int(math.floor(ax)), int(math.floor(ay))
-        ax, ay = ax - j0, ay - i0
-        sharp = min(max(1.0 / max(texels, 0.05), 1.0), 6.0)
-        total = 0.0
-        for k in range(4):  # kinds at the four corners, weighted, edges drawn as sharp as the pixel allows
-            own = w.ground[i0 + (k >> 1), j0 + (k & 1)]
-            seen = False
-            share = 0.0
-            for m in range(4):
-                if w.ground[i0 + (m >> 1), j0 + (m & 1)] == own:
-                    if m < k:
-                        seen = True
-                    share += (ax if m & 1 else 1 - ax) * (ay if m >> 1 else 1 - ay)
-            if seen:
-                continue
-            weight = min(max((share - 0.5) * sharp + 0.5, 0.0), 1.0) + 1e-6
-            total += weight
-            r += w.ground_rgb[own, 0] * weight
-            g += w.ground_rgb[own, 1] * weight
-            b += w.ground_rgb[own, 2] * weight
-        r, g, b = r / total, g / total, b / total
-    if far > 0:
-        level = level_for(texels * 0.25, len(w.mip_start))
-        scale = 0.25 / (1 << level)
-        start, mr, mc = w.mip_start[level], w.mip_rows[level], w.mip_columns[level]
-        r += (bilinear(w.mip, start, mr, mc, 3, 0, gx * scale, gy * scale, False) - r) * far
-        g += (bilinear(w.mip, start, mr, mc, 3, 1, gx * scale, gy * scale, False) - g) * far
-        b += (bilinear(w.mip, start, mr, mc, 3, 2, gx * scale, gy * scale, False) - b) * far
-    fine = (noise_at(w, x * 61.0, y * 61.0) - 0.5) * min(1.0, 0.03 / max(footprint, 1e-3))
-    coarse = soft_noise(w, x * 1.9 + 0.5 * y, y * 1.9 - 0.5 * x) - 0.5
-    strength = 1.0 if kind == 0 or kind == 6 else 0.45
-    change = (44 * fine + 30 * coarse * min(1.0, 1.5 / max(footprint, 1e-3))) * strength
-    return max(r + change, 0.0), max(g + change, 0.0), max(b + 0.8 * change, 0.0), kind
+def cast(w, light, shade, body, ahead, below, tile, ox, oy, oz, dx, dy, dz, pixel):
+    """Return linear r, g, b, depth in m, tag, instance id and a surface number of a ray whose forward part is 1.
+
+    A wet road is a flat mirror: what it shows is what an eye at the same depth below it sees, through lists of its own.
+    """
+    dz = dz if abs(dz) > 1e-9 else 1e-9
+    start, item, depths = ahead
+    length = math.sqrt(dx * dx + dy * dy + dz * dz)
+    red, green, blue, weight = 0.0, 0.0, 0.0, 1.0
+    depth, label, who, where = FAR_M, SKY_TAG, 0, SKY_SURFACE
+    for bounce in range(2):
+        ground_t = -oz / dz if dz < 0 and bounce == 0 else 1e9
+        limit = min(ground_t, HORIZON_M)
+        t, i, face, u, v = visible(w, body, start, item, depths, tile, ox, oy, oz, dx, dy, dz, limit, pixel)
+        vx, vy, vz = dx / length, dy / length, dz / length
+        if i == NOTHING and ground_t >= HORIZON_M:
+            r, g, b = sky(w, light, vx, vy, vz)
+            left = math.exp(-light.fog_per_m * 14.0 / (abs(vz) + 0.025))
+            f0, f1, f2 = fog_towards(light, vx, vy)
+            red += weight * (f0 + (r - f0) * left)
+            green += weight * (f1 + (g - f1) * left)
+            blue += weight * (f2 + (b - f2) * left)
+            break
+        r, g, b, mirror, tag, identity, surface = lit(
+            w, light, shade, body, i, face, u, v, ox + dx * t, oy + dy * t, oz + dz * t, vx, vy, vz, t * length, pixel
+        )
+        if bounce == 0:
+            depth, label, who, where = t, tag, identity, surface
+        if bounce == 1 or mirror < 0.02:
+            mirror = 0.0
+        own = weight * (1 - mirror)
+        red, green, blue, weight = red + own * r, green + own * g, blue + own * b, weight * mirror
+        if weight == 0.0:
+            break
+        oz, dz = -oz, -dz
+        start, item, depths = below
+    return red, green, blue, depth, label, who, where
 
 
 @helper()
-def wall_colour(w, light, i, face, x, y, z, footprint):
-    """Return r, g, b (0..255) of a box's side, and how much of it is window glass."""
-    b = w.box[i]
-    pattern = int(b[11])
-    if pattern == 0:
-        n = noise_at(w, (x + y) * 11.0, z * 11.0) - 0.5
-        return b[8] + 14 * n, b[9] + 14 * n, b[10] + 14 * n, 0.0
-    lx, ly = b[6] * (x - b[0]) + b[7] * (y - b[1]), b[6] * (y - b[1]) - b[7] * (x - b[0])
-    u = lx + b[3] if face == 2 else (b[3] - lx if face == 3 else (ly + b[4] if face == 1 else b[4] - ly))
-    v = b[2] + b[5] - z
-    level = level_for(footprint * FACADE_SIDE / FACADE_M, 7)
-    side = FACADE_SIDE >> level
-    start = (pattern - 1) % 16 * w.facade_size + w.facade_start[level]
-    tx, ty = u / FACADE_M * side, v / FACADE_M * side
-    bright = bilinear(w.facade, start, side, side, 2, 0, tx, ty, True) / 205.0
-    glass = bilinear(w.facade, start, side, side, 2, 1, tx, ty, True) / 255.0
-    dim = 0.7 + 0.3 * noise_at(w, math.floor(u / 3.0) * 17.0 + i * 5.0, math.floor(v / 3.0) * 29.0)
+def fog_towards(light, vx, vy):
+    """Return the fog's light in a direction: brighter towards the sun."""
+    towards = max(vx * light.flat_x + vy * light.flat_y, 0.0)
+    glow = towards * towards * towards
     return (
-        b[8] * bright * (1 - glass) + 52 * glass * dim,
-        b[9] * bright * (1 - glass) + 64 * glass * dim,
-        b[10] * bright * (1 - glass) + 78 * glass * dim,
-        glass,
+        light.fog[0] + (light.fog_sun[0] - light.fog[0]) * glow,
+        light.fog[1] + (light.fog_sun[1] - light.fog[1]) * glow,
+        light.fog[2] + (light.fog_sun[2] - light.fog[2]) * glow,
     )
 
 
 @helper()
-def cast(w, light, shade, body, start, item, depths, tile, ox, oy, oz, dx, dy, dz, pixel):
-    """Return linear r, g, b, depth in m, tag, instance id and a surface number of a ray whose forward part is 1."""
-    dz = dz if abs(dz) > 1e-9 else 1e-9
-    ground_t = -oz / dz if dz < 0 else 1e9
-    t, i, face, u, v = visible(w, body, start, item, depths, tile, ox, oy, oz, dx, dy, dz, min(ground_t, HORIZON_M))
-    length = math.sqrt(dx * dx + dy * dy + dz * dz)
-    vx, vy, vz = dx / length, dy / length, dz / length
-    if i == NOTHING and ground_t >= HORIZON_M:
-        r, g, b = sky(w, light, vx, vy, vz)
-        left = math.exp(-light.fog_per_m * 14.0 / (abs(vz) + 0.025))
-        return (
-            light.fog[0] + (r - light.fog[0]) * left,
-            light.fog[1] + (g - light.fog[1]) * left,
-            light.fog[2] + (b - light.fog[2]) * left,
-            FAR_M, SKY_TAG, 0, SKY_SURFACE,
-        )  # fmt: skip
-    px, py, pz, distance = ox + dx * t, oy + dy * t, oz + dz * t, t * length
+def lit(w, light, shade, body, i, face, u, v, px, py, pz, vx, vy, vz, distance, pixel):
+    """Return linear r, g, b of a hit after fog, the share that a flat mirror would add, tag, id, surface number."""
     boxes, crowns = w.box.shape[0], w.crown.shape[0]
-    nx, ny, nz, gloss, offset, flat = 0.0, 0.0, 1.0, 0.0, 0.05, 1.0
+    nx, ny, nz, gloss, offset = 0.0, 0.0, 1.0, 0.0, 0.05
+    e0, e1, e2 = 0.0, 0.0, 0.0
     if i == NOTHING:
         grazing = math.sqrt(max(-vz, 0.01))
         r, g, b, kind = ground_colour(w, px, py, distance * pixel / grazing)
         tag, identity, surface = w.ground_tag[kind], 0, 1 + kind
-        if light.wet > 0:
-            puddle = min(max((soft_noise(w, px * 0.35, py * 0.35) - 0.45) * 4.0, 0.0), 1.0)
-            smooth = 0.55 + 0.35 * puddle if tag != TERRAIN_TAG and tag != SIDEWALK_TAG else 0.25
-            gloss = light.wet * smooth
+        if light.wet > 0 and tag != TERRAIN_TAG:
+            puddle = min(max((soft_noise(w, px * 5.0, py * 5.0) - 0.45) * 6.0, 0.0), 1.0)
+            gloss = light.wet * (0.45 + 0.5 * puddle if tag != SIDEWALK_TAG else 0.25)
+            damp = 1 - 0.28 * light.wet
+            r, g, b = r * damp, g * damp, b * damp
     elif i < boxes:
         tag, identity = w.box_tag[i], w.box_id[i]
         surface = 64 + (i * 8 + face) * 2
@@ -225,8 +150,10 @@ def cast(w, light, shade, body, start, item, depths, tile, ox, oy, oz, dx, dy, d
             ay = (-1.0 if face == 2 else 1.0) if face >= 2 else 0.0
             nx, ny, nz = c[6] * ax - c[7] * ay, c[7] * ax + c[6] * ay, 0.0
             facing = math.sqrt(max(-(vx * nx + vy * ny), 0.08))
-            r, g, b, glass = wall_colour(w, light, i, face, px, py, pz, distance * pixel / facing)
+            r, g, b, glass, lamp = wall_colour(w, i, face, px, py, pz, distance * pixel / facing)
             gloss, offset = 0.5 * glass, 0.35
+            lamp *= light.lamps
+            e0, e1, e2 = 0.85 * lamp, 0.55 * lamp, 0.25 * lamp
         else:
             nz = 1.0 if face == 4 else -1.0
             r, g, b = w.roof[i, 0], w.roof[i, 1], w.roof[i, 2]
@@ -236,14 +163,14 @@ def cast(w, light, shade, body, start, item, depths, tile, ox, oy, oz, dx, dy, d
         ir, iz = 1 / (e[3] * e[3]), 1 / (e[4] * e[4])
         nx, ny, nz = (px - e[0]) * ir, (py - e[1]) * ir, (pz - e[2]) * iz
         q = 1 / math.sqrt(nx * nx + ny * ny + nz * nz)
-        n1 = noise_at(w, (pz + py * 0.4) * 90, (px + py * 0.7) * 90)
-        n2 = noise_at(w, (px + pz * 0.8) * 70, (py - pz * 0.6) * 70)
-        leaf = 0.35 + 1.2 * n1 * n2 + 0.25 * (nz * q + 0.3)
-        far = min(distance * 0.012, 0.8)
-        leaf = leaf * (1 - far) + 0.8 * far
-        nx, ny, nz = nx * q + (n1 - 0.5) * 0.9, ny * q + (n2 - 0.5) * 0.9, nz * q + 0.1
+        n1 = leaves(w, px * 34.0, py * 34.0, pz * 34.0) - 0.5
+        n2 = leaves(w, py * 19.0 + 7.0, pz * 19.0, px * 19.0) - 0.5
+        near = min(0.035 / max(distance * pixel, 1e-4), 1.0)
+        leaf = 0.92 + 0.22 * nz * q + (1.5 * n1 + 0.9 * n2) * near
+        nx, ny, nz = nx * q + 2.2 * n1 * near, ny * q + 2.2 * n2 * near, nz * q + 0.1
         q = 1 / math.sqrt(nx * nx + ny * ny + nz * nz)
         nx, ny, nz = nx * q, ny * q, nz * q
+        leaf = max(leaf, 0.2)
         r, g, b, offset = e[5] * leaf, e[6] * leaf, e[7] * leaf, 0.8
     else:
         m = body[i - boxes - crowns]
@@ -251,52 +178,82 @@ def cast(w, light, shade, body, start, item, depths, tile, ox, oy, oz, dx, dy, d
         lx = (c[0] * k0 + c[3] * u + c[6] * v) / m[12]
         ly = (c[1] * k0 + c[4] * u + c[7] * v) / m[13]
         lz = (c[2] * k0 + c[5] * u + c[8] * v) / m[14]
+        q = 1 / math.sqrt(lx * lx + ly * ly + lz * lz)
+        lx, ly, lz = lx * q, ly * q, lz * q
+        part = w.part[face]
+        if part == 0:
+            x, y, z = px - m[0], py - m[1], pz - m[2]
+            part = part_at(
+                w, int(m[15]), (m[3] * x + m[6] * y + m[9] * z) / m[12], (m[4] * x + m[7] * y + m[10] * z) / m[13],
+                (m[5] * x + m[8] * y + m[11] * z) / m[14], lx, ly, lz,
+            )  # fmt: skip
         nx, ny, nz = (
             m[3] * lx + m[4] * ly + m[5] * lz,
             m[6] * lx + m[7] * ly + m[8] * lz,
             m[9] * lx + m[10] * ly + m[11] * lz,
         )
-        q = 1 / math.sqrt(nx * nx + ny * ny + nz * nz)
         if nx * vx + ny * vy + nz * vz > 0:  # thin parts are seen from both sides
-            q = -q
-        nx, ny, nz = nx * q, ny * q, nz * q
-        part = w.part[face]
+            nx, ny, nz = -nx, -ny, -nz
         r, g, b = w.part_rgb[part, 0], w.part_rgb[part, 1], w.part_rgb[part, 2]
         if part == 0:
             r, g, b = m[16], m[17], m[18]
-        gloss, flat = w.part_gloss[part] * m[22], 0.0
+        glow = light.lamps * m[22]
+        e0, e1, e2 = w.part_glow[part, 0] * glow, w.part_glow[part, 1] * glow, w.part_glow[part, 2] * glow
+        gloss = w.part_gloss[part] * m[22]
         tag, identity, surface = int(m[21]), int(m[20]), (1 << 34) + (i * 16 + part) * 2
-    facing_sun = max(nx * light.sun_x + ny * light.sun_y + nz * light.sun_z, 0.0)
-    dark = 0.0
+    facing_sun = nx * light.sun_x + ny * light.sun_y + nz * light.sun_z
+    dark = 1.0
     if facing_sun > 0:
         dark = shaded(shade, px + nx * offset, py + ny * offset, pz + nz * offset + 0.03)
         if dark < 1 and bodies_shade(
             w, body, px + nx * 0.02, py + ny * 0.02, pz + nz * 0.02, light.sun_x, light.sun_y, light.sun_z
         ):
             dark = 1.0
-        facing_sun *= 1 - dark
-    damp = (1 - 0.4 * gloss * flat) / 65025.0
-    around = 0.65 + 0.35 * nz
-    r = r * r * damp * (light.ambient[0] * around + light.sun[0] * facing_sun)
-    g = g * g * damp * (light.ambient[1] * around + light.sun[1] * facing_sun)
-    b = b * b * damp * (light.ambient[2] * around + light.sun[2] * facing_sun)
+    direct = max(facing_sun, 0.0) * (1 - dark)
+    around = (0.62 + 0.38 * nz) * (1.0 if i != NOTHING else under_cars(body, px, py))
+    r = r * r / 65025.0 * (light.ambient[0] * around + light.sun[0] * direct) + e0
+    g = g * g / 65025.0 * (light.ambient[1] * around + light.sun[1] * direct) + e1
+    b = b * b / 65025.0 * (light.ambient[2] * around + light.sun[2] * direct) + e2
+    mirror = 0.0
     if gloss > 0:
         along = vx * nx + vy * ny + vz * nz
         m1 = 1 - min(max(-along, 0.0), 1.0)
         m2 = m1 * m1
-        share = min((0.04 + 0.96 * m2 * m2 * m1) * gloss * 1.3, 0.85)
-        if share > 0.02:
-            rx, ry, rz = vx - 2 * along * nx, vy - 2 * along * ny, vz - 2 * along * nz
-            s0, s1, s2 = mirrored(w, light, px + nx * 0.02, py + ny * 0.02, pz + 0.02, rx, ry, rz)
-            r, g, b = r + (s0 - r) * share, g + (s1 - g) * share, b + (s2 - b) * share
+        mirror = min((0.04 + 0.96 * m2 * m2 * m1) * gloss * 1.3, 0.85)
+        if i != NOTHING:
+            if mirror > 0.015:
+                rx, ry, rz = vx - 2 * along * nx, vy - 2 * along * ny, vz - 2 * along * nz
+                s0, s1, s2 = mirrored(w, light, px + nx * 0.02, py + ny * 0.02, pz + 0.02, rx, ry, rz)
+                r, g, b = r + (s0 - r) * mirror, g + (s1 - g) * mirror, b + (s2 - b) * mirror
+                towards = rx * light.sun_x + ry * light.sun_y + rz * light.sun_z
+                if towards > 0.8 and dark < 1:
+                    glint = (towards - 0.8) * 5
+                    glint *= glint
+                    glint *= glint
+                    glint *= glint * gloss * (1 - dark) * 0.5
+                    r, g, b = r + light.sun[0] * glint, g + light.sun[1] * glint, b + light.sun[2] * glint
+            mirror = 0.0
     whole = min(int(distance), 999)
     left = light.clear[whole] + (light.clear[whole + 1] - light.clear[whole]) * (distance - int(distance))
+    f0, f1, f2 = fog_towards(light, vx, vy)
     return (
-        light.fog[0] + (r - light.fog[0]) * left,
-        light.fog[1] + (g - light.fog[1]) * left,
-        light.fog[2] + (b - light.fog[2]) * left,
-        t, tag, identity, surface + (1 if dark > 0.5 else 0),
+        f0 + (r - f0) * left, f1 + (g - f1) * left, f2 + (b - f2) * left,
+        mirror, tag, identity, surface + (1 if dark > 0.5 and facing_sun > 0 else 0),
     )  # fmt: skip
+
+
+@helper()
+def under_cars(body, x, y):
+    """Return how much of the sky a point of the ground sees: less below and close to a body."""
+    least = 1.0
+    for k in range(body.shape[0]):
+        m = body[k]
+        dx, dy = x - m[0], y - m[1]
+        if dx * dx + dy * dy < (m[19] + 1.0) * (m[19] + 1.0):
+            u = max(abs(m[3] * dx + m[6] * dy) - 0.85 * m[12], 0.0)
+            v = max(abs(m[4] * dx + m[7] * dy) - 0.85 * m[13], 0.0)
+            least = min(least, min(0.3 + 1.1 * math.sqrt(u * u + v * v), 1.0))
+    return least
 
 
 @helper()
@@ -306,7 +263,7 @@ def tone(c):
 
 
 @kernel()
-def draw(w, light, shade, body, start, item, depths, eye, axes, tan_x, first, step, rgb, depth, tag, identity, surface):
+def draw(w, light, shade, body, ahead, below, eye, axes, tan_x, first, step, rgb, depth, tag, identity, surface):
     """Cast one ray a pixel for every `step`-th row of tiles: sRGB bytes, depth in m, tag, id, surface number."""
     height, width = depth.shape
     tan_y, pixel, across = tan_x * height / width, 2 * tan_x / width, (width + TILE - 1) // TILE
@@ -316,7 +273,7 @@ def draw(w, light, shade, body, start, item, depths, eye, axes, tan_x, first, st
             for x in range(width):
                 side = (2 * (x + 0.5) / width - 1) * tan_x
                 r, g, b, t, what, who, where = cast(
-                    w, light, shade, body, start, item, depths, row * across + x // TILE, eye[0], eye[1], eye[2],
+                    w, light, shade, body, ahead, below, row * across + x // TILE, eye[0], eye[1], eye[2],
                     axes[2, 0] + axes[0, 0] * side + axes[1, 0] * up, axes[2, 1] + axes[0, 1] * side + axes[1, 1] * up,
                     axes[2, 2] + axes[0, 2] * side + axes[1, 2] * up, pixel,
                 )  # fmt: skip
@@ -325,17 +282,17 @@ def draw(w, light, shade, body, start, item, depths, eye, axes, tan_x, first, st
 
 
 @kernel()
-def smooth_edges(w, light, shade, body, start, item, depths, eye, axes, tan_x, first, step, rgb, surface, out):
+def smooth_edges(w, light, shade, body, ahead, below, eye, axes, tan_x, first, step, rgb, surface, bgra):
     """Write BGRA bytes; pixels whose neighbours show another surface are the mean of four more rays."""
     height, width = surface.shape
     tan_y, pixel, across = tan_x * height / width, 2 * tan_x / width, (width + TILE - 1) // TILE
     for row in range(first, (height + TILE - 1) // TILE, step):
         for y in range(row * TILE, min(row * TILE + TILE, height)):
-            above, below = max(y - 1, 0), min(y + 1, height - 1)
+            upper, lower = max(y - 1, 0), min(y + 1, height - 1)
             for x in range(width):
                 own = surface[y, x]
                 left, right = max(x - 1, 0), min(x + 1, width - 1)
-                same = surface[above, x] == own and surface[below, x] == own
+                same = surface[upper, x] == own and surface[lower, x] == own
                 red, green, blue = rgb[y, x, 0], rgb[y, x, 1], rgb[y, x, 2]
                 if not (same and surface[y, left] == own and surface[y, right] == own):
                     red = green = blue = np.float32(0.0)
@@ -343,7 +300,7 @@ def smooth_edges(w, light, shade, body, start, item, depths, eye, axes, tan_x, f
                         side = (2 * (x + 0.125 + 0.25 * ((2 * k + 1) % 5 - (k > 1))) / width - 1) * tan_x
                         up = (1 - 2 * (y + 0.125 + 0.25 * k) / height) * tan_y
                         r, g, b, _, _, _, _ = cast(
-                            w, light, shade, body, start, item, depths, row * across + x // TILE, eye[0], eye[1], eye[2],
+                            w, light, shade, body, ahead, below, row * across + x // TILE, eye[0], eye[1], eye[2],
                             axes[2, 0] + axes[0, 0] * side + axes[1, 0] * up,
                             axes[2, 1] + axes[0, 1] * side + axes[1, 1] * up,
                             axes[2, 2] + axes[0, 2] * side + axes[1, 2] * up, pixel,
@@ -351,5 +308,5 @@ def smooth_edges(w, light, shade, body, start, item, depths, eye, axes, tan_x, f
                         red += np.float32(0.25 * tone(r))
                         green += np.float32(0.25 * tone(g))
                         blue += np.float32(0.25 * tone(b))
-                out[y, x, 0], out[y, x, 1] = np.uint8(blue + 0.5), np.uint8(green + 0.5)
-                out[y, x, 2], out[y, x, 3] = np.uint8(red + 0.5), 255
+                bgra[y, x, 0], bgra[y, x, 1] = np.uint8(blue + 0.5), np.uint8(green + 0.5)
+                bgra[y, x, 2], bgra[y, x, 3] = np.uint8(red + 0.5), 255

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +14,8 @@ GROUND_RGB = np.zeros((16, 3), np.uint8)
 GROUND_TAG = np.full(16, int(Label.TERRAIN), np.uint8)
 """CARLA's tag of each `Ground`."""
 for _kind, _rgb, _tag in (
-    (Ground.GRASS, (84, 112, 56), Label.TERRAIN), (Ground.ROAD, (74, 75, 78), Label.ROADS),
-    (Ground.SIDEWALK, (152, 148, 140), Label.SIDEWALKS), (Ground.KERB, (178, 176, 170), Label.SIDEWALKS),
+    (Ground.GRASS, (84, 103, 56), Label.TERRAIN), (Ground.ROAD, (74, 75, 78), Label.ROADS),
+    (Ground.SIDEWALK, (138, 134, 127), Label.SIDEWALKS), (Ground.KERB, (158, 156, 150), Label.SIDEWALKS),
     (Ground.LINE_WHITE, (224, 224, 220), Label.ROAD_LINES), (Ground.LINE_YELLOW, (222, 178, 52), Label.ROAD_LINES),
     (Ground.FIELD, (146, 130, 72), Label.TERRAIN), (Ground.GRAVEL, (136, 126, 112), Label.TERRAIN),
     (Ground.PLAZA, (166, 156, 142), Label.SIDEWALKS),
@@ -67,11 +68,11 @@ def ground_pyramid(ground: np.ndarray) -> Pyramid:
     return pyramid(quarter)
 
 
-def noise() -> np.ndarray:
-    """Return [256, 256] float32 value noise in 0..1 that repeats seamlessly."""
-    rng = np.random.default_rng(9)
+def noise(octaves: Sequence[int] = range(2, 8), fade: float = 2.0, seed: int = 9) -> np.ndarray:
+    """Return [256, 256] float32 value noise in 0..1 that repeats seamlessly; each octave `fade` times weaker."""
+    rng = np.random.default_rng(seed)
     total = np.zeros((256, 256))
-    for octave in range(2, 8):
+    for number, octave in enumerate(octaves):
         count = 2**octave
         grid = rng.random((count, count))
         position = np.arange(256) * count / 256
@@ -81,7 +82,7 @@ def noise() -> np.ndarray:
         high = (low + 1) % count
         left, right = grid[:, low], grid[:, high]
         rows = left * (1 - fraction) + right * fraction
-        total += 2.0 ** -(octave - 1) * (rows[low] * (1 - fraction[:, None]) + rows[high] * fraction[:, None])
+        total += fade**-number * (rows[low] * (1 - fraction[:, None]) + rows[high] * fraction[:, None])
     return ((total - total.min()) / np.ptp(total)).astype(np.float32)
 
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from infra.minicarla.render.parts import PART_GLOSS, PART_GLOW, PART_RGB, liveries
 from infra.minicarla.render.textures import GROUND_RGB, GROUND_TAG, facades, ground_pyramid, noise
-from infra.minicarla.render.vehicles import PART_GLOSS, PART_RGB, fleet
+from infra.minicarla.render.vehicles import fleet
 from infra.minicarla.scenery import Label, Scenery
 
 FIRST_ID = 20_000
@@ -15,10 +16,12 @@ FIRST_ID = 20_000
 BARK = (0.36, 0.27, 0.20)
 RELIEF_M = 2.0
 LOBES = (
-    (0.0, 0.0, 0.0, 0.92, 0.95),
-    (0.50, 0.28, 0.10, 0.60, 0.58),
-    (-0.50, 0.30, -0.12, 0.60, 0.58),
-    (0.02, -0.56, 0.04, 0.60, 0.58),
+    (0.00, 0.00, 0.10, 0.72, 0.86),
+    (0.52, 0.12, -0.14, 0.52, 0.56),
+    (-0.46, 0.34, -0.20, 0.54, 0.54),
+    (-0.06, -0.54, -0.10, 0.52, 0.58),
+    (0.22, 0.48, 0.16, 0.48, 0.52),
+    (-0.34, -0.20, 0.38, 0.46, 0.46),
 )
 """Ellipsoids of a crown: offset and half axes as parts of the crown's."""
 
@@ -50,6 +53,7 @@ class World(NamedTuple):
     facade_start: np.ndarray
     facade_size: int
     noise: np.ndarray
+    leaf: np.ndarray
     relief: np.ndarray
     """[h, w, 4] float32 greatest height and r g b of what stands in a 2 m cell"""
     corners: np.ndarray
@@ -60,10 +64,12 @@ class World(NamedTuple):
     first: np.ndarray
     part_rgb: np.ndarray
     part_gloss: np.ndarray
+    part_glow: np.ndarray
+    livery: np.ndarray
 
 
 def build_world(scenery: Scenery) -> World:
-    """Lay out a scenery. A trunk is a thin box, a crown four ellipsoids."""
+    """Lay out a scenery. A trunk is a thin box, a crown six ellipsoids."""
     trunks = len(scenery.tree_xy)
     yaw = np.radians(scenery.box_yaw_deg.astype(np.float64))
     boxes = np.zeros((len(yaw) + trunks, 13))
@@ -87,15 +93,16 @@ def build_world(scenery: Scenery) -> World:
     return World(
         boxes, roof, tags, np.concatenate([FIRST_ID + np.arange(n), tree_ids]), crowns, np.repeat(tree_ids, len(LOBES)),
         np.ascontiguousarray(scenery.ground), float(scenery.origin_xy[0]), float(scenery.origin_xy[1]),
-        1.0 / scenery.texel_m, GROUND_RGB.astype(np.float64), GROUND_TAG.astype(np.int64), colours.texels, colours.start,
-        colours.rows, colours.columns, walls.texels, walls.start, int(walls.columns[0]), noise(),
+        1.0 / scenery.texel_m, GROUND_RGB.astype(np.float64), GROUND_TAG.astype(np.int64), colours.texels,
+        colours.start, colours.rows, colours.columns, walls.texels, walls.start, int(walls.columns[0]), noise(),
+        noise(range(5, 8), 1.0, 5),
         relief_of(scenery, boxes, crowns), cars.corners, cars.normals, cars.part, cars.bounds, cars.links, cars.first,
-        PART_RGB * 255, PART_GLOSS,
+        PART_RGB * 255, PART_GLOSS, PART_GLOW, liveries(),
     )  # fmt: skip
 
 
 def crowns_of(scenery: Scenery) -> np.ndarray:
-    """Return [4 T, 8] ellipsoids of the trees' crowns, each tree turned another way."""
+    """Return [6 T, 8] ellipsoids of the trees' crowns, each tree turned another way."""
     trees = len(scenery.tree_xy)
     crowns = np.zeros((trees, len(LOBES), 8))
     turn = 2.399963 * np.arange(trees)  # the golden angle: no two neighbours alike
@@ -111,7 +118,7 @@ def crowns_of(scenery: Scenery) -> np.ndarray:
 
 def relief_of(scenery: Scenery, boxes: np.ndarray, crowns: np.ndarray) -> np.ndarray:
     """Return the coarse relief: what a wet road mirrors."""
-    step = max(int(round(RELIEF_M / scenery.texel_m)), 1)
+    step = max(round(RELIEF_M / scenery.texel_m), 1)
     shape = tuple(side // step + 1 for side in scenery.ground.shape)
     relief = np.zeros((*shape, 4), np.float32)
     x0, y0 = scenery.origin_xy

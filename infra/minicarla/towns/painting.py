@@ -13,8 +13,8 @@ from ..scenery import Ground
 from .looks import Look
 from .road_network import Mark, Strip, driving
 
-TEXEL_M = 0.1
-MOST_TEXELS = 60_000_000
+TEXEL_M = 0.05
+MOST_TEXELS = 120_000_000
 MARGIN_M = 45.0
 DASH_M, DASH_GAP_M = 3.0, 4.5
 LANE_CLEARANCE_M = 1.5
@@ -47,8 +47,11 @@ class Raster:
     def __init__(self, low_xy: np.ndarray, high_xy: np.ndarray, texel_m: float, fill: int) -> None:
         self.texel_m = texel_m
         self.low = np.floor(low_xy)
-        size = np.ceil((high_xy - self.low) / texel_m).astype(int)
-        self.image = Image.new("L", (int(size[0]), int(size[1])), fill)
+        width, height = (int(side) for side in np.ceil((high_xy - self.low) / texel_m))
+        self.texels = np.full((height, width), fill, np.uint8)
+        # Pillow draws into the array itself: a town's ground is a hundred megabytes.
+        self.image = Image.frombuffer("L", (width, height), self.texels, "raw", "L", 0, 1)
+        self.image.readonly = 0
         self.draw = ImageDraw.Draw(self.image)
 
     def polygon(self, xy: np.ndarray, value: int) -> None:
@@ -78,7 +81,7 @@ def lengthened(xy: np.ndarray, metres: float) -> np.ndarray:
 
 
 def texel_size(low: np.ndarray, high: np.ndarray) -> float:
-    """0.1 m, or as coarse as it takes to stay below 60 million texels."""
+    """5 cm, or as coarse as it takes to stay below 120 million texels."""
     area = float(np.prod(high - low + 1))
     return max(TEXEL_M, math.ceil(math.sqrt(area / MOST_TEXELS) * 100) / 100)
 
@@ -106,7 +109,7 @@ def paint_roads(raster: Raster, strips: Sequence[Strip], look: Look) -> np.ndarr
     for strip in strips:
         if _PAINT.get(strip.kind) == Ground.ROAD:
             raster.band(strip.inner, strip.outer, int(Ground.ROAD))
-    ground = np.array(raster.image)
+    ground = raster.texels
     for box in junction_boxes(raster, strips):
         fill_islands(ground[box], raster.texel_m, (ground[box] == Ground.ROAD), int(Ground.ROAD))
     return ground
@@ -265,7 +268,7 @@ def keep_clear(raster: Raster, strips: Sequence[Strip]) -> np.ndarray:
             if strip.junction < 0:
                 inner, outer = lengthened(inner, reach), lengthened(outer, reach)
             raster.band(inner, outer, KEEP_CLEAR)
-    mask = np.array(raster.image)
+    mask = raster.texels
     for box in junction_boxes(raster, strips):
         solid = mask[box] == KEEP_CLEAR
         mask[box][binary_fill_holes(solid)] = KEEP_CLEAR

@@ -65,7 +65,7 @@ def test_arrays_have_the_agreed_types(built: dict[str, tuple[Scenery, list[Strip
         assert s.ground.dtype == np.uint8
         assert s.ground.ndim == 2
         assert s.ground.nbytes <= 64 * 2**20
-        assert s.texel_m == 0.1
+        assert s.texel_m == 0.05
         n, t = len(s.box_half), len(s.tree_xy)
         shapes = {
             "box_center": (n, 3), "box_half": (n, 3), "box_yaw_deg": (n,), "box_rgb": (n, 3), "box_roof_rgb": (n, 3),

@@ -21,7 +21,7 @@ def test_accumulation_makes_up_the_batch(batch, micro, processes, steps):
 
 
 def test_a_batch_that_does_not_divide_is_refused_in_one_sentence():
-    with pytest.raises(DeepSpeedConfigError, match=r"batch_size 8 .* micro_batch_size 4 x processes 3 = 12: change one"):
+    with pytest.raises(DeepSpeedConfigError, match=r"batch_size 8 .* micro_batch_size 4 x processes 3 = 12: "):
         accumulation_steps(8, 4, 3)
 
 

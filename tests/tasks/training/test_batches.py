@@ -1,0 +1,98 @@
+"""What a step sees: drawn from (seed, step, position) alone."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from model.codec import load_codec
+from tasks.encoding.latents import LatentWindows
+from tasks.training.batches import collate, draw_pair, positions, raymaps_of, seeded, swapped
+from tests.tasks.training.conftest import TINY
+
+
+@pytest.fixture
+def window(state):
+    return LatentWindows(state[1], "train")[1]
+
+
+def test_draws_depend_on_the_seed_the_step_and_the_position_alone(window):
+    one, same = draw_pair(window, TINY, seeded(0, 3, 1)), draw_pair(window, TINY, seeded(0, 3, 1))
+    assert torch.equal(one.noise, same.noise)
+    assert torch.equal(one.pictures, same.pictures)
+    assert torch.equal(one.raymaps, same.raymaps)
+    for numbers in ((1, 3, 1), (0, 4, 1), (0, 3, 2), (3, 0, 1)):
+        assert not torch.equal(draw_pair(window, TINY, seeded(*numbers)).noise, one.noise)
+
+
+def test_about_half_of_the_pairs_are_swapped_whole(window):
+    preset = TINY.replace(image_noise_mean=-30.0, raymap_translation_m=0.0)
+    straight = draw_pair(window, preset.replace(swap_agents=False), seeded(0))
+    turned = 0
+    for number in range(200):
+        pair = draw_pair(window, preset, seeded(0, number))
+        if torch.equal(pair.latents, straight.latents):
+            assert torch.equal(pair.raymaps, straight.raymaps)
+        else:
+            turned += 1
+            assert torch.equal(pair.latents, straight.latents.flip(0))
+            assert torch.allclose(pair.pictures, straight.pictures.flip(0), atol=1e-5)
+            assert torch.allclose(pair.raymaps, straight.raymaps.flip(0), atol=1e-6)
+    assert 70 < turned < 130
+
+
+def test_one_translation_moves_all_of_a_pairs_rays_alike(window):
+    """Trap 23: common to both agents, all views and all frames; directions stay."""
+    preset = TINY.replace(swap_agents=False)
+    moved = draw_pair(window, preset, seeded(5)).raymaps - raymaps_of(window, preset)
+    by_frame = moved.unflatten(2, (4, 6))
+    assert by_frame[:, :, :, :3].abs().max() == 0
+    shift = by_frame[:, :, :, 3:]
+    assert torch.allclose(shift, shift[:1, :1, :1, :, :1, :1].expand_as(shift), atol=1e-5)
+    assert shift.abs().max() > 0.01
+
+
+def test_noise_is_added_to_pixels_before_they_are_encoded(window, state):
+    """Trap 19."""
+    codec = load_codec(TINY.codec, state[1])
+    preset = TINY.replace(swap_agents=False)
+    noisy = draw_pair(window, preset, seeded(1))
+    batch = collate([noisy], codec, torch.device("cpu"))
+    mean, _ = codec.encode(noisy.pictures[:, :, None])
+    assert torch.equal(batch.first[0], mean)
+    assert not torch.allclose(batch.first[0], window.mean[:, :1].float(), atol=1e-2)
+    clean = collate([draw_pair(window, preset.replace(image_noise=False), seeded(1))], codec, torch.device("cpu"))
+    assert torch.equal(clean.first[0], window.mean[:, :1].float())
+
+
+def test_dropped_images_are_zero(window, state):
+    codec = load_codec(TINY.codec, state[1])
+    pairs = [draw_pair(window, TINY.replace(image_dropout=0.5), seeded(0, number)) for number in range(40)]
+    batch = collate(pairs, codec, torch.device("cpu"))
+    dropped = batch.first.flatten(1).abs().sum(1) == 0
+    assert dropped.tolist() == [not bool(pair.kept) for pair in pairs]
+    assert 8 < int(dropped.sum()) < 32
+
+
+def test_a_variance_is_sampled(window):
+    from dataclasses import replace
+
+    wide = replace(window, logvar=torch.zeros_like(window.mean))
+    preset = TINY.replace(swap_agents=False)
+    sampled = draw_pair(wide, preset, seeded(2)).latents - window.mean.float()
+    assert float(sampled.std()) == pytest.approx(1.0, abs=0.1)
+
+
+def test_swapping_twice_is_nothing(window):
+    back = swapped(swapped(window))
+    assert torch.equal(back.mean, window.mean)
+    assert torch.equal(back.c2w, window.c2w)
+
+
+@pytest.mark.parametrize(("micro", "processes"), [(1, 1), (2, 2), (4, 2), (1, 8)])
+def test_processes_share_the_batch_without_gap_or_overlap(micro, processes):
+    parts = [positions(8, micro, processes, rank) for rank in range(processes)]
+    assert sorted(itertools.chain(*itertools.chain(*parts))) == list(range(8))
+    assert all(len(part) == 8 // (micro * processes) for part in parts)

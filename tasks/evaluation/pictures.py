@@ -38,6 +38,15 @@ def enlarged(frame: np.ndarray, width: int) -> np.ndarray:
     return frame.repeat(times, 0).repeat(times, 1)
 
 
+def tile(frame: np.ndarray, width: int, views: str) -> Image.Image:
+    """Return a frame enlarged, with a thin white line between the views of a mosaic."""
+    large = enlarged(frame, width).copy()
+    if views == "four":
+        down, across = large.shape[0] // 2, large.shape[1] // 2
+        large[down - 1 : down + 1] = large[:, across - 1 : across + 1] = 255
+    return Image.fromarray(large)
+
+
 def write_video(path: Path, frames: np.ndarray, fps: float, *, width: int = WIDTH_PX) -> None:
     """Write [T, H, W, 3] uint8 RGB as H.264, enlarged to `width` or more, with even sides."""
     first = enlarged(frames[0], width)
@@ -85,7 +94,7 @@ def comparison(example: Example, steps: int) -> np.ndarray:
             for agent in range(agents):
                 left = GAP + agent * (width + GAP)
                 draw.text((left, top + 5), f"agent {agent}: {label}", INK, small)
-                sheet.paste(Image.fromarray(enlarged(videos[agent, number], WIDTH_PX)), (left, top + BAR))
+                sheet.paste(tile(videos[agent, number], WIDTH_PX, example.views), (left, top + BAR))
         frames.append(np.asarray(sheet))
     return np.stack(frames)
 
@@ -110,8 +119,8 @@ def still(example: Example, steps: int) -> Image.Image:
         for agent in range(agents):
             top = head + agent * (block + apart)
             for line, videos in enumerate((truth, generated)):
-                tile = Image.fromarray(enlarged(videos[agent, number], STILL_WIDTH_PX))
-                sheet.paste(tile, (left, top + line * (height + GAP)))
+                picture = tile(videos[agent, number], STILL_WIDTH_PX, example.views)
+                sheet.paste(picture, (left, top + line * (height + GAP)))
     for agent in range(agents):
         top = head + agent * (block + apart)
         draw.text((GAP, top + block / 2), f"agent {agent}", INK, font(16, bold=True), anchor="lm")

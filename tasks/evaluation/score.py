@@ -27,7 +27,7 @@ MOST_AT_FULL_STEPS = 54
 """Larger splits are scored on as many windows of every recording, chosen by a fixed seed."""
 SHUFFLES = 3
 """Rings of scenes in which raymaps are passed on; their figures are averaged."""
-SIGMA_WINDOWS = 48
+SIGMA_WINDOWS = 24
 EXAMPLES = 4
 
 
@@ -73,11 +73,15 @@ def training_sigma(dataset_dir: Path, index: ClipIndex, preset: Preset) -> float
 
 
 def chosen_examples(windows: Windows, among: set[int]) -> list[int]:
-    """Return the first scored window of each of EXAMPLES recordings: chosen by place, not by how they look."""
-    first: dict[str, int] = {}
+    """Return a window of each of EXAMPLES recordings, those where the agents see each other largest, largest first.
+
+    The recordings decide, not what the model makes of them.
+    """
+    best: dict[str, tuple[float, int]] = {}
     for place in sorted(among):
-        first.setdefault(windows[place].row["recording_id"], place)
-    return sorted(first.values())[:EXAMPLES]
+        recording = windows[place].row["recording_id"]
+        best[recording] = max(best.get(recording, (-1.0, -1)), (windows.sight(place), place))
+    return [place for _, place in sorted(best.values(), reverse=True)][:EXAMPLES]
 
 
 class Scoring:
@@ -89,7 +93,7 @@ class Scoring:
         self.preset = sampler.preset
         scenes = [window.scene for window in windows]
         self.rings = [donors(scenes, seed=seed) for seed in range(SHUFFLES)] if len(set(scenes)) > 1 else []
-        self.kept: list[Example] = []
+        self.kept: dict[int, Example] = {}
 
     def add(self, row: str, places: Sequence[int], video: torch.Tensor, truth: torch.Tensor) -> None:
         self.scores.add(row, [self.windows[place] for place in places], views(video, self.preset), truth)
@@ -120,10 +124,8 @@ class Scoring:
         self.add(names.FULL_STEPS, inside, full_steps, truth[chosen])
         for position, place, generated in zip(chosen, inside, full_steps, strict=True):
             if place in self.examples:
-                self.kept.append(
-                    Example(
-                        self.windows[place], video[position], one_step[position], generated, self.preset.video.views
-                    )
+                self.kept[place] = Example(
+                    self.windows[place], video[position], one_step[position], generated, self.preset.video.views
                 )
 
     def shuffles(self, places: list[int], first: torch.Tensor, truth: torch.Tensor) -> None:
@@ -173,7 +175,8 @@ def evaluate(
         on_progress(places[0], len(windows), windows[places[0]].row["town"])
         scoring.batch(places)
     on_progress(len(windows), len(windows), "")
+    examples = [scoring.kept[place] for place in scoring.examples]
     return Evaluation(
-        checkpoint, split, preset.sampling.sampling_steps, sigma_px, scoring.scores, missing, scoring.kept,
+        checkpoint, split, preset.sampling.sampling_steps, sigma_px, scoring.scores, missing, examples,
         everything - len(windows),
     )  # fmt: skip

@@ -80,6 +80,22 @@ class Windows:
         agents = len(self.cameras[key].K)
         return np.stack([decode_video(members[f"agent{agent}.mp4"]) for agent in range(agents)])
 
+    def sight(self, place: int) -> float:
+        """Return how large the agents see each other: the share of another agent's pixels in the one that sees least.
+
+        0 where no instance ids were recorded.
+        """
+        window = self.windows[place]
+        members = self.clips.read(window.row)
+        agents = len(self.cameras[window.row["key"]].K)
+        shares = []
+        for agent in range(agents):
+            if f"agent{agent}.instance.mkv" not in members:
+                return 0.0
+            ids = decode_video(members[f"agent{agent}.instance.mkv"])[window.start : window.start + self.frames]
+            shares.append(float(((ids > 0) & (ids <= agents) & (ids != agent + 1)).mean()))
+        return min(shares)
+
     def video(self, places: Sequence[int]) -> torch.Tensor:
         """Return the model's videos [N, A, 3, T, H, W] in [-1, 1] of the windows at `places`."""
         videos = []

@@ -73,3 +73,14 @@ def test_too_short_clips_are_named(run):
     rows = ClipIndex(run.dataset_dir).split("test")
     with pytest.raises(EvaluationError, match=rf"clip {rows[0]['key']} cannot be scored.*49 frames.*have 17"):
         Windows(run.dataset_dir, rows, Preset.load("tiny").replace(frames=49))
+
+
+def test_sight_is_the_other_cars_share_of_the_picture(run):
+    """Recomputed from the stored instance ids: agent 0 sees id 2, agent 1 sees id 1."""
+    pair = ClipPairs(run.dataset_dir, "test")[0]
+    windows = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("test"), run.preset)
+    shares = [float((pair.instance[agent, 8:17] == 2 - agent).mean()) for agent in (0, 1)]
+    assert windows.sight(1) == pytest.approx(min(shares))
+    assert windows.sight(1) > 0
+    trained = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("train"), run.preset)
+    assert trained.sight(0) == 0

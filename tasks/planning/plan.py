@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.storage import OnProgress, atomic_file, canonical_json, no_progress, sha256_bytes
+from infra.storage import OnProgress, atomic_file, canonical_json, no_progress, sha256_bytes, sweep_temporary
 from tasks.planning.check_opendrive import check_files
 from tasks.planning.errors import PlanningError
 from tasks.planning.motion import MARGIN_M, closest_approach, drive, gap
@@ -305,6 +305,8 @@ def make_plan(
         raise PlanningError(
             f"{dataset_dir} holds another plan (its {', '.join(changed)} differ): give the new data set another name."
         )
+    sweep_temporary(dataset_dir)
+    sweep_temporary(dataset_dir / "maps")
     with server_factory() as server:
         maps = survey(dataset_dir, preset, server, on_progress)
     check_files([dataset_dir / "maps" / f"{town}.xodr" for town in preset.towns])

@@ -6,10 +6,12 @@ reason stays open. The ledger of a finished recording can be lost: it is entered
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 from pathlib import Path
 
 from infra.storage import sha256_file
+from tasks.recording.errors import RecordingError
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS recordings (
@@ -27,7 +29,14 @@ class Ledger:
     """States of the recordings of one data set. Only the driver writes."""
 
     def __init__(self, dataset_dir: Path) -> None:
+        """Open the ledger. RecordingError when another run has it open; the kernel frees it when that run dies."""
         self.dataset_dir = dataset_dir
+        self.lock = open(dataset_dir / "ledger.lock", "w")  # noqa: SIM115 - held as long as the ledger
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.lock.close()
+            raise RecordingError(f"another run is recording into {dataset_dir}: wait until it ends.") from None
         self.base = sqlite3.connect(dataset_dir / "ledger.sqlite", isolation_level=None)
         self.base.execute("PRAGMA journal_mode=WAL")
         self.base.execute("PRAGMA synchronous=FULL")
@@ -74,3 +83,4 @@ class Ledger:
 
     def close(self) -> None:
         self.base.close()
+        self.lock.close()

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tasks.sharding.reader import ClipPair
 
 MOMENTS = 4
-CELL_WIDTH = 384
+CELL_WIDTH = 288
 """Pixels of a mosaic on the sheet."""
 GAP, MARGIN, HEADING, CAPTION = 6, 24, 40, 26
 INK, QUIET = "#1a1a1a", "#6b6b6b"

@@ -74,7 +74,7 @@ def members_of(data: bytes, key: str) -> dict[str, bytes]:
     """Return a sample's members by name. ShardError for a member that is no plain file of this sample."""
     members = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(data + bytes(1024))) as tar:
+        with tarfile.open(fileobj=io.BytesIO(data + bytes(1024)), mode="r:") as tar:
             for member in tar:
                 prefix, _, name = member.name.partition(".")
                 file = tar.extractfile(member) if member.isreg() else None

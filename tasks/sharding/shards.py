@@ -159,6 +159,7 @@ def write_shards(
     """Write what is missing or out of date of shards, index.parquet and dataset.json. Safe to kill and run again."""
     if samples_per_shard < 1:
         raise ShardError(f"samples_per_shard is {samples_per_shard}: give 1 or more.")
+    sweep_temporary(dataset_dir)
     jobs = [job for split in SPLITS for job in shards_of(dataset_dir, split, samples_per_shard)]
     if not any(recorded for _, recorded, _ in jobs):
         raise ShardError(f"{dataset_dir} has no recorded clips: run collect-dataset first.")

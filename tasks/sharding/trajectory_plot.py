@@ -41,9 +41,7 @@ def trajectory_plot(path: Path, roads: RoadNetwork, recordings: Sequence[Planned
     rows = -(-len(recordings) // columns)
     with matplotlib.rc_context(FONT):
         figure = Figure(figsize=(4.2 * (columns + 1), 4.3 * rows + 0.9), layout="constrained")
-        figure.suptitle(
-            f"{roads.town}: trajectories (metres; y to the left of x, as in c2w)", fontsize=11, weight="bold"
-        )
+        figure.suptitle(f"{roads.town}: trajectories (x and y of c2w, metres)", fontsize=11, weight="bold")
         grid = figure.add_gridspec(rows, columns + 1)
         overview = figure.add_subplot(grid[:, 0])
         draw_roads(overview, lines, width=1.6)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tasks.recording.errors import RecordingError
 from tasks.recording.ledger import Ledger
 
 
@@ -32,13 +33,29 @@ def test_done_means_that_the_artefact_is_there(ledger):
     assert not ledger.is_done("a")
 
 
-def test_a_crash_between_rename_and_entry_loses_nothing(ledger, tmp_path):
+def test_a_crash_between_rename_and_entry_loses_nothing(ledger):
     finish(ledger, "a")  # and the driver died before ledger.done
+    assert ledger.is_done("a")
+    rows = ledger.base.execute("SELECT recording_id, state FROM recordings").fetchall()
+    assert rows == [("a", "done")]
+
+
+def test_a_lost_ledger_is_made_from_the_artefacts(ledger, tmp_path):
+    finish(ledger, "a")
+    ledger.done("a")
+    ledger.close()
+    for file in tmp_path.glob("ledger.*"):
+        file.unlink()
     again = Ledger(tmp_path)
     assert again.is_done("a")
     again.close()
-    rows = ledger.base.execute("SELECT recording_id, state FROM recordings").fetchall()
-    assert rows == [("a", "done")]
+
+
+def test_one_writer_at_a_time(ledger, tmp_path):
+    with pytest.raises(RecordingError, match=r"another run is recording into .*: wait until it ends"):
+        Ledger(tmp_path)
+    ledger.close()
+    Ledger(tmp_path).close()
 
 
 def test_a_changed_artefact_is_not_done(ledger):

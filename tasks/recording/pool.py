@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from tasks.recording.rig import Rig
 ATTEMPTS = 3
 RECYCLE_EVERY = 50
 """Recordings after which a server is replaced: it leaks (trap 9)."""
+LOAD_S, CALL_S = 120.0, 20.0
+"""Patience with a town's loading and with any other call but a tick."""
 BYTES_PER_PIXEL = 0.35
 """Of a stored clip, with room to spare (measured: docs/LOG.md)."""
 
@@ -51,14 +54,14 @@ class RecordingSummary:
 
 
 class RecorderActor:
-    """Owns one CARLA server. A fault ends the server; the next recording starts a fresh one."""
+    """Owns one CARLA server. After a fault the driver replaces the whole process: a client whose server is dead or
+    confused hangs in its own clean-up (trap 5), and the server dies with the process."""
 
     def __init__(self, spec: SimulatorSpec, dataset_dir: str, name: str, gpu: int | None = None) -> None:
         self.dataset_dir = Path(dataset_dir)
         self.server = CarlaServer(spec, self.dataset_dir / "logs", name, gpu)
         self.recorder: Recorder | None = None
         self.place: tuple = ()
-        self.count = 0
 
     def record(self, recording: PlannedRecording) -> tuple[str, str]:
         """Record; return ("done", "") or the kind of failure, "gate", "fault" or "fatal", and its sentence."""
@@ -66,17 +69,10 @@ class RecorderActor:
             self.recorder_for(recording).record(recording, self.dataset_dir)
         except GateError as error:
             return "gate", str(error)
-        except CarlaServerError as error:
-            self.abandon()
-            return "fatal", str(error)
-        except StorageError as error:
+        except (CarlaServerError, StorageError) as error:
             return "fatal", str(error)
         except (RecordingError, RuntimeError, OSError) as error:
-            self.abandon()
             return "fault", str(error)
-        self.count += 1
-        if self.count % RECYCLE_EVERY == 0:
-            self.abandon()
         return "done", ""
 
     def recorder_for(self, recording: PlannedRecording) -> Recorder:
@@ -87,15 +83,16 @@ class RecorderActor:
                  recording.fixed_delta_s)  # fmt: skip
         if self.recorder is not None and self.place == place:
             return self.recorder
-        if not self.server.alive():
-            self.server.stop()
-            self.server.start()
-        elif self.recorder is not None:
+        if self.recorder is not None:
             self.recorder.rig.destroy()
-        self.recorder = None
+            self.recorder = None
+        if not self.server.alive():
+            self.server.start()
+            threading.Thread(target=self.die_with_server, daemon=True).start()
         client = self.server.client
-        client.set_timeout(120.0)
+        client.set_timeout(LOAD_S)
         world = client.load_world(recording.town, True, carla.MapLayer.All)
+        client.set_timeout(CALL_S)
         settings = world.get_settings()
         settings.synchronous_mode, settings.fixed_delta_seconds = True, recording.fixed_delta_s
         world.apply_settings(settings)
@@ -105,13 +102,11 @@ class RecorderActor:
         self.recorder, self.place = Recorder(world, client, rig), place
         return self.recorder
 
-    def abandon(self) -> None:
-        """End a server that must not be used again."""
-        self.recorder, self.place = None, ()
-        self.server.stop()
-
-    def server_pid(self) -> int | None:
-        return self.server.pid
+    def die_with_server(self) -> None:
+        """End this process when the server's ends: a tick would wait a minute for an answer."""
+        assert self.server.process is not None
+        self.server.process.wait()
+        os._exit(1)
 
 
 def open_work(dataset_dir: Path, plan: Sequence[PlannedRecording], ledger: Ledger) -> list[PlannedRecording]:
@@ -187,6 +182,7 @@ class Pool:
             for number in range(servers)
         ]
         self.actors = [make() for make in self.make]
+        self.counts = [0] * servers
         self.towns: list[str | None] = [None] * servers
         self.attempts: dict[str, int] = {}
         self.faults: dict[str, str] = {}
@@ -213,6 +209,9 @@ class Pool:
                 finished, _ = self.ray.wait(list(busy), num_returns=1)
                 number, row = busy.pop(finished[0])
                 outcome, reason = self.outcome(finished[0], number)
+                self.counts[number] += 1
+                if outcome == "fault" or self.counts[number] >= RECYCLE_EVERY:
+                    self.replace(number)
                 if outcome == "done":
                     self.ledger.done(row.recording_id)
                     recorded += 1
@@ -227,12 +226,16 @@ class Pool:
         return recorded
 
     def outcome(self, reference: Any, number: int) -> tuple[str, str]:
-        """Return what an actor answered; replace an actor that died."""
+        """Return what an actor answered; its death is a fault."""
         try:
             return self.ray.get(reference)
-        except self.ray.exceptions.RayActorError as error:
-            self.actors[number] = self.make[number]()
-            return "fault", f"the recorder's process died: {str(error).splitlines()[0]}"
+        except self.ray.exceptions.RayActorError:
+            return "fault", f"server{number} or its recorder died (see logs/server{number}.log)."
+
+    def replace(self, number: int) -> None:
+        """Put a fresh actor with a fresh server in an actor's place."""
+        self.ray.kill(self.actors[number])
+        self.actors[number], self.counts[number], self.towns[number] = self.make[number](), 0, None
 
     def put_back(self, row: PlannedRecording, outcome: str, reason: str) -> None:
         """Try a recording again, unless it failed a gate or too often."""

@@ -12,7 +12,7 @@ from infra.carla_servers import CarlaServerError, SimulatorSpec
 from infra.storage import StorageError
 from tasks.recording.errors import GateError, RecordingError
 from tasks.recording.ledger import Ledger
-from tasks.recording.pool import ATTEMPTS, Pool, RecorderActor, RecordingSummary, record_plan, take
+from tasks.recording.pool import ATTEMPTS, RECYCLE_EVERY, Pool, RecorderActor, RecordingSummary, record_plan, take
 
 
 def row(number: int, town: str) -> SimpleNamespace:
@@ -57,26 +57,84 @@ def test_a_rejection_is_final_at_once(driver):
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "survives"),
+    ("error", "kind"),
     [
-        (GateError("too dark"), "gate", True),
-        (RecordingError("no image"), "fault", False),
-        (RuntimeError("time-out of 5000ms while waiting for the simulator"), "fault", False),
-        (StorageError("disk full"), "fatal", True),
-        (CarlaServerError("did not start"), "fatal", False),
+        (GateError("too dark"), "gate"),
+        (RecordingError("no image"), "fault"),
+        (RuntimeError("time-out of 5000ms while waiting for the simulator"), "fault"),
+        (StorageError("disk full"), "fatal"),
+        (CarlaServerError("did not start"), "fatal"),
     ],
 )
-def test_what_an_error_costs(tmp_path, monkeypatch, error, kind, survives):
+def test_errors_are_told_apart(tmp_path, monkeypatch, error, kind):
     actor = RecorderActor(SimulatorSpec(), str(tmp_path), "server0")
-    ended = []
-    monkeypatch.setattr(actor.server, "stop", lambda: ended.append(True))
 
     def fail(recording):
         raise error
 
     monkeypatch.setattr(actor, "recorder_for", fail)
     assert actor.record(row(0, "A")) == (kind, str(error))
-    assert bool(ended) is not survives
+
+
+class FakeRay:
+    """Actors that answer from a script, in this process."""
+
+    class exceptions:
+        class RayActorError(Exception):
+            pass
+
+    def __init__(self, script: list) -> None:
+        self.script, self.made, self.killed = script, 0, 0
+
+    def remote(self, kind):
+        def make(*arguments):
+            self.made += 1
+            return SimpleNamespace(record=SimpleNamespace(remote=lambda recording: self.script.pop(0)))
+
+        return SimpleNamespace(remote=make)
+
+    def wait(self, references, num_returns):
+        return references[:1], references[1:]
+
+    def get(self, reference):
+        if isinstance(reference, Exception):
+            raise reference
+        return reference
+
+    def kill(self, actor):
+        self.killed += 1
+
+
+def run_pool(tmp_path, script: list, rows: int = 2) -> tuple[Pool, FakeRay, int]:
+    ray, ledger = FakeRay(script), Ledger(tmp_path)
+    ledger.done = lambda recording_id: None
+    pool = Pool(ray, SimulatorSpec(), tmp_path, 1, ledger, deque(row(number, "A") for number in range(rows)))
+    recorded = pool.run(0, rows, lambda *told: None)
+    return pool, ray, recorded
+
+
+def test_a_fault_or_a_death_replaces_the_actor(tmp_path):
+    died = FakeRay.exceptions.RayActorError()
+    pool, ray, recorded = run_pool(tmp_path, [died, ("fault", "no image"), ("done", ""), ("done", "")])
+    assert (recorded, ray.made, pool.faults) == (2, 3, {})
+    assert ray.killed == 3  # two replaced, one at the end
+
+
+def test_a_rejection_keeps_the_actor(tmp_path):
+    pool, ray, recorded = run_pool(tmp_path, [("gate", "too dark"), ("done", "")])
+    assert (recorded, ray.made, pool.faults) == (1, 1, {})
+    pool.ledger.close()
+
+
+def test_a_server_is_replaced_before_it_has_leaked_much(tmp_path):
+    _, ray, recorded = run_pool(tmp_path, [("done", "") for _ in range(2 * RECYCLE_EVERY + 1)], 2 * RECYCLE_EVERY + 1)
+    assert recorded == 2 * RECYCLE_EVERY + 1
+    assert ray.made == 3
+
+
+def test_what_cannot_be_cured_ends_the_run(tmp_path):
+    with pytest.raises(RecordingError, match="did not start in 3 launches"):
+        run_pool(tmp_path, [("fatal", "server0 did not start in 3 launches")])
 
 
 def test_sentences():

@@ -1,0 +1,100 @@
+"""SIGKILL of a server and of the whole run in mid-recording: the next run ends with the same shards, byte for byte."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.storage import TEMPORARY_PREFIX, sha256_file
+from tasks.recording.pool import record_plan
+from tasks.sharding.shards import write_shards
+from tests.conftest import SPEC
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[3]
+DRIVER = """
+import sys
+from pathlib import Path
+from infra.carla_servers import SimulatorSpec
+from tasks.recording.pool import record_plan
+
+def told(done, total, note):
+    print(done, flush=True)
+
+print(record_plan(Path(sys.argv[1]), SimulatorSpec(), servers=1, on_progress=told), flush=True)
+"""
+
+
+@pytest.fixture
+def planned_only(tiny, tmp_path):
+    """The plan of `tiny`, with nothing recorded."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for name in ("plan.parquet", "plan.json", "maps"):
+        source = tiny.folder / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+    return folder
+
+
+@pytest.fixture
+def driver(planned_only):
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(planned_only)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    yield process
+    process.kill()
+    process.wait(10)
+    process.stdout.close()
+
+
+def await_half_a_recording(driver: subprocess.Popen, folder: Path) -> None:
+    """Return once one recording is done and clips of the second are being written."""
+    for line in driver.stdout:
+        if line.strip() == "1":
+            break
+    deadline = time.monotonic() + 60
+    while not any(file.stat().st_size for file in folder.glob(f"recordings/{TEMPORARY_PREFIX}*/w*/*.mp4")):
+        assert time.monotonic() < deadline, "no second recording began"
+        assert driver.poll() is None
+        time.sleep(0.01)  # the file system has no event to wait for
+
+
+def servers_of(process: psutil.Process) -> list[psutil.Process]:
+    return [child for child in process.children(recursive=True) if "infra.minicarla" in child.cmdline()]
+
+
+def shards(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_file(path) for path in folder.glob("shards/*/*.tar")}
+
+
+def test_a_killed_server_costs_nothing_but_time(tiny, planned_only, driver):
+    await_half_a_recording(driver, planned_only)
+    (server,) = servers_of(psutil.Process(driver.pid))
+    server.send_signal(signal.SIGKILL)
+    told = driver.stdout.read()
+    assert driver.wait(120) == 0
+    assert "recorded=2" in told
+    assert write_shards(planned_only).digest == tiny.sharding.digest
+    assert shards(planned_only) == shards(tiny.folder)
+
+
+def test_a_killed_run_is_taken_up_where_it_was(tiny, planned_only, driver):
+    await_half_a_recording(driver, planned_only)
+    servers = servers_of(psutil.Process(driver.pid))
+    assert servers
+    driver.kill()
+    driver.wait(10)
+    _, alive = psutil.wait_procs(servers, timeout=60)
+    assert not alive, f"left behind: {alive}"
+    again = record_plan(planned_only, SPEC, servers=2)
+    assert (again.recorded, again.already_done) == (1, 1)
+    assert not list(planned_only.glob(f"recordings/{TEMPORARY_PREFIX}*"))
+    write_shards(planned_only)
+    assert shards(planned_only) == shards(tiny.folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tarfile
 from collections import deque
@@ -29,15 +30,22 @@ from infra.storage import (
 from model.codec import LINEAR_NAME, Codec, LinearCodec, load_codec
 from model.presets import Preset
 from tasks.encoding.frames import model_video
-from tasks.encoding.latents import SPLITS, EncodingError, encode_clip, latents_key, place, split_starts, what_determines
+from tasks.encoding.latents import (
+    FIT_CLIPS,
+    SPLITS,
+    EncodingError,
+    encode_clip,
+    latents_key,
+    place,
+    split_starts,
+    what_determines,
+)
 from tasks.sharding.reader import ClipIndex, read_pair
 from tasks.sharding.shards import add_member, complete_rows
 from tasks.training.run import Run
 
 CLIP_FRAMES = 49
 """Of an ordinary clip, to estimate disk space."""
-FIT_WINDOWS = 64
-"""Windows that a linear codec is fitted on: 10^5 blocks and more for 768 dimensions."""
 
 
 @dataclass(frozen=True)
@@ -125,18 +133,16 @@ def clip_bytes(preset: Preset) -> int:
 
 
 def prepare_codec(index: ClipIndex, preset: Preset, folder: Path) -> None:
-    """Fit the linear codec on training windows spread over the clips and their starts, unless it is there already."""
+    """Fit the linear codec on training clips spread over the plan, unless it is there already."""
     if preset.codec.codec != "linear" or (folder / LINEAR_NAME).is_dir():
         return
     clips = index.split("train")
-    chosen = clips[:: max(1, len(clips) // FIT_WINDOWS)][:FIT_WINDOWS]
 
     def videos() -> Iterator[torch.Tensor]:
-        for number, row in enumerate(chosen):
+        for row in clips[:: math.ceil(len(clips) / FIT_CLIPS)]:
             pair = read_pair(row["key"], index.read(row))
-            starts = split_starts(preset, "train", pair.videos.shape[1])
-            start = starts[number % len(starts)]
-            yield model_video(pair.videos[:, start : start + preset.video.frames], preset.video)
+            for start in split_starts(preset, "val", pair.videos.shape[1]):  # windows that hardly overlap
+                yield model_video(pair.videos[:, start : start + preset.video.frames], preset.video)
 
     with atomic_dir(folder / LINEAR_NAME) as temporary:
         LinearCodec.fit(videos(), preset.codec.latent_channels).save_pretrained(temporary)

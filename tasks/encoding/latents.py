@@ -31,6 +31,8 @@ from tasks.sharding.reader import ClipPair, members_of
 
 LAYOUT = 1
 """Number of this layout: part of the key."""
+FIT_CLIPS = 32
+"""Training clips at most that a linear codec is fitted on: 10^4 blocks and more for 192 and 768 dimensions."""
 PRELOAD_BYTES = 1 << 30
 SPLITS = ("train", "val")
 """The test split is encoded where it is scored."""
@@ -67,6 +69,7 @@ def what_determines(digest: str, preset: Preset) -> dict[str, Any]:
         "dataset_digest": digest,
         "codec": dataclasses.asdict(preset.codec),
         "tiling": "none" if linear else VaeCodec.tiling,
+        "fitted_on_clips": FIT_CLIPS if linear else 0,
         "video": dataclasses.asdict(preset.video),
         "clip_start_stride": preset.training.clip_start_stride,
     }

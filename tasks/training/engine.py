@@ -98,6 +98,7 @@ class Engine:
         self.deepspeed.backward(loss)
 
     def step(self) -> None:
+        """To be called after every backward pass; the weights change when the last of a step's passes is in."""
         self.deepspeed.step()
 
     def grad_norms(self) -> dict[str, float]:

@@ -136,6 +136,7 @@ class Trainer:
             step, training.learning_rate, training.warmup_steps, training.train_steps, training.lr_schedule
         )
         self.engine.set_learning_rate(rate)
+        logged, norms = self.due(step + 1, training.log_every), {}
         for places, windows in zip(self.places, self.windows.of(step), strict=True):
             pairs = [
                 draw_pair(window, self.preset, seeded(seed, step, place))
@@ -149,9 +150,9 @@ class Trainer:
             )  # fmt: skip
             self.engine.backward(loss.mean)
             self.meter.add(loss)
-        logged = self.due(step + 1, training.log_every)
-        norms = self.engine.grad_norms() if logged else {}
-        self.engine.step()
+            if logged and places is self.places[-1]:
+                norms = self.engine.grad_norms()
+            self.engine.step()
         if self.average:
             self.average.update(step + 1)
         self.meter.steps += 1

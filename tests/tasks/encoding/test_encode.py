@@ -117,7 +117,9 @@ def test_a_corrupt_shard_is_named(latents_dir, tmp_path):
 
 
 def test_unfinished_latents_are_refused(tmp_path):
-    with pytest.raises(EncodingError, match=r"holds no finished latents \(no latents.json\): encode the data set first"):
+    with pytest.raises(
+        EncodingError, match=r"holds no finished latents \(no latents.json\): encode the data set first"
+    ):
         LatentWindows(tmp_path, "train")
 
 

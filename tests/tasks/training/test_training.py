@@ -63,6 +63,8 @@ def test_steps_rows_and_progress_arrive(trained):
     assert "train/mfu" not in rows[0]  # no data sheet gives a CPU's peak
     parts = [rows[0][f"train/grad_norm_{name}"] for name in ("base", "raymap", "cross")]
     assert rows[0]["train/grad_norm"] == pytest.approx(sum(part**2 for part in parts) ** 0.5, rel=1e-5)
+    assert min(row["train/grad_norm_base"] for row in rows) > 0.1
+    assert min(row["train/grad_norm_cross"] for row in rows) > 0.01
     assert ["val/loss" in row for row in rows] == [False, True, False, True]
     assert all((folder / row["sample"]).exists() for row in rows if "sample" in row)
 

@@ -1,0 +1,153 @@
+"""The flow collect-dataset, run by Prefect: what it says, what it refuses, what it does not do twice."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+import pytest
+
+from tasks.planning.errors import PlanningError
+from tasks.recording.errors import RecordingError
+from tasks.recording.ledger import Ledger
+
+
+@pytest.fixture(scope="module")
+def prefect():
+    """A Prefect server of this test's own, in a folder of its own."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def state(prefect, tmp_path, monkeypatch):
+    """SHAREVERSE_HOME and MLflow of this test's own."""
+    monkeypatch.setenv("SHAREVERSE_HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def collect(**parameters) -> dict:
+    from flows.collect_dataset import collect_dataset
+
+    return collect_dataset(**parameters)
+
+
+@pytest.fixture
+def log():
+    """The messages of the run's log."""
+    told: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            told.append(record.getMessage())
+
+    logger, keep = logging.getLogger("prefect.task_runs"), Keep()
+    level = logger.level
+    logger.addHandler(keep)
+    logger.setLevel(logging.INFO)
+    yield told
+    logger.removeHandler(keep)
+    logger.setLevel(level)
+
+
+def test_what_is_done_is_not_done_again(tiny, state, log):
+    shutil.copytree(tiny.folder, state / "datasets" / "tiny")
+    before = {path: path.stat().st_mtime_ns for path in state.rglob("*.tar")}
+    made = collect(dataset="tiny", plan_preset="tiny")
+    assert made["digest"] == tiny.sharding.digest
+    assert (made["clips"], made["missing"]) == (4, {})
+    assert "2 of 2 were recorded before; nothing to record." in log
+    assert any("The plan was there: 2 recordings" in line for line in log)
+    assert any(line.startswith("Data card: ") for line in log)
+    log.clear()
+    again = collect(dataset="tiny", plan_preset="tiny")
+    assert again == made
+    assert not any(line.startswith("Data card: ") for line in log)
+    assert before == {path: path.stat().st_mtime_ns for path in state.rglob("*.tar")}
+
+
+def test_another_plan_under_recordings_is_refused(tiny, state):
+    shutil.copytree(tiny.folder, state / "datasets" / "tiny")
+    with pytest.raises(PlanningError, match=r"holds another plan \(its seed differ\): give the new data set another"):
+        collect(dataset="tiny", plan_preset="tiny", seed=5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"plan_preset": "huge"}, r"there is no plan preset 'huge': take one of demo, paper, tiny"),
+        (
+            {"plan_preset": "tiny", "towns": ["Atlantis"]},
+            r"the simulator has no town 'Atlantis': it has Mini01, Mini02",
+        ),
+        (
+            {"plan_preset": "tiny", "recordings_per_town": 5000},
+            r"town Mini01 has \d+ sites of type '.*', too few for 5000",
+        ),
+    ],
+)
+def test_plans_that_cannot_be_are_one_sentence(state, parameters, sentence):
+    with pytest.raises(PlanningError, match=sentence) as caught:
+        collect(dataset="new", **parameters)
+    assert "\n" not in str(caught.value)
+    assert not (state / "datasets" / "new" / "plan.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"trajectory_types": ["overtaking"]}, "straight_meeting"),
+        ({"weathers": ["hail"]}, "clear_noon"),
+        ({"dataset": "../elsewhere"}, "dataset"),
+        ({"servers": 0}, "servers"),
+    ],
+)
+def test_bad_parameters_are_refused_before_anything_starts(state, parameters, named):
+    from prefect.exceptions import ParameterTypeError
+
+    with pytest.raises(ParameterTypeError, match=named):
+        collect(**parameters)
+    assert not (state / "datasets").exists()
+
+
+def test_a_town_without_room_for_a_type_is_named(state, tmp_path):
+    """A single straight road has no junction."""
+    from scenariogeneration import xodr
+
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    road = xodr.create_road(xodr.Line(400), 0, 1, 1, lane_width=3.5)
+    network = xodr.OpenDrive("Lane")
+    network.add_road(road)
+    network.adjust_roads_and_lanes()
+    network.write_xml(str(maps / "Lane.xodr"))
+    with pytest.raises(
+        PlanningError, match=r"town Lane cannot host the trajectory type 'crossing': leave out the town"
+    ):
+        collect(dataset="new", plan_preset="tiny", towns=["Lane"], trajectory_types=["crossing"], maps_dir=str(maps))
+
+
+def test_rejections_are_told_and_faults_end_the_flow(tiny, state, log, monkeypatch):
+    from tasks.recording import pool
+
+    folder = state / "datasets" / "tiny"
+    shutil.copytree(tiny.folder, folder)
+    gone = sorted(path.name for path in (folder / "recordings").iterdir())[0]
+    shutil.rmtree(folder / "recordings" / gone)
+    ledger = Ledger(folder)
+    ledger.rejected(gone, "Mini01, crossing, clear_noon: a view is black: luminance 2, limit 6.")
+    ledger.close()
+    made = collect(dataset="tiny", plan_preset="tiny")
+    assert made["missing"] == {gone: "Mini01, crossing, clear_noon: a view is black: luminance 2, limit 6."}
+    assert any(f"Left out {gone}, which a quality gate rejected" in line for line in log)
+
+    told = pool.RecordingSummary(0, 1, {}, {gone: "Mini01, crossing, clear_noon: no image of frame 7."})
+    monkeypatch.setattr("tasks.recording.task.record_plan", lambda *arguments, **named: told)
+    with pytest.raises(
+        RecordingError, match=r"1 of 2 recordings could not be made \(Mini01.*frame 7\.\): run the flow"
+    ):
+        collect(dataset="tiny", plan_preset="tiny")

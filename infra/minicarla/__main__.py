@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+from pathlib import Path
 
 from infra.minicarla import towns
 from infra.minicarla.protocol.rpc import RpcError
@@ -31,6 +33,30 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
+def checked(options: argparse.Namespace) -> None:
+    """Refuse options that cannot work; ValueError says which and what to do. Every map is read by the real client."""
+    streaming = options.carla_streaming_port or options.carla_rpc_port + 1
+    for name, port in (("-carla-rpc-port", options.carla_rpc_port), ("-carla-streaming-port", streaming)):
+        if not 1 <= port <= 65535:
+            raise ValueError(f"{name}={port} is no port: choose one from 1 to 65534.")
+    if options.threads < 1:
+        raise ValueError(f"--threads {options.threads}: the renderer needs at least one.")
+    if options.maps is None:
+        return
+    folder = Path(options.maps)
+    if not folder.is_dir():
+        raise ValueError(f"--maps {folder}: there is no such folder; give one that holds .xodr files.")
+    files = sorted(folder.glob("*.xodr"))
+    if not files:
+        raise ValueError(f"--maps {folder}: the folder holds no .xodr file.")
+    for file in files:
+        try:
+            towns.town_from_opendrive(file.stem, file.read_text(encoding="utf-8"))
+            towns.validate_opendrive(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--maps: {file} cannot be a town: {error}") from error
+
+
 def embedded_towns(maps_dir: str | None, threads: int) -> Towns:
     """The twelve Mini towns, and those of `maps_dir`, drawn by the ray caster."""
 
@@ -50,9 +76,11 @@ def embedded_towns(maps_dir: str | None, threads: int) -> Towns:
 def main() -> int:
     options = parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
-    signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # a mask would not do: numpy's threads are older than it
+        signal.signal(number, lambda *_: stop.set())
     try:
+        checked(options)
         server = Server(
             options.carla_rpc_port,
             embedded_towns(options.maps, options.threads),
@@ -64,7 +92,7 @@ def main() -> int:
         return 2
     server.start()
     print(f"embedded CARLA {VERSION} on 127.0.0.1:{options.carla_rpc_port}, pid {os.getpid()}", flush=True)
-    signal.sigwait(signals)
+    stop.wait()
     server.stop()
     return 0
 

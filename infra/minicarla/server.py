@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 from collections.abc import Callable
 
@@ -100,7 +101,10 @@ class Api:
 
     @method(void=True)
     def set_weather_parameters(self, weather):
-        self.world.weather = Weather(*map(float, weather))
+        given = Weather(*map(float, weather))
+        if not all(map(math.isfinite, dataclasses.astuple(given))):
+            raise RpcError(f"weather {weather} holds a number that is not finite: give percent and degrees")
+        self.world.weather = given
 
     # -- time and streams -------------------------------------------------------------------------------------------
 

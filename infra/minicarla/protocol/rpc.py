@@ -102,6 +102,7 @@ class RpcServer:
                 with self.lock:
                     result = wrap(form, target(*arguments))
             except RpcError as reason:
+                log.info("%s refused: %s", name, reason)  # many calls of the client do not wait for an answer
                 result = wrap_error(form, str(reason))
             except (TypeError, ValueError, KeyError, IndexError, RuntimeError, OSError) as reason:
                 log.exception("%s failed", name)

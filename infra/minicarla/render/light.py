@@ -45,7 +45,8 @@ def mix(first: RGB, second: RGB, share: float) -> RGB:
 
 def light_of(weather: Weather) -> Light:
     """Return the light of CARLA's weather numbers."""
-    altitude, azimuth = math.radians(max(weather.sun_altitude_angle, 3.0)), math.radians(weather.sun_azimuth_angle)
+    altitude = math.radians(min(max(weather.sun_altitude_angle, 3.0), 88.0))
+    azimuth = math.radians(weather.sun_azimuth_angle)
     low = 1.0 - min(max(weather.sun_altitude_angle - 4.0, 0.0) / 26.0, 1.0)
     night = min(max(-weather.sun_altitude_angle, 0.0) / 10.0, 1.0)
     cover = min(max(weather.cloudiness / 100.0, 0.0), 1.0) ** 1.5

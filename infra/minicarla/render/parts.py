@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -171,6 +172,7 @@ def truck() -> list[Drawing]:
 DRAWERS = {Shape.COUPE: coupe, Shape.VAN: van, Shape.TRUCK: truck, Shape.BOX: blank}
 
 
+@lru_cache
 def liveries() -> np.ndarray:
     """Return [shapes, sides, ROWS, COLUMNS] uint8 `Part` of every `Shape`, in the enums' order; rows run upwards."""
     return np.stack([np.stack([drawing.texels() for drawing in DRAWERS[shape]()]) for shape in Shape])

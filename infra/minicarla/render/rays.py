@@ -9,7 +9,7 @@ import numpy as np
 
 from infra.minicarla.render.kernels import NOTHING, allocating, helper
 
-TILE = 16
+TILE = 8
 NEAR_M = 0.05
 RAGGED = 0.5
 BODY_COLUMNS = 23
@@ -23,16 +23,16 @@ class View(NamedTuple):
     start: np.ndarray
     """[tiles + 1]"""
     item: np.ndarray
-    """box i, crown B + i, body B + C + i"""
+    """box i, tree B + i, body B + T + i"""
     depth: np.ndarray
     """Least depth of each entry."""
 
 
 @allocating()
-def prepare(box, crown, body, eye, axes, tan_x, width, height):
+def prepare(box, tree, body, eye, axes, tan_x, width, height):
     """Return the View of a camera at `eye` [3] with `axes` [3, 3] (rows: right, up, forward)."""
-    boxes, crowns, bodies = box.shape[0], crown.shape[0], body.shape[0]
-    count = boxes + crowns + bodies
+    boxes, trees, bodies = box.shape[0], tree.shape[0], body.shape[0]
+    count = boxes + trees + bodies
     across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
     tan_y = tan_x * height / width
     tiles = np.zeros((count, 4), np.int64)
@@ -42,11 +42,11 @@ def prepare(box, crown, body, eye, axes, tan_x, width, height):
         if i < boxes:
             x, y, z = box[i, 0], box[i, 1], box[i, 2]
             radius = math.sqrt(box[i, 12] ** 2 + box[i, 5] ** 2)
-        elif i < boxes + crowns:
-            x, y, z = crown[i - boxes, 0], crown[i - boxes, 1], crown[i - boxes, 2]
-            radius = max(crown[i - boxes, 3], crown[i - boxes, 4])
+        elif i < boxes + trees:
+            k = i - boxes
+            x, y, z, radius = tree[k, 0], tree[k, 1], tree[k, 2], tree[k, 3]
         else:
-            k = i - boxes - crowns
+            k = i - boxes - trees
             x, y, z, radius = body[k, 0], body[k, 1], body[k, 2], body[k, 19]
         dx, dy, dz = x - eye[0], y - eye[1], z - eye[2]
         depth = dx * axes[2, 0] + dy * axes[2, 1] + dz * axes[2, 2]
@@ -102,11 +102,10 @@ def prepare(box, crown, body, eye, axes, tan_x, width, height):
         tiles[i, 0], tiles[i, 1] = max(x0, 0) // TILE, min(x1, width - 1) // TILE + 1
         tiles[i, 2], tiles[i, 3] = max(y0, 0) // TILE, min(y1, height - 1) // TILE + 1
         nearest[i] = max(least, 0.0)
-    order = np.argsort(nearest, kind="mergesort")
+    seen = np.nonzero(nearest < 1e8)[0]
+    order = seen[np.argsort(nearest[seen], kind="mergesort")]
     start = np.zeros(across * down + 1, np.int64)
     for i in order:
-        if nearest[i] > 1e8:
-            break
         for ty in range(tiles[i, 2], tiles[i, 3]):
             for tx in range(tiles[i, 0], tiles[i, 1]):
                 start[ty * across + tx + 1] += 1
@@ -114,8 +113,6 @@ def prepare(box, crown, body, eye, axes, tan_x, width, height):
     place = start[:-1].copy()
     item, depths = np.zeros(start[-1], np.int64), np.zeros(start[-1])
     for i in order:
-        if nearest[i] > 1e8:
-            break
         for ty in range(tiles[i, 2], tiles[i, 3]):
             for tx in range(tiles[i, 0], tiles[i, 1]):
                 k = place[ty * across + tx]
@@ -210,10 +207,10 @@ def gap(w, e, rim, t, ox, oy, oz, dx, dy, dz):
 def visible(w, body, start, item, depths, tile, ox, oy, oz, dx, dy, dz, limit, pixel):
     """Return t, item, face or triangle, u, v of the nearest thing on a ray of a tile; the ray's forward part is 1.
 
-    Faces of a box: 0 -x, 1 +x, 2 -y, 3 +y, 4 top, 5 bottom.
+    Faces of a box: 0 -x, 1 +x, 2 -y, 3 +y, 4 top, 5 bottom; of a tree: the lobe of its crown.
     """
     best, hit, face, hit_u, hit_v = limit, NOTHING, 0, 0.0, 0.0
-    boxes, crowns = w.box.shape[0], w.crown.shape[0]
+    boxes, trees = w.box.shape[0], w.tree.shape[0]
     for k in range(start[tile], start[tile + 1]):
         if depths[k] >= best:
             break
@@ -241,21 +238,27 @@ def visible(w, body, start, item, depths, tile, ox, oy, oz, dx, dy, dz, limit, p
                     face = 2 if ey > 0 else 3
                 else:
                     face = 5 if dz > 0 else 4
-        elif i < boxes + crowns:
-            e = w.crown[i - boxes]
-            ir, iz = 1 / e[3], 1 / e[4]
-            px, py, pz = (ox - e[0]) * ir, (oy - e[1]) * ir, (oz - e[2]) * iz
-            ex, ey, ez = dx * ir, dy * ir, dz * iz
-            a, q = ex * ex + ey * ey + ez * ez, px * ex + py * ey + pz * ez
-            d = q * q - a * (px * px + py * py + pz * pz - 1)
-            if d > 0:
-                t0 = (-q - math.sqrt(d)) / a
-                if 0.01 < t0 < best and not (
-                    d < RAGGED * a and t0 * pixel < 0.1 and gap(w, e, d / a, t0, ox, oy, oz, dx, dy, dz)
-                ):
-                    best, hit = t0, i
+        elif i < boxes + trees:
+            s = w.tree[i - boxes]
+            px, py, pz = s[0] - ox, s[1] - oy, s[2] - oz
+            along, square = px * dx + py * dy + pz * dz, dx * dx + dy * dy + dz * dz
+            if (px * px + py * py + pz * pz - s[3] * s[3]) * square > along * along:
+                continue
+            for lobe in range(w.crown.shape[1]):
+                e = w.crown[i - boxes, lobe]
+                ir, iz = 1 / e[3], 1 / e[4]
+                px, py, pz = (ox - e[0]) * ir, (oy - e[1]) * ir, (oz - e[2]) * iz
+                ex, ey, ez = dx * ir, dy * ir, dz * iz
+                a, q = ex * ex + ey * ey + ez * ez, px * ex + py * ey + pz * ez
+                d = q * q - a * (px * px + py * py + pz * pz - 1)
+                if d > 0:
+                    t0 = (-q - math.sqrt(d)) / a
+                    if 0.01 < t0 < best:
+                        outline = d < RAGGED * a and t0 * pixel < 0.1
+                        if not (outline and gap(w, e, d / a, t0, ox, oy, oz, dx, dy, dz)):
+                            best, hit, face = t0, i, lobe
         else:
-            t, triangle, u, v = hit_body(w, body, i - boxes - crowns, ox, oy, oz, dx, dy, dz, best, False)
+            t, triangle, u, v = hit_body(w, body, i - boxes - trees, ox, oy, oz, dx, dy, dz, best, False)
             if triangle != NOTHING:
                 best, hit, face, hit_u, hit_v = t, i, triangle, u, v
     return best, hit, face, hit_u, hit_v

@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 
 import numpy as np
 
@@ -78,10 +79,10 @@ class Picture:
     def sort(self, world: World, rows: np.ndarray, wet: bool) -> None:
         """List what each tile may show, and what a wet ground in it may mirror."""
         size = self.camera.width, self.camera.height
-        self.ahead = prepare(world.box, world.crown, rows, self.eye, self.axes, self.tan_x, *size)
+        self.ahead = prepare(world.box, world.tree, rows, self.eye, self.axes, self.tan_x, *size)
         self.below = self.ahead
         if wet:
-            self.below = prepare(world.box, world.crown, rows, self.eye * DOWN, self.axes * DOWN, self.tan_x, *size)
+            self.below = prepare(world.box, world.tree, rows, self.eye * DOWN, self.axes * DOWN, self.tan_x, *size)
 
     def draw(self, world: World, light: Light, shade: Shade, rows: np.ndarray, part: int) -> None:
         """Cast the rays of every JOBS_A_VIEW-th row of tiles from `part` on."""
@@ -110,7 +111,11 @@ class Renderer:
         self.render([Camera(CameraKind.RGB, (0, 0, 2, 0, 0, 0), 16, 16, 90.0)], [body], Weather())
 
     def render(self, cameras: Sequence[Camera], bodies: Sequence[Body], weather: Weather) -> list[np.ndarray]:
-        """Return one [h, w, 4] uint8 BGRA array a camera, fresh ones each time."""
+        """Return one [h, w, 4] uint8 BGRA array a camera, fresh ones each time.
+
+        ValueError for a camera, a body or a weather with numbers that no picture can be drawn from.
+        """
+        refuse_nonsense(cameras, bodies, weather)
         light, rows = light_of(weather), body_rows(bodies)
         scene = self.world, light, self.shade_for(light), rows
         pictures: dict[tuple, Picture] = {}
@@ -131,23 +136,34 @@ class Renderer:
         """Return the shadow map of a position of the sun; the last few are kept."""
         key = (light.sun_x, light.sun_y, light.sun_z)
         if key not in self.shades:
-            under, low, high = (np.empty((SIDE, SIDE), np.float32) for _ in range(3))
-            x0, y0, per_m = self.world.ground_x - MARGIN_M, self.world.ground_y - MARGIN_M, SIDE / self.extent_m
-            band = SIDE // 16
-            slope = light.sun_z / math.hypot(light.sun_x, light.sun_y)
-            list(
-                self.pool.map(
-                    lambda top: bake(
-                        self.world.box, self.world.crown, *key, x0, y0, per_m, under, low, high, top, top + band
-                    ),
-                    range(0, SIDE, band),
-                )
-            )
-            self.shades[key] = Shade(under, low, high, x0, y0, per_m, per_m / slope)
+            self.shades[key] = self.baked(light, key)
             while len(self.shades) > SHADES_KEPT:
                 self.shades.popitem(last=False)
         self.shades.move_to_end(key)
         return self.shades[key]
+
+    def baked(self, light: Light, sun: tuple[float, float, float]) -> Shade:
+        under, low, high = (np.empty((SIDE, SIDE), np.float32) for _ in range(3))
+        x0, y0, per_m = self.world.ground_x - MARGIN_M, self.world.ground_y - MARGIN_M, SIDE / self.extent_m
+        scene = self.world.box, self.world.crown.reshape(-1, 8), *sun, x0, y0, per_m, under, low, high
+        band = SIDE // 16
+        list(self.pool.map(lambda top: bake(*scene, top, top + band), range(0, SIDE, band)))
+        slope = light.sun_z / math.hypot(light.sun_x, light.sun_y)
+        return Shade(under, low, high, x0, y0, per_m, per_m / slope)
+
+
+def refuse_nonsense(cameras: Sequence[Camera], bodies: Sequence[Body], weather: Weather) -> None:
+    """Raise ValueError for sizes, angles or numbers out of range."""
+    for camera in cameras:
+        if min(camera.width, camera.height) < 1 or not 0 < camera.fov_deg < 180:
+            raise ValueError(f"cannot draw {camera}: give at least 1x1 pixels and an angle between 0 and 180 degrees")
+        if not all(map(math.isfinite, camera.pose)):
+            raise ValueError(f"cannot draw {camera}: its pose must be finite")
+    for body in bodies:
+        if not all(map(math.isfinite, body.pose)) or not min(body.half) > 0:
+            raise ValueError(f"cannot draw {body}: its pose must be finite and its half sizes above zero")
+    if not all(map(math.isfinite, astuple(weather))):
+        raise ValueError(f"cannot light a town by {weather}: every number must be finite")
 
 
 def encoded(kind: CameraKind, drawn: Picture) -> np.ndarray:

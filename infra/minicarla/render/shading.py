@@ -86,7 +86,7 @@ def cast(w, light, shade, body, ahead, below, tile, ox, oy, oz, dx, dy, dz, pixe
     red, green, blue, weight = 0.0, 0.0, 0.0, 1.0
     depth, label, who, where = FAR_M, SKY_TAG, 0, SKY_SURFACE
     for bounce in range(2):
-        ground_t = -oz / dz if dz < 0 and bounce == 0 else 1e9
+        ground_t = -oz / dz if dz < 0 and oz > 0 else 1e9  # nothing lies below
         limit = min(ground_t, HORIZON_M)
         t, i, face, u, v = visible(w, body, start, item, depths, tile, ox, oy, oz, dx, dy, dz, limit, pixel)
         vx, vy, vz = dx / length, dy / length, dz / length
@@ -129,7 +129,7 @@ def fog_towards(light, vx, vy):
 @helper()
 def lit(w, light, shade, body, i, face, u, v, px, py, pz, vx, vy, vz, distance, pixel):
     """Return linear r, g, b of a hit after fog, the share that a flat mirror would add, tag, id, surface number."""
-    boxes, crowns = w.box.shape[0], w.crown.shape[0]
+    boxes, trees = w.box.shape[0], w.tree.shape[0]
     nx, ny, nz, gloss, offset = 0.0, 0.0, 1.0, 0.0, 0.05
     e0, e1, e2 = 0.0, 0.0, 0.0
     if i == NOTHING:
@@ -157,9 +157,9 @@ def lit(w, light, shade, body, i, face, u, v, px, py, pz, vx, vy, vz, distance, 
         else:
             nz = 1.0 if face == 4 else -1.0
             r, g, b = w.roof[i, 0], w.roof[i, 1], w.roof[i, 2]
-    elif i < boxes + crowns:
-        e = w.crown[i - boxes]
-        tag, identity, surface = VEGETATION_TAG, w.crown_id[i - boxes], (1 << 30) + i * 2
+    elif i < boxes + trees:
+        e = w.crown[i - boxes, face]
+        tag, identity, surface = VEGETATION_TAG, w.tree_id[i - boxes], (1 << 30) + (i * 8 + face) * 2
         ir, iz = 1 / (e[3] * e[3]), 1 / (e[4] * e[4])
         nx, ny, nz = (px - e[0]) * ir, (py - e[1]) * ir, (pz - e[2]) * iz
         q = 1 / math.sqrt(nx * nx + ny * ny + nz * nz)
@@ -173,7 +173,7 @@ def lit(w, light, shade, body, i, face, u, v, px, py, pz, vx, vy, vz, distance, 
         leaf = max(leaf, 0.2)
         r, g, b, offset = e[5] * leaf, e[6] * leaf, e[7] * leaf, 0.8
     else:
-        m = body[i - boxes - crowns]
+        m = body[i - boxes - trees]
         c, k0 = w.normals[face], 1 - u - v
         lx = (c[0] * k0 + c[3] * u + c[6] * v) / m[12]
         ly = (c[1] * k0 + c[4] * u + c[7] * v) / m[13]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
+from infra.minicarla.render.kernels import kernel
 from infra.minicarla.scenery import Ground, Label
 
 GROUND_RGB = np.zeros((16, 3), np.uint8)
@@ -56,16 +58,22 @@ def pyramid(picture: np.ndarray) -> Pyramid:
 
 
 def ground_pyramid(ground: np.ndarray) -> Pyramid:
-    """Return colours of the ground from a quarter of its resolution on; near by, the ids themselves are drawn.
-
-    Made in bands of rows: the whole ground in colours would be gigabytes for a large town.
-    """
-    height, width = (side // 4 * 4 for side in ground.shape)
-    quarter = np.empty((height // 4, width // 4, 3), np.uint8)
-    for top in range(0, height, 256):
-        band = GROUND_RGB[ground[top : min(top + 256, height), :width]]
-        quarter[top // 4 : (top + len(band)) // 4] = shrunk(shrunk(band))
+    """Return colours of the ground from a quarter of its resolution on; near by, the ids themselves are drawn."""
+    quarter = np.empty((ground.shape[0] // 4, ground.shape[1] // 4, 3), np.uint8)
+    mean_colours(ground, GROUND_RGB, quarter)
     return pyramid(quarter)
+
+
+@kernel()
+def mean_colours(ground, rgb, out):
+    """Write the mean colour of every 4 x 4 texels."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            r = g = b = 8
+            for k in range(16):
+                kind = ground[4 * i + (k >> 2), 4 * j + (k & 3)]
+                r, g, b = r + rgb[kind, 0], g + rgb[kind, 1], b + rgb[kind, 2]
+            out[i, j, 0], out[i, j, 1], out[i, j, 2] = r >> 4, g >> 4, b >> 4
 
 
 def noise(octaves: Sequence[int] = range(2, 8), fade: float = 2.0, seed: int = 9) -> np.ndarray:
@@ -110,6 +118,7 @@ def facade_tile(number: int) -> np.ndarray:
     return np.stack([wall, glass], -1).clip(0, 255).astype(np.uint8)
 
 
+@lru_cache
 def facades() -> Pyramid:
     """Return all patterns side by side as one pyramid of [P * side, side] texels, level by level."""
     tiles = [pyramid(facade_tile(number)) for number in range(FACADES)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -163,6 +164,7 @@ class Fleet(NamedTuple):
     """[shapes, 2] int64 nodes"""
 
 
+@lru_cache
 def fleet() -> Fleet:
     """Return the meshes of every `Shape`, in the enum's order."""
     meshes = [MAKERS[shape]() for shape in Shape]

@@ -35,9 +35,11 @@ class World(NamedTuple):
     """[N, 3] 0..255"""
     box_tag: np.ndarray
     box_id: np.ndarray
+    tree: np.ndarray
+    """[T, 4] x y z and radius of a ball around the crown"""
     crown: np.ndarray
-    """[E, 8] x y z of the centre, half axes in the plane and up, r g b (0..255)"""
-    crown_id: np.ndarray
+    """[T, lobes, 8] x y z of the centre, half axes in the plane and up, r g b (0..255)"""
+    tree_id: np.ndarray
     ground: np.ndarray
     """[H, W] uint8 kinds"""
     ground_x: float
@@ -91,7 +93,8 @@ def build_world(scenery: Scenery) -> World:
     colours = ground_pyramid(scenery.ground)
     walls, cars = facades(), fleet()
     return World(
-        boxes, roof, tags, np.concatenate([FIRST_ID + np.arange(n), tree_ids]), crowns, np.repeat(tree_ids, len(LOBES)),
+        boxes, roof, tags, np.concatenate([FIRST_ID + np.arange(n), tree_ids]), balls_of(scenery),
+        crowns, tree_ids,
         np.ascontiguousarray(scenery.ground), float(scenery.origin_xy[0]), float(scenery.origin_xy[1]),
         1.0 / scenery.texel_m, GROUND_RGB.astype(np.float64), GROUND_TAG.astype(np.int64), colours.texels,
         colours.start, colours.rows, colours.columns, walls.texels, walls.start, int(walls.columns[0]), noise(),
@@ -102,7 +105,7 @@ def build_world(scenery: Scenery) -> World:
 
 
 def crowns_of(scenery: Scenery) -> np.ndarray:
-    """Return [6 T, 8] ellipsoids of the trees' crowns, each tree turned another way."""
+    """Return [T, lobes, 8] ellipsoids of the trees' crowns, each tree turned another way."""
     trees = len(scenery.tree_xy)
     crowns = np.zeros((trees, len(LOBES), 8))
     turn = 2.399963 * np.arange(trees)  # the golden angle: no two neighbours alike
@@ -113,7 +116,16 @@ def crowns_of(scenery: Scenery) -> np.ndarray:
         crowns[:, k, 2] = scenery.tree_trunk[:, 0] + tall * z
         crowns[:, k, 3], crowns[:, k, 4] = wide * a, tall * b
         crowns[:, k, 5:] = 255 * scenery.tree_rgb
-    return crowns.reshape(-1, 8)
+    return crowns
+
+
+def balls_of(scenery: Scenery) -> np.ndarray:
+    """Return [T, 4] centre and radius of a ball around each crown."""
+    wide, tall = scenery.tree_canopy[:, 0], scenery.tree_canopy[:, 1]
+    reach = np.zeros(len(wide))
+    for x, y, z, a, b in LOBES:
+        reach = np.maximum(reach, np.hypot(np.hypot(x, y) * wide, z * tall) + np.maximum(a * wide, b * tall))
+    return np.column_stack([scenery.tree_xy, scenery.tree_trunk[:, 0], reach]).astype(np.float64)
 
 
 def relief_of(scenery: Scenery, boxes: np.ndarray, crowns: np.ndarray) -> np.ndarray:
@@ -136,6 +148,6 @@ def relief_of(scenery: Scenery, boxes: np.ndarray, crowns: np.ndarray) -> np.nda
             deep = abs(row[7]) * row[3] + abs(row[6]) * row[4]
             shade = 0.62 if row[11] > 0 else 0.9  # windows are dark
             raise_to(row[0], row[1], wide - 0.5, deep - 0.5, row[2] + row[5], shade * row[8:11])
-    for row in crowns:
+    for row in crowns.reshape(-1, 8):
         raise_to(row[0], row[1], 0.7 * row[3], 0.7 * row[3], row[2] + 0.7 * row[4], 0.7 * row[5:])
     return relief

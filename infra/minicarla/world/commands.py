@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import Any
 
@@ -33,9 +34,11 @@ class Command(IntEnum):
 
 
 def pose_of(transform: list) -> tuple[float, float, float, float, float, float]:
-    """Return x, y, z, pitch, yaw, roll of a Transform on the wire."""
-    (x, y, z), (pitch, yaw, roll) = transform
-    return float(x), float(y), float(z), float(pitch), float(yaw), float(roll)
+    """Return x, y, z, pitch, yaw, roll of a Transform on the wire; RpcError if one is not a finite number."""
+    x, y, z, pitch, yaw, roll = (float(value) for triple in transform for value in triple)
+    if not all(map(math.isfinite, (x, y, z, pitch, yaw, roll))):
+        raise RpcError(f"transform {transform} holds a number that is not finite: give metres and degrees")
+    return x, y, z, pitch, yaw, roll
 
 
 def apply_batch(world: World, commands: list) -> list:

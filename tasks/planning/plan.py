@@ -37,7 +37,8 @@ SCHEMA = pa.schema([
     ("split", pa.string()), ("site", pa.string()), ("jitter", pa.string()), ("seed", pa.int64()),
     ("ticks", pa.int32()), ("stride", pa.int32()), ("frames", pa.int32()), ("windows", pa.list_(pa.int32())),
     ("view_width", pa.int32()), ("view_height", pa.int32()), ("fixed_delta_s", pa.float64()),
-    ("motion_mode", pa.string()), ("record_ground_truth", pa.bool_()), ("extra_actors", pa.string()),
+    ("motion_mode", pa.string()), ("skip_unused_ticks", pa.bool_()), ("record_ground_truth", pa.bool_()),
+    ("extra_actors", pa.string()),
     ("gates", pa.string()), ("poses", pa.list_(pa.float32())),
 ])  # fmt: skip
 
@@ -66,6 +67,7 @@ class PlannedRecording:
     view_height: int
     fixed_delta_s: float
     motion_mode: str
+    skip_unused_ticks: bool
     record_ground_truth: bool
     extra_actors: list[dict[str, Any]]
     gates: dict[str, float]
@@ -224,6 +226,7 @@ def finished(
         "windows": list(preset.windows),
         "fixed_delta_s": preset.fixed_delta_s,
         "motion_mode": preset.motion_mode,
+        "skip_unused_ticks": preset.skip_unused_ticks,
     }
     scene_identity = {"site": site, "seed": seed, **shared}
     identity = scene_identity | {

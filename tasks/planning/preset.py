@@ -41,6 +41,9 @@ class PlanPreset:
     view_height: int = 128
     """Of a rendered view; what is stored is half as wide and high."""
     motion_mode: str = "kinematic"
+    skip_unused_ticks: bool = False
+    """Go from one stored tick straight to the next. Kinematic cars need no ticks between; CARLA's picture does
+    (temporal anti-aliasing), the embedded server's does not."""
     ground_truth_splits: tuple[str, ...] = ("val", "test")
     min_speed_mps: float = 5.0
     max_speed_mps: float = 9.0

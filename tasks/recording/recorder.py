@@ -82,11 +82,11 @@ class Recorder:
         scores = Scores()
         try:
             windows += (Window(recording, start, folder / f"w{start:03d}") for start in recording.windows)
-            last = max(window.ticks[-1] for window in windows)
-            times = np.zeros(last + 1)
+            times_s: list[float] = []
             others: dict[tuple[int, int], int] = {}
-            for tick in range(last + 1):
-                shots, times[tick] = self.step(recording, tick)
+            for tick in ticks_to_drive(recording, windows):
+                shots, now_s = self.step(recording, tick)
+                times_s.append(now_s)
                 chosen = [window for window in windows if tick in window.ticks]
                 if chosen:
                     self.keep(recording, tick, shots, chosen, scores, others)
@@ -96,10 +96,12 @@ class Recorder:
             for window in windows:
                 window.abort()
             raise
+        if not np.allclose(np.diff(times_s), recording.fixed_delta_s, atol=1e-4):
+            raise RecordingError("the simulator's clock did not run at the plan's step.")
         scores.collisions = len(self.rig.collisions)
         scores.judge(recording.gates)
         for window in windows:
-            self.write_cameras(recording, window, times)
+            self.write_cameras(recording, window)
             self.write_meta(recording, window, scores.summary())
         write_record(folder, recording, scores.summary())
 
@@ -150,7 +152,7 @@ class Recorder:
                 for name, frame in frames.items():
                     window.videos[name].write(frame)
 
-    def write_cameras(self, recording: PlannedRecording, window: Window, times: np.ndarray) -> None:
+    def write_cameras(self, recording: PlannedRecording, window: Window) -> None:
         """Write cameras.npz from the commanded poses, which every image's pose was checked against."""
         agents = recording.poses[window.ticks].transpose(1, 0, 2)
         cameras = camera_poses(agents).transpose(0, 2, 1, 3)
@@ -169,9 +171,6 @@ class Recorder:
                 "time_s": steps * recording.fixed_delta_s,
             },
         )
-        elapsed = times[window.ticks] - times[window.ticks[0]]
-        if not np.allclose(elapsed, steps * recording.fixed_delta_s, atol=1e-4):
-            raise RecordingError("the simulator's clock did not run at the plan's step.")
 
     def write_meta(self, recording: PlannedRecording, window: Window, scores: dict[str, float]) -> None:
         meta = {
@@ -188,6 +187,7 @@ class Recorder:
             "site": recording.site,
             "jitter": recording.jitter,
             "motion_mode": recording.motion_mode,
+            "skip_unused_ticks": recording.skip_unused_ticks,
             "fps": 1 / (recording.stride * recording.fixed_delta_s),
             "frames": recording.frames,
             "stride": recording.stride,
@@ -198,6 +198,12 @@ class Recorder:
             "scores": scores,
         }
         (window.folder / "meta.json").write_text(json.dumps(meta, sort_keys=True, indent=1))
+
+
+def ticks_to_drive(recording: PlannedRecording, windows: list[Window]) -> list[int]:
+    """Return the ticks to simulate, in order: all up to the last that is stored, or only the stored ones."""
+    stored = sorted({tick for window in windows for tick in window.ticks})
+    return stored if recording.skip_unused_ticks else list(range(stored[-1] + 1))
 
 
 def write_record(folder: Path, recording: PlannedRecording, scores: dict[str, float]) -> None:

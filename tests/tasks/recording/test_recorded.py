@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import carla
 import numpy as np
@@ -12,9 +14,10 @@ from infra.storage import sha256_file
 from model.camera import MOUNTS, VIEWS, project
 from tasks.planning.plan import read_plan
 from tasks.recording.pool import record_plan
+from tasks.recording.recorder import ticks_to_drive
 from tasks.recording.rig import AGENTS, transform_of
 from tasks.sharding.reader import ClipPairs
-from tests.conftest import SPEC
+from tests.conftest import SPEC, planned
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +63,13 @@ def test_windows_hold_the_planned_ticks(pairs, plan):
         assert (pair.cameras.agent_pose == row.poses[ticks].transpose(1, 0, 2)).all()
         assert np.allclose(pair.cameras.time_s, np.arange(row.frames) * row.stride / 30)
         assert pair.meta["fps"] == pytest.approx(10)
+
+
+def test_only_stored_ticks_are_driven(plan):
+    (row,) = [row for row in plan.values() if row.town == "Mini01"]
+    starts = [SimpleNamespace(ticks=[start + row.stride * k for k in range(row.frames)]) for start in row.windows]
+    assert ticks_to_drive(row, starts) == list(range(0, 58, 3))
+    assert ticks_to_drive(dataclasses.replace(row, skip_unused_ticks=False), starts) == list(range(58))
 
 
 def test_windows_follow_each_other_in_time(pairs):
@@ -128,3 +138,22 @@ def test_ground_truth_is_recorded_for_held_out_towns_only(pairs):
         assert np.isfinite(pair.depth_m).mean() > 0.5
         assert pair.depth_m.min() > 0.2
         assert set(np.unique(pair.instance)) >= {0, 1, 2}
+
+
+@pytest.mark.slow
+def test_skipping_unused_ticks_changes_no_picture(tiny, tmp_path):
+    """The embedded server's images depend on the tick alone, so `tiny` may leave out what no window stores."""
+    folder = planned(tmp_path / "all_ticks", skip_unused_ticks=False)
+    assert record_plan(folder, SPEC, servers=1).recorded == 2
+
+    def clips(data_set):
+        plan = read_plan(data_set / "plan.parquet")
+        files = ("agent0.mp4", "agent1.mp4", "agent0.depth.mkv", "agent1.instance.mkv", "cameras.npz")
+        paths = {
+            (row.town, window, name): data_set / "recordings" / row.recording_id / f"w{window:03d}" / name
+            for row in plan for window in row.windows for name in files
+        }  # fmt: skip
+        return {key: sha256_file(path) for key, path in paths.items() if path.exists()}
+
+    assert clips(folder) == clips(tiny.folder)
+    assert len(clips(folder)) == 16

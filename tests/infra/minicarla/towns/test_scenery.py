@@ -64,7 +64,7 @@ def test_arrays_have_the_agreed_types(built: dict[str, tuple[Scenery, list[Strip
     for name, (s, _) in built.items():
         assert s.ground.dtype == np.uint8
         assert s.ground.ndim == 2
-        assert s.ground.nbytes <= 64 * 2**20
+        assert s.ground.nbytes <= 120 * 10**6
         assert s.texel_m == 0.05
         n, t = len(s.box_half), len(s.tree_xy)
         shapes = {
@@ -208,4 +208,4 @@ def test_real_carla_maps_get_scenery(name: str) -> None:
     (_, _, building, peak_mib, ground_bytes, _) = measured([(name, str(maps))])[0]
     assert building < 8.0
     assert peak_mib < 300
-    assert ground_bytes <= 64 * 2**20
+    assert ground_bytes <= 120 * 10**6

@@ -1,0 +1,119 @@
+"""What the embedded simulator's pictures cost: `python benchmarks/render.py [--towns Mini01 Mini10]`.
+
+CPU milliseconds (process time, median) of a tick of eight RGB views, two red coupes in sight of each other, set against
+a floor measured in the same run: casting the same rays at an empty plain and writing the same bytes. The floor does, a
+pixel, one division for the ground, one look-up in the town's ground and four bytes out; no renderer that casts a ray a
+pixel can do less. Also the time to build a town, once compiled, and its memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import resource
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from infra.minicarla import towns
+from infra.minicarla.render import Renderer
+from infra.minicarla.render.kernels import kernel
+from infra.minicarla.scenery import Body, Camera, CameraKind, Label, Pose, Shape, Weather
+from model.camera import MOUNTS
+
+SIZES = ((96, 64), (192, 128), (720, 480))
+WEATHERS = {
+    "clear": Weather(),
+    "wet": Weather(cloudiness=90, precipitation=30, precipitation_deposits=80, wetness=80, fog_density=5),
+}
+
+
+@kernel()
+def floor_of(ground, x0, y0, per_m, rgb, eye, yaw, tan_x, out):
+    """Cast a ray a pixel at the plain and write the colour of the texel it meets, or a grey for the sky."""
+    height, width = out.shape[:2]
+    rows, columns = ground.shape
+    c, s, tan_y = math.cos(yaw), math.sin(yaw), tan_x * height / width
+    for y in range(height):
+        up = (1 - 2 * (y + 0.5) / height) * tan_y
+        for x in range(width):
+            side = (2 * (x + 0.5) / width - 1) * tan_x
+            kind = 15
+            if up < 0:
+                t = -eye[2] / up
+                i = int((eye[1] + (s + c * side) * t - y0) * per_m)
+                j = int((eye[0] + (c - s * side) * t - x0) * per_m)
+                kind = ground[i, j] if 0 <= i < rows and 0 <= j < columns else 0
+            out[y, x, 0], out[y, x, 1], out[y, x, 2], out[y, x, 3] = rgb[kind, 2], rgb[kind, 1], rgb[kind, 0], 255
+
+
+def eye_of(car: Pose, mount: tuple) -> Pose:
+    """Pose of a camera on a car that stands level."""
+    c, s = math.cos(math.radians(car[4])), math.sin(math.radians(car[4]))
+    x, y, z, _, yaw, _ = mount
+    return car[0] + c * x - s * y, car[1] + s * x + c * y, z, 0.0, car[4] + yaw, 0.0
+
+
+def median_ms(job: Callable[[], object], times: int) -> float:
+    """Median CPU milliseconds of a job, threads included, after one run that does not count."""
+    job()
+    taken = []
+    for _ in range(times):
+        begun = time.process_time()
+        job()
+        taken.append(1e3 * (time.process_time() - begun))
+    return statistics.median(taken)
+
+
+def measure(name: str, repeats: int) -> None:
+    """Print one town's table."""
+    begun = time.process_time()
+    town = towns.load_town(name)
+    scenery = towns.build_scenery(town)
+    renderer = Renderer(scenery, threads=2)
+    built_s = time.process_time() - begun
+    world, pose = renderer.world, town.spawn_points[7]
+    other = eye_of(pose, (14.0, -3.5, 0.0, 0.0, 180.0, 0.0))
+    cars = [pose, (*other[:2], 0.0, 0.0, other[4], 0.0)]
+    red, half = (0.70, 0.05, 0.08), (2.09, 0.99, 0.69)
+    bodies = [Body(Shape.COUPE, car, half, red, Label.CAR, number) for number, car in enumerate(cars, start=1)]
+    eyes = [eye_of(car, mount) for car in cars for mount in MOUNTS.values()]
+    print(
+        f"{name} ({town.style}): {len(scenery.box_half)} boxes, {len(scenery.tree_xy)} trees, built in {built_s:.1f} s"
+    )
+    rgb = world.ground_rgb.astype(np.uint8)
+    for width, height in SIZES:
+        out = np.empty((height, width, 4), np.uint8)
+
+        def plain(out: np.ndarray = out) -> None:
+            for eye in eyes:
+                floor_of(world.ground, world.ground_x, world.ground_y, world.texels_per_m, rgb, np.array(eye[:3]),
+                         math.radians(eye[4]), 1.0, out)  # fmt: skip
+
+        cameras = [Camera(CameraKind.RGB, eye, width, height, 90.0) for eye in eyes]
+        floor = median_ms(plain, 3 * repeats)
+        cells = [f"  {width:3d}x{height:3d}  floor {floor:6.1f} ms"]
+        for weather, numbers in WEATHERS.items():
+            cost = median_ms(lambda c=cameras, n=numbers: renderer.render(c, bodies, n), repeats)  # type: ignore[misc]
+            nanoseconds = 1e6 * cost / (len(eyes) * width * height)
+            cells.append(f"{weather} {cost:6.1f} ms = {cost / floor:4.1f} x floor, {nanoseconds:4.0f} ns a pixel")
+        print("; ".join(cells), flush=True)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--towns", nargs="+", default=["Mini01", "Mini10"], metavar="NAME")
+    options.add_argument("--repeats", type=int, default=7)
+    chosen = options.parse_args()
+    begun = time.perf_counter()
+    Renderer(towns.build_scenery(towns.load_town("Mini01")), threads=1).warm_up()
+    print(f"first picture after {time.perf_counter() - begun:.1f} s (compiles unless numba's cache is warm)")
+    for name in chosen.towns:
+        measure(name, chosen.repeats)
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -143,13 +143,13 @@ class Renderer:
         return self.shades[key]
 
     def baked(self, light: Light, sun: tuple[float, float, float]) -> Shade:
-        under, low, high = (np.empty((SIDE, SIDE), np.float32) for _ in range(3))
+        heights = np.empty((SIDE, SIDE, 3), np.float32)
         x0, y0, per_m = self.world.ground_x - MARGIN_M, self.world.ground_y - MARGIN_M, SIDE / self.extent_m
-        scene = self.world.box, self.world.crown.reshape(-1, 8), *sun, x0, y0, per_m, under, low, high
+        scene = self.world.box, self.world.crown.reshape(-1, 8), *sun, x0, y0, per_m, heights
         band = SIDE // 16
         list(self.pool.map(lambda top: bake(*scene, top, top + band), range(0, SIDE, band)))
         slope = light.sun_z / math.hypot(light.sun_x, light.sun_y)
-        return Shade(under, low, high, x0, y0, per_m, per_m / slope)
+        return Shade(heights, x0, y0, per_m, per_m / slope)
 
 
 def refuse_nonsense(cameras: Sequence[Camera], bodies: Sequence[Body], weather: Weather) -> None:

@@ -17,11 +17,10 @@ SIDE = 2048
 
 
 class Shade(NamedTuple):
-    """The baked map, [SIDE, SIDE] float32 each."""
+    """The baked map."""
 
-    under: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    heights: np.ndarray
+    """[SIDE, SIDE, 3] float32: under, low, high; side by side, so that a look-up is one cache line"""
     x0: float
     y0: float
     per_m: float
@@ -30,16 +29,16 @@ class Shade(NamedTuple):
 
 
 @kernel()
-def bake(box, crown, sx, sy, sz, x0, y0, per_m, under, low, high, first, last):
+def bake(box, crown, sx, sy, sz, x0, y0, per_m, heights, first, last):
     """Bake rows first .. last-1 of the map."""
-    side = under.shape[1]
+    side = heights.shape[1]
     flat = max(math.sqrt(sx * sx + sy * sy), 1e-9)
     ux, uy, slope = sx / flat, sy / flat, sz / flat
     for y in range(first, last):
         for x in range(side):
-            under[y, x] = -1e4
-            low[y, x] = 1e4
-            high[y, x] = -1e4
+            heights[y, x, 0] = -1e4
+            heights[y, x, 1] = 1e4
+            heights[y, x, 2] = -1e4
     for i in range(box.shape[0]):
         b = box[i]
         top, bottom = b[2] + b[5], b[2] - b[5]
@@ -67,10 +66,10 @@ def bake(box, crown, sx, sy, sz, x0, y0, per_m, under, low, high, first, last):
                 t1 = min(max(m0, m1), max(n0, n1))
                 if t0 <= t1:
                     if bottom <= 0.05:
-                        under[y, x] = max(under[y, x], top - t0 * slope)
+                        heights[y, x, 0] = max(heights[y, x, 0], top - t0 * slope)
                     else:
-                        low[y, x] = min(low[y, x], bottom - t1 * slope)
-                        high[y, x] = max(high[y, x], top - t0 * slope)
+                        heights[y, x, 1] = min(heights[y, x, 1], bottom - t1 * slope)
+                        heights[y, x, 2] = max(heights[y, x, 2], top - t0 * slope)
     for i in range(crown.shape[0]):
         e = crown[i]
         q = e[3]
@@ -97,8 +96,8 @@ def bake(box, crown, sx, sy, sz, x0, y0, per_m, under, low, high, first, last):
                 d = k1 * k1 - k2 * k0
                 if d > 0:
                     d = math.sqrt(d)
-                    low[y, x] = min(low[y, x], e[2] + (-k1 + d) / k2)
-                    high[y, x] = max(high[y, x], e[2] + (-k1 - d) / k2)
+                    heights[y, x, 1] = min(heights[y, x, 1], e[2] + (-k1 + d) / k2)
+                    heights[y, x, 2] = max(heights[y, x, 2], e[2] + (-k1 - d) / k2)
 
 
 @helper()
@@ -106,13 +105,13 @@ def shaded(s, x, y, z):
     """Return 0 (sunlit) .. 1 (in shade) at a point, smoothed over neighbouring cells."""
     fx, fy = (x - s.x0) * s.per_m - 0.5, (y - s.y0) * s.per_m - 0.5
     ix, iy = math.floor(fx), math.floor(fy)
-    if ix < 0 or iy < 0 or ix >= s.under.shape[1] - 1 or iy >= s.under.shape[0] - 1:
+    if ix < 0 or iy < 0 or ix >= s.heights.shape[1] - 1 or iy >= s.heights.shape[0] - 1:
         return 0.0
     ax, ay = fx - ix, fy - iy
     total = 0.0
     for k in range(4):
         cx, cy = ix + (k & 1), iy + (k >> 1)
-        above = (s.under[cy, cx] - z) * s.per_rise + 0.5  # heights change by a rise from cell to cell
-        between = min(s.high[cy, cx] - z, z - s.low[cy, cx]) * s.per_rise + 0.5
+        above = (s.heights[cy, cx, 0] - z) * s.per_rise + 0.5  # heights change by a rise from cell to cell
+        between = min(s.heights[cy, cx, 2] - z, z - s.heights[cy, cx, 1]) * s.per_rise + 0.5
         total += min(max(above, between, 0.0), 1.0) * (ax if k & 1 else 1 - ax) * (ay if k >> 1 else 1 - ay)
     return total

@@ -24,14 +24,14 @@ def level_for(footprint, levels):
 
 @helper()
 def bilinear(texels, start, rows, columns, channels, channel, x, y, wrap):
-    """Return a channel of a texture at texel coordinates, repeated or held at its edges."""
+    """Return a channel of a texture at texel coordinates, repeated (sides: powers of two) or held at its edges."""
     x, y = x - 0.5, y - 0.5
     fx, fy = math.floor(x), math.floor(y)
     ax, ay = x - fx, y - fy
     x0, y0 = int(fx), int(fy)
     x1, y1 = x0 + 1, y0 + 1
     if wrap:
-        x0, x1, y0, y1 = x0 % columns, x1 % columns, y0 % rows, y1 % rows
+        x0, x1, y0, y1 = x0 & (columns - 1), x1 & (columns - 1), y0 & (rows - 1), y1 & (rows - 1)
     else:
         x0, x1 = min(max(x0, 0), columns - 1), min(max(x1, 0), columns - 1)
         y0, y1 = min(max(y0, 0), rows - 1), min(max(y1, 0), rows - 1)

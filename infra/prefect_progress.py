@@ -44,7 +44,7 @@ class FlowProgress:
         text = describe(done, total, note, self.unit, self.started, self.first, now)
         percent = 100.0 * done / max(total, 1)
         if self.artifact is None:
-            self.artifact = create_progress_artifact(progress=percent, key=self.key, description=text)  # type: ignore[assignment]
+            self.artifact = create_progress_artifact(progress=percent, key=self.key, description=text)
         else:
             update_progress_artifact(artifact_id=self.artifact, progress=percent, description=text)
         self.next_artifact = now + ARTIFACT_EVERY_S

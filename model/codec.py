@@ -61,8 +61,8 @@ def video_of(first: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
 class LinearCodec(ModelMixin, ConfigMixin):
     """A fixed orthonormal basis a block, the principal components of the training clips (trap 38).
 
-    First frame and groups of four have a basis each. Coefficients are divided by one number, so that their mean square
-    is 1: a latent error is a pixel error up to that factor. It has no variance to sample: logvar is -30.
+    First frame and groups of four have a basis each. Coefficients are divided by one number, chosen so that the mean
+    square of the groups' is 1: a latent error is a pixel error up to that factor. No variance to sample: logvar is -30.
     """
 
     @register_to_config

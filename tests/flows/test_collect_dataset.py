@@ -37,21 +37,19 @@ def collect(**parameters) -> dict:
 
 
 @pytest.fixture
-def log():
-    """The messages of the run's log."""
+def log(monkeypatch):
+    """What the tasks tell. Prefect and MLflow both set up logging anew, so the tasks get a logger of our own."""
     told: list[str] = []
 
     class Keep(logging.Handler):
         def emit(self, record):
             told.append(record.getMessage())
 
-    logger, keep = logging.getLogger("prefect.task_runs"), Keep()
-    level = logger.level
-    logger.addHandler(keep)
-    logger.setLevel(logging.INFO)
-    yield told
-    logger.removeHandler(keep)
-    logger.setLevel(level)
+    logger = logging.Logger("told", logging.INFO)
+    logger.addHandler(Keep())
+    for step in ("planning", "recording", "sharding"):
+        monkeypatch.setattr(f"tasks.{step}.task.get_run_logger", lambda: logger)
+    return told
 
 
 def test_what_is_done_is_not_done_again(tiny, state, log):
@@ -66,6 +64,8 @@ def test_what_is_done_is_not_done_again(tiny, state, log):
     log.clear()
     again = collect(dataset="tiny", plan_preset="tiny")
     assert again == made
+    assert "2 of 2 were recorded before; nothing to record." in log
+    assert any("in 2 shards (2 were there)" in line for line in log)
     assert not any(line.startswith("Data card: ") for line in log)
     assert before == {path: path.stat().st_mtime_ns for path in state.rglob("*.tar")}
 

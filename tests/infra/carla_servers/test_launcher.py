@@ -39,6 +39,7 @@ def test_a_started_server_answers_and_is_asynchronous_again(server):
     world = server.client.get_world()
     assert world.get_map().name.endswith("Mini01")
     assert not world.get_settings().synchronous_mode
+    world.wait_for_tick(10.0)  # the list of actors is that of the last state
     assert not [actor for actor in world.get_actors() if actor.type_id.startswith("sensor")]
     assert "embedded CARLA 0.9.16" in server.log.read_text()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -55,12 +56,12 @@ def driver(planned_only):
 
 
 def await_half_a_recording(driver: subprocess.Popen, folder: Path) -> None:
-    """Return once one recording is done and clips of the second are being written."""
+    """Return once one recording is done and the second's videos are open."""
     for line in driver.stdout:
         if line.strip() == "1":
             break
     deadline = time.monotonic() + 60
-    while not any(file.stat().st_size for file in folder.glob(f"recordings/{TEMPORARY_PREFIX}*/w*/*.mp4")):
+    while not list(folder.glob(f"recordings/{TEMPORARY_PREFIX}*/w*")):
         assert time.monotonic() < deadline, "no second recording began"
         assert driver.poll() is None
         time.sleep(0.01)  # the file system has no event to wait for
@@ -81,11 +82,13 @@ def test_a_killed_server_costs_nothing_but_time(tiny, planned_only, driver):
     told = driver.stdout.read()
     assert driver.wait(120) == 0
     assert "recorded=2" in told
+    assert (planned_only / "logs" / "server0.log").read_text().count("embedded CARLA 0.9.16 on") == 2
     assert write_shards(planned_only).digest == tiny.sharding.digest
     assert shards(planned_only) == shards(tiny.folder)
 
 
-def test_a_killed_run_is_taken_up_where_it_was(tiny, planned_only, driver):
+def test_a_killed_driver_takes_its_servers_along(tiny, planned_only, driver):
+    """Its recorder may just finish what it has in hand."""
     await_half_a_recording(driver, planned_only)
     servers = servers_of(psutil.Process(driver.pid))
     assert servers
@@ -94,7 +97,21 @@ def test_a_killed_run_is_taken_up_where_it_was(tiny, planned_only, driver):
     _, alive = psutil.wait_procs(servers, timeout=60)
     assert not alive, f"left behind: {alive}"
     again = record_plan(planned_only, SPEC, servers=2)
+    assert again.recorded + again.already_done == 2
+    assert write_shards(planned_only).digest == tiny.sharding.digest
+    assert shards(planned_only) == shards(tiny.folder)
+
+
+def test_what_was_half_done_when_everything_died_is_made_anew(tiny, planned_only, driver):
+    await_half_a_recording(driver, planned_only)
+    family = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(family, timeout=60)
+    assert list(planned_only.glob(f"recordings/{TEMPORARY_PREFIX}*"))
+    again = record_plan(planned_only, SPEC, servers=2)
     assert (again.recorded, again.already_done) == (1, 1)
     assert not list(planned_only.glob(f"recordings/{TEMPORARY_PREFIX}*"))
-    write_shards(planned_only)
+    assert write_shards(planned_only).digest == tiny.sharding.digest
     assert shards(planned_only) == shards(tiny.folder)

@@ -47,6 +47,21 @@ def centroid(c2w: torch.Tensor, frames: str) -> torch.Tensor:
     return (positions[..., :1, :] if frames == "first" else positions).mean((-4, -3, -2))
 
 
+def facing_agent0(c2w: torch.Tensor) -> torch.Tensor:
+    """Turn the world of c2w [..., A, V, T, 4, 4] about its vertical: agent 0's first camera looks along x in frame 0.
+
+    The axes of a map are arbitrary; so chosen, a model need not learn every heading anew.
+    """
+    forward = c2w[..., 0, 0, 0, :3, 2]
+    length = torch.hypot(forward[..., 0], forward[..., 1])
+    cosine, sine = forward[..., 0] / length, forward[..., 1] / length
+    turn = torch.zeros(*cosine.shape, 4, 4, dtype=c2w.dtype)
+    turn[..., 0, 0] = turn[..., 1, 1] = cosine
+    turn[..., 0, 1], turn[..., 1, 0] = sine, -sine
+    turn[..., 2, 2] = turn[..., 3, 3] = 1.0
+    return turn[..., None, None, None, :, :] @ c2w
+
+
 def build_raymaps(
     K: torch.Tensor,
     c2w: torch.Tensor,
@@ -57,17 +72,21 @@ def build_raymaps(
     camera: str = "raymap",
     unit_m: float = 1.0,
     centroid_frames: str = "all",
+    axes: str = "map",
     translation: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return [..., A, F, 24, height/8, width/8] float32 for cameras K [..., A, V, 3, 3], c2w [..., A, V, T, 4, 4].
 
     height, width: pixels of the video the model sees (a mosaic, or the front view). `camera` "raw" gives the ablation's
     raw values instead: viewing direction and position of each frame, constant over a view. Positions are in units of
-    `unit_m` metres, minus the common centroid, plus `translation` [..., 3] metres (training).
+    `unit_m` metres, minus the common centroid, plus `translation` [..., 3] metres (training). `axes`: the "map"'s (the
+    paper), or those of "agent0".
     """
     if views == "front":
         K, c2w = K[..., :1, :, :], c2w[..., :1, :, :, :]
     K, c2w = K.double(), c2w.double()
+    if axes == "agent0":
+        c2w = facing_agent0(c2w)
     count = K.shape[-3]
     rows, columns = (
         (height // SPATIAL, width // SPATIAL) if count == 1 else (height // SPATIAL // 2, width // SPATIAL // 2)

@@ -64,6 +64,8 @@ class TransformerConfig:
     """Metres that count as 1 in ray origins."""
     raymap_centroid: str = "all"
     """"all" frames (paper) or the "first" (trap 41)."""
+    raymap_axes: str = "map"
+    """The "map"'s (paper), or turned so that "agent0" looks along x in frame 0."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ CHOICES = {
     "cross_agent_mode": ("attention", "block"),
     "cross_rope": ("doubled", "shared"),
     "raymap_centroid": ("all", "first"),
+    "raymap_axes": ("map", "agent0"),
     "lr_schedule": ("constant", "cosine"),
     "precision": ("auto", "bf16", "fp32"),
     "zero_stage": (1, 2, 3),
@@ -205,6 +208,20 @@ class Preset:
         """Frames, channels, height and width of one agent's latents."""
         video = self.video
         return (video.frames - 1) // 4 + 1, self.codec.latent_channels, video.height // 8, video.width // 8
+
+    @property
+    def raymap_options(self) -> dict[str, Any]:
+        """The options of `model.raymap.build_raymaps`."""
+        video, transformer = self.video, self.transformer
+        return {
+            "height": video.height,
+            "width": video.width,
+            "views": video.views,
+            "camera": transformer.camera,
+            "unit_m": transformer.raymap_unit_m,
+            "centroid_frames": transformer.raymap_centroid,
+            "axes": transformer.raymap_axes,
+        }
 
 
 def section_of(kind: type, section: str, values: dict[str, Any]) -> Any:

@@ -13,7 +13,6 @@ from tasks.encoding.frames import model_video
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.pictures import pixels, write_video
 from tasks.evaluation.sampling import Sampler
-from tasks.evaluation.windows import raymap_options
 from tasks.sharding.reader import ClipIndex, ClipPair, read_pair
 from tasks.training.run import Run
 
@@ -55,7 +54,7 @@ def generate_clip(
         torch.from_numpy(pair.cameras.K)[None],
         torch.from_numpy(pair.cameras.c2w[:, :, :frames])[None],
         frames=preset.video.frames,
-        raymap=raymap_options(preset),
+        raymap=preset.raymap_options,
         num_inference_steps=steps or preset.sampling.sampling_steps,
         generator=torch.Generator().manual_seed(seed),
         dtype=sampler.dtype,

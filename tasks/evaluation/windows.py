@@ -110,22 +110,13 @@ class Windows:
         for window in (self.windows[place] for place in places):
             cameras = self.cameras[window.row["key"]]
             c2w = torch.from_numpy(cameras.c2w[:, :, window.start : window.start + self.frames])
-            maps.append(build_raymaps(torch.from_numpy(cameras.K), c2w, **raymap_options(self.preset)))
+            maps.append(build_raymaps(torch.from_numpy(cameras.K), c2w, **self.preset.raymap_options))
         return torch.stack(maps)
 
     def batches(self, size: int) -> Iterator[list[int]]:
         """Yield the places of `size` windows at a time."""
         for start in range(0, len(self), size):
             yield list(range(start, min(start + size, len(self))))
-
-
-def raymap_options(preset: Preset) -> dict[str, Any]:
-    """Return the options of `build_raymaps` that the preset fixes."""
-    video, transformer = preset.video, preset.transformer
-    return {
-        "height": video.height, "width": video.width, "views": video.views, "camera": transformer.camera,
-        "unit_m": transformer.raymap_unit_m, "centroid_frames": transformer.raymap_centroid,
-    }  # fmt: skip
 
 
 def balanced(groups: Sequence[str], limit: int, seed: int = 0) -> list[int]:

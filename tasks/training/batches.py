@@ -59,20 +59,7 @@ def pictures_of(window: LatentWindow) -> torch.Tensor:
 
 def raymaps_of(window: LatentWindow, preset: Preset, translation_m: torch.Tensor | None = None) -> torch.Tensor:
     """Return the window's raymaps [A, F, 24, h, w] as the preset wants them."""
-    return build_raymaps(window.K, window.c2w, translation=translation_m, **raymap_options(preset))
-
-
-def raymap_options(preset: Preset) -> dict:
-    """Return the options of `build_raymaps` that a preset decides."""
-    video, config = preset.video, preset.transformer
-    return {
-        "height": video.height,
-        "width": video.width,
-        "views": video.views,
-        "camera": config.camera,
-        "unit_m": config.raymap_unit_m,
-        "centroid_frames": config.raymap_centroid,
-    }
+    return build_raymaps(window.K, window.c2w, translation=translation_m, **preset.raymap_options)
 
 
 def swapped(window: LatentWindow) -> LatentWindow:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from model.camera import MOUNTS, VIEWS, carla_to_c2w, intrinsics
-from model.raymap import build_raymaps, pack_time
+from model.raymap import build_raymaps, facing_agent0, pack_time
 
 
 def cameras(frames=9, width=48, height=32, seed=0):
@@ -96,6 +96,21 @@ def test_first_frame_centroid_hides_the_partners_future():
     paper = [build_raymaps(K, c, height=64, width=96)[0] for c in (c2w, later)]
     assert torch.equal(*own)
     assert not torch.equal(*paper)  # trap 41
+
+
+def test_axes_of_agent0_do_not_depend_on_the_maps():
+    K, c2w = cameras()
+    angle = torch.tensor(0.7, dtype=torch.float64)
+    turn = torch.eye(4, dtype=torch.float64)
+    turn[0, 0] = turn[1, 1] = torch.cos(angle)
+    turn[0, 1], turn[1, 0] = -torch.sin(angle), torch.sin(angle)
+    own = [build_raymaps(K, c, height=64, width=96, axes="agent0") for c in (c2w, turn @ c2w)]
+    torch.testing.assert_close(*own, atol=1e-5, rtol=0)
+    maps = [build_raymaps(K, c, height=64, width=96) for c in (c2w, turn @ c2w)]
+    assert (maps[0] - maps[1]).abs().max() > 0.1
+    forward = facing_agent0(c2w)[0, 0, 0, :3, 2]
+    assert abs(float(forward[1])) < 1e-9
+    assert float(forward[0]) > 0
 
 
 def test_frame_zero_is_repeated_then_fours():

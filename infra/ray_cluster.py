@@ -5,13 +5,29 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+CONNECT_S = 10.0
+
 
 class RayClusterError(RuntimeError):
     """Ray could not be started or reached."""
+
+
+def check_reachable(address: str) -> None:
+    """Raise RayClusterError unless something listens at (ray://)host:port: Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise RayClusterError(f"RAY_ADDRESS is {address!r}: give host:port or ray://host:port, or unset it.")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except OSError as error:
+        raise RayClusterError(
+            f"no Ray listens at {address} ({error}): check RAY_ADDRESS; unset, a local Ray is used."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -23,9 +39,12 @@ def ray_cluster(num_cpus: int | None = None) -> Iterator[Any]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own is 15: simulators would yield to everything
     import ray
 
     address = os.environ.get("RAY_ADDRESS") or None
+    if address and address != "auto":
+        check_reachable(address)
     handler = signal.getsignal(signal.SIGTERM)
     try:
         if address:

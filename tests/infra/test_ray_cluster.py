@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 
 import pytest
 
@@ -21,6 +22,15 @@ def test_the_sigterm_handler_survives_ray():
         assert signal.getsignal(signal.SIGTERM) is handler
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_cluster_that_does_not_listen_is_told_at_once(monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(RayClusterError, match=f"no Ray listens at {address}"), ray_cluster():
+            pass
 
 
 def test_an_address_without_a_cluster_is_one_sentence(monkeypatch):

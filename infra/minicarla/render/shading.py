@@ -283,7 +283,7 @@ def draw(w, light, shade, body, ahead, below, eye, axes, tan_x, first, step, rgb
 
 @kernel()
 def smooth_edges(w, light, shade, body, ahead, below, eye, axes, tan_x, first, step, rgb, surface, bgra):
-    """Write BGRA bytes; pixels whose neighbours show another surface are the mean of four more rays."""
+    """Write BGRA bytes; pixels whose neighbours show another surface are the mean of three rays."""
     height, width = surface.shape
     tan_y, pixel, across = tan_x * height / width, 2 * tan_x / width, (width + TILE - 1) // TILE
     for row in range(first, (height + TILE - 1) // TILE, step):
@@ -295,18 +295,19 @@ def smooth_edges(w, light, shade, body, ahead, below, eye, axes, tan_x, first, s
                 same = surface[upper, x] == own and surface[lower, x] == own
                 red, green, blue = rgb[y, x, 0], rgb[y, x, 1], rgb[y, x, 2]
                 if not (same and surface[y, left] == own and surface[y, right] == own):
-                    red = green = blue = np.float32(0.0)
-                    for k in range(4):  # a rotated grid
-                        side = (2 * (x + 0.125 + 0.25 * ((2 * k + 1) % 5 - (k > 1))) / width - 1) * tan_x
-                        up = (1 - 2 * (y + 0.125 + 0.25 * k) / height) * tan_y
+                    for k in range(2):  # with the middle, three rays on a slanted line: they differ in x and in y
+                        side = (2 * (x + (1 + 4 * k) / 6) / width - 1) * tan_x
+                        up = (1 - 2 * (y + (1 + k) / 3) / height) * tan_y
                         r, g, b, _, _, _, _ = cast(
                             w, light, shade, body, ahead, below, row * across + x // TILE, eye[0], eye[1], eye[2],
                             axes[2, 0] + axes[0, 0] * side + axes[1, 0] * up,
                             axes[2, 1] + axes[0, 1] * side + axes[1, 1] * up,
                             axes[2, 2] + axes[0, 2] * side + axes[1, 2] * up, pixel,
                         )  # fmt: skip
-                        red += np.float32(0.25 * tone(r))
-                        green += np.float32(0.25 * tone(g))
-                        blue += np.float32(0.25 * tone(b))
+                        red += np.float32(tone(r))
+                        green += np.float32(tone(g))
+                        blue += np.float32(tone(b))
+                    third = np.float32(1 / 3)
+                    red, green, blue = red * third, green * third, blue * third
                 bgra[y, x, 0], bgra[y, x, 1] = np.uint8(blue + 0.5), np.uint8(green + 0.5)
                 bgra[y, x, 2], bgra[y, x, 3] = np.uint8(red + 0.5), 255

@@ -6,10 +6,11 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterTimestamp
 from prefect.client.schemas.sorting import LogSort
 from prefect.deployments import run_deployment
 
@@ -17,36 +18,61 @@ from infra.stack import status_lines
 from infra.storage import home
 
 POLL_S = 1.0
+PAGE = 200
+LATE = timedelta(seconds=15)
+"""How much later than its time a line may arrive."""
+LAST_LINES_S = 15.0
+"""Patience with the lines of a run that has ended."""
 
 
 class Finished(RuntimeError):
     """A deployment's run ended otherwise than completed."""
 
 
-def new_logs(client: SyncPrefectClient, run_id: Any, seen: int) -> Iterator[str]:
-    """Yield the messages of the run's log after the first `seen`."""
-    chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))
-    while True:
-        page = client.read_logs(log_filter=chosen, limit=200, offset=seen, sort=LogSort.TIMESTAMP_ASC)
-        yield from (f"{log.timestamp.astimezone():%H:%M:%S}  {log.message}" for log in page)
-        if len(page) < 200:
-            return
-        seen += len(page)
+class RunLog:
+    """The log of a flow run as it grows. Lines of several processes arrive late and out of order."""
+
+    def __init__(self, client: SyncPrefectClient, run_id: UUID) -> None:
+        self.client, self.run_id = client, run_id
+        self.seen: set[UUID] = set()
+        self.since = datetime.now(UTC) - LATE
+        self.ended = False
+        """The flow's own last line was seen."""
+
+    def new(self) -> Iterator[str]:
+        """Yield the lines that were not seen yet."""
+        chosen = LogFilter(
+            flow_run_id=LogFilterFlowRunId(any_=[self.run_id]), timestamp=LogFilterTimestamp(after_=self.since)
+        )
+        offset = 0
+        while True:
+            page = self.client.read_logs(log_filter=chosen, limit=PAGE, offset=offset, sort=LogSort.TIMESTAMP_ASC)
+            for log in page:
+                if log.id not in self.seen:
+                    self.seen.add(log.id)
+                    self.ended |= log.task_run_id is None and log.message.startswith("Finished in state")
+                    yield f"{log.timestamp.astimezone():%H:%M:%S}  {log.message}"
+            if len(page) < PAGE:
+                break
+            offset += PAGE
+        if page:
+            self.since = max(self.since, page[-1].timestamp - LATE)
 
 
 def follow(deployment: str) -> None:
     """Run a deployment and print its log until it ends; raise Finished unless it completed."""
     print(f"\n== prefect deployment run '{deployment}'", flush=True)
     run = run_deployment(deployment, timeout=0)
-    seen = 0
     with get_client(sync_client=True) as client:
+        log, deadline = RunLog(client, run.id), None
         while True:
             state = client.read_flow_run(run.id).state
-            for line in new_logs(client, run.id, seen):
+            for line in log.new():
                 print(line, flush=True)
-                seen += 1
             if state is not None and state.is_final():
-                break
+                deadline = deadline or time.monotonic() + LAST_LINES_S
+                if log.ended or time.monotonic() > deadline:  # a killed flow has no last line
+                    break
             time.sleep(POLL_S)  # the server has no blocking call; this is its polling interval
     if not state.is_completed():
         raise Finished(f"{deployment} ended as {state.name}: {state.message}")

@@ -101,33 +101,34 @@ def comparison(example: Example, steps: int) -> np.ndarray:
 
 def still(example: Example, steps: int) -> Image.Image:
     """Return a sheet that explains itself: a column a time, for each agent recorded over generated."""
-    truth, generated = pixels(example.truth), pixels(example.full_steps)
-    agents, count = truth.shape[:2]
+    short = ["recorded", f"{steps} steps", "1 step"] if steps != 1 else ["recorded", "1 step"]
+    rows = [(label, videos) for label, (_, videos) in zip(short, rows_of(example, steps), strict=True)]
+    agents, count = rows[0][1].shape[:2]
     shown = np.linspace(0, count - 1, min(STILL_FRAMES, count)).round().astype(int)
-    height, width = enlarged(truth[0, 0], STILL_WIDTH_PX).shape[:2]
+    height, width = enlarged(rows[0][1][0, 0], STILL_WIDTH_PX).shape[:2]
     margin, head, foot, apart = 118, 74, 34, 22
-    block = 2 * height + GAP
+    block = len(rows) * (height + GAP) - GAP
     size = (margin + len(shown) * (width + GAP) + GAP, head + agents * block + (agents - 1) * apart + foot)
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, 9), "Two cars, one world: what each sees, recorded and generated", INK, font(19, bold=True))
     draw.text((size[0] - GAP, 14), place_of(example), GREY, font(14), anchor="ra")
-    for column, number in enumerate(shown):
-        left = margin + column * (width + GAP)
-        note = "frame 0, given" if number == 0 else f"frame {number}"
-        draw.text((left + width / 2, head - 22), note, GREY, font(14), anchor="ma")
-        for agent in range(agents):
-            top = head + agent * (block + apart)
-            for line, videos in enumerate((truth, generated)):
-                picture = tile(videos[agent, number], STILL_WIDTH_PX, example.views)
-                sheet.paste(picture, (left, top + line * (height + GAP)))
     for agent in range(agents):
         top = head + agent * (block + apart)
-        draw.text((GAP, top + block / 2), f"agent {agent}", INK, font(16, bold=True), anchor="lm")
-        for line, label in enumerate(("recorded", "generated")):
-            draw.text((margin - GAP, top + line * (height + GAP) + height / 2), label, GREY, font(13), anchor="rm")
+        draw.text((GAP, top + 10), f"agent {agent}", INK, font(16, bold=True), anchor="lm")
+        for line, (label, videos) in enumerate(rows):
+            middle = top + line * (height + GAP) + height / 2
+            draw.text((margin - GAP, middle), label, GREY, font(13), anchor="rm")
+            for column, number in enumerate(shown):
+                left = margin + column * (width + GAP)
+                if number or line == 0:  # frame 0 is given, not generated
+                    picture = tile(videos[agent, number], STILL_WIDTH_PX, example.views)
+                    sheet.paste(picture, (left, top + line * (height + GAP)))
+    for column, number in enumerate(shown):
+        note = "frame 0, given" if number == 0 else f"frame {number}"
+        draw.text((margin + column * (width + GAP) + width / 2, head - 22), note, GREY, font(14), anchor="ma")
     views = "Each picture holds four views: front, rear over left, right. " if example.views == "four" else ""
-    text = f"{views}A town never trained on; {steps} sampling steps."
+    text = f"{views}A town never trained on. One sampling step gives the mean of what is likely."
     draw.text((GAP, size[1] - foot / 2), text, GREY, font(13), anchor="lm")
     return sheet
 

@@ -147,7 +147,7 @@ def load_codec(config: CodecConfig, folder: Path | None = None) -> Codec:
         path = Path(folder or ".") / LINEAR_NAME
         if not path.is_dir():
             raise CodecError(f"{path} holds no fitted linear codec: encode the data set first.")
-        return LinearCodec.from_pretrained(path)
+        return LinearCodec.from_pretrained(path, low_cpu_mem_usage=False)  # small; spares a warning
     try:
         vae = AutoencoderKLCogVideoX.from_pretrained(config.codec_path, subfolder=vae_subfolder(config.codec_path))
     except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from infra.storage import OnProgress, atomic_file, canonical_json, no_progress, sha256_bytes, sweep_temporary
 from tasks.planning.check_opendrive import check_files
-from tasks.planning.errors import PlanningError
+from tasks.planning.errors import PlanningError, TooFewSites
 from tasks.planning.motion import MARGIN_M, closest_approach, drive, gap
 from tasks.planning.preset import PlanPreset
 from tasks.planning.roads import RoadNetwork
@@ -167,7 +168,7 @@ def word(text: str) -> int:
 
 
 def town_rows(preset: PlanPreset, town: str, opendrive: str) -> list[dict[str, Any]]:
-    """Return the town's rows. PlanningError when it has no site of a type, or fewer than the plan asks for."""
+    """Return the town's rows. TooFewSites where it lacks some and the preset does not make do with less."""
     roads = RoadNetwork(town, opendrive)
     sha = sha256_bytes(opendrive.encode())
     position = preset.towns.index(town)
@@ -178,11 +179,41 @@ def town_rows(preset: PlanPreset, town: str, opendrive: str) -> list[dict[str, A
     for number in range(preset.recordings_per_town):
         kind, weather = cell(preset, position, number)
         if kind not in sites:
-            sites[kind] = find_sites(roads, kind)
+            sites[kind] = sites_of(preset, roads, kind)
             order = np.random.default_rng([preset.seed, word(town), word(kind)]).permutation(len(sites[kind]))
             queue[kind], used[kind] = order.tolist(), []
-        rows += scene(preset, town, sha, kind, weather, number, sites[kind], queue[kind], used[kind])
+        try:
+            rows += scene(preset, town, sha, kind, weather, number, sites[kind], queue[kind], used[kind])
+        except TooFewSites:
+            if preset.short_towns == "refuse":
+                raise
     return rows
+
+
+def sites_of(preset: PlanPreset, roads: RoadNetwork, kind: str) -> list[Site]:
+    """Return a town's sites of a type; none where it has none and the preset makes do with less."""
+    try:
+        return find_sites(roads, kind)
+    except TooFewSites:
+        if preset.short_towns == "refuse":
+            raise
+        return []
+
+
+def shortage(preset: PlanPreset, plan: pa.Table) -> dict[str, dict[str, int]]:
+    """Return how many recordings of each type the plan lacks of a town's share; what lacks nothing is left out."""
+    planned = Counter(
+        (row["town"], row["trajectory_type"])
+        for row in plan.select(["town", "trajectory_type", "variant"]).to_pylist()
+        if row["variant"] == "base"
+    )
+    lacking: dict[str, dict[str, int]] = {}
+    for position, town in enumerate(preset.towns):
+        share = Counter(cell(preset, position, number)[0] for number in range(preset.recordings_per_town))
+        lack = {kind: count - planned[town, kind] for kind, count in share.items() if count > planned[town, kind]}
+        if lack:
+            lacking[town] = lack
+    return lacking
 
 
 def scene(preset, town, sha, kind, weather, number, sites, queue, used) -> list[dict[str, Any]]:
@@ -195,9 +226,9 @@ def scene(preset, town, sha, kind, weather, number, sites, queue, used) -> list[
             site, repeat = sites[queue.pop(0)], 0
             used.append((site, 1))
         else:
-            raise PlanningError(
+            raise TooFewSites(
                 f"town {town} has {len(sites)} sites of type {kind!r}, too few for {preset.recordings_per_town} "
-                "recordings a town: lower recordings_per_town, raise repeats or add towns."
+                "recordings a town: lower recordings_per_town, raise repeats, add towns, or set short_towns to 'less'."
             )
         key = [preset.seed, word(town), word(kind), word(site.name), number]
         base = attempt(preset, site, key, "base")
@@ -301,10 +332,10 @@ def make_plan(
     marker, table = dataset_dir / "plan.json", dataset_dir / "plan.parquet"
     wanted = preset.to_dict()
     if marker.exists():
-        held = json.loads(marker.read_text())["preset"]
-        if held == json.loads(json.dumps(wanted)):
+        held = PlanPreset.from_dict(json.loads(marker.read_text())["preset"]).to_dict()
+        if held == wanted:
             return False
-        changed = sorted(name for name in wanted if held.get(name) != json.loads(json.dumps(wanted[name])))
+        changed = sorted(name for name in wanted if held[name] != wanted[name])
         raise PlanningError(
             f"{dataset_dir} holds another plan (its {', '.join(changed)} differ): give the new data set another name."
         )
@@ -317,7 +348,12 @@ def make_plan(
     with atomic_file(table) as path:
         pq.write_table(plan, path)
     hashes = {town: sha256_bytes(text.encode()) for town, text in maps.items()}
-    record = {"preset": wanted, "preset_sha256": sha256_bytes(canonical_json(wanted).encode()), "maps_sha256": hashes}
+    record = {
+        "preset": wanted,
+        "preset_sha256": sha256_bytes(canonical_json(wanted).encode()),
+        "maps_sha256": hashes,
+        "lacking": shortage(preset, plan),
+    }
     with atomic_file(marker) as path:
         path.write_text(json.dumps(record, indent=1))
     return True

@@ -29,6 +29,8 @@ class PlanPreset:
     recordings_per_town: int = 3
     repeats: int = 1
     """Recordings of one site, each with jitter of its own."""
+    short_towns: str = "refuse"
+    """Where a town has too few sites for its share: "refuse" the plan, or record "less" there and say what lacks."""
     other_trajectories: bool = False
     """A second recording of every val and test scene in which agent 1 drives otherwise (paper, section 5.2)."""
     seed: int = 0
@@ -99,6 +101,7 @@ def checked(preset: PlanPreset) -> PlanPreset:
         ("trajectory type", preset.trajectory_types, TYPES),
         ("weather", preset.weathers, tuple(WEATHERS)),
         ("held-out town", (*preset.val_towns, *preset.test_towns), preset.towns),
+        ("short_towns", (preset.short_towns,), ("refuse", "less")),
         ("ground-truth split", preset.ground_truth_splits, ("train", "val", "test")),
     ):
         for value in values:

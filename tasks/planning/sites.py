@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.planning.errors import PlanningError
+from tasks.planning.errors import TooFewSites
 from tasks.planning.roads import Manoeuvre, RoadNetwork, Way, chain, inside, lane_key, turn, way_through
 
 REACH_M = 60.0
@@ -145,10 +145,10 @@ def name_of(waypoint) -> str:
 
 
 def find_sites(roads: RoadNetwork, trajectory_type: str) -> list[Site]:
-    """Return the town's sites of a type in a fixed order. PlanningError when it has none."""
+    """Return the town's sites of a type in a fixed order. TooFewSites when it has none."""
     found = list(FINDERS[trajectory_type](roads))
     if not found:
-        raise PlanningError(
+        raise TooFewSites(
             f"town {roads.town} cannot host the trajectory type {trajectory_type!r}: leave out the town or the type."
         )
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ def plan_recordings(dataset: str, plan_preset: str, overrides: dict[str, Any], s
         return CarlaServer(spec, folder / "logs", "survey")
 
     new = make_plan(folder, preset, server, on_progress=FlowProgress("planning", "towns"))
+    for town, lack in json.loads((folder / "plan.json").read_text()).get("lacking", {}).items():
+        told = ", ".join(f"{count} {kind}" for kind, count in lack.items())
+        log.warning(f"{town} has too few sites for its share; the plan lacks {told}.")
     log.info(f"{'Planned' if new else 'The plan was there:'} {recordings_in(folder)} recordings of {dataset}.")
 
 

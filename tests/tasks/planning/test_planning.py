@@ -20,7 +20,7 @@ from infra.minicarla.towns import load_town, town_names
 from tasks.planning.check_opendrive import check_files
 from tasks.planning.errors import PlanningError
 from tasks.planning.motion import HALF_LENGTH_M, HALF_WIDTH_M, MARGIN_M, closest_approach, gap
-from tasks.planning.plan import build_plan, cell, make_plan, read_plan
+from tasks.planning.plan import build_plan, cell, make_plan, read_plan, shortage
 from tasks.planning.preset import TYPES, PlanPreset
 from tasks.planning.roads import RoadNetwork, turn
 from tasks.planning.sites import find_sites
@@ -155,6 +155,19 @@ def test_real_towns_host_the_types_they_have_roads_for(town):
     check_files([path])
     roads = RoadNetwork(town, path.read_text())
     assert all(find_sites(roads, kind) for kind in ("straight_meeting", "following", "merging", "diverging"))
+
+
+def test_a_town_short_of_sites_is_refused_or_told():
+    preset = PlanPreset.load("demo").replace(towns=["Mini03"], recordings_per_town=400)
+    maps = {"Mini03": load_town("Mini03").opendrive}
+    with pytest.raises(PlanningError, match=r"Mini03 has .* sites of type .* too few for 400"):
+        build_plan(preset, maps)
+    less = preset.replace(short_towns="less")
+    plan = build_plan(less, maps)
+    lacking = shortage(less, plan)["Mini03"]
+    assert plan.num_rows + sum(lacking.values()) == 400
+    used = Counter((row["trajectory_type"], row["site"]) for row in plan.to_pylist())
+    assert set(used.values()) == {1}  # a site never repeats silently
 
 
 @given(

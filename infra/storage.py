@@ -71,6 +71,18 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def publish_dir(temporary: Path, path: Path) -> None:
+    """Sync a complete temporary folder and give it its name, in place of what has that name."""
+    for file in sorted(temporary.rglob("*")):
+        if file.is_file():
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+    if path.exists():
+        shutil.rmtree(path)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
 @contextlib.contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
     """Yield a temporary folder; when the block ends well it replaces `path`, complete and synced, else it goes."""
@@ -79,14 +91,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in sorted(temporary.rglob("*")):
-            if file.is_file():
-                with open(file, "rb") as opened:
-                    os.fsync(opened.fileno())
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        publish_dir(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

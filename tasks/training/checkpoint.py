@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from infra.storage import TEMPORARY_PREFIX, sweep_temporary, sync_folder
+from infra.storage import TEMPORARY_PREFIX, publish_dir, sweep_temporary
 from model.transformer import ShareVerseTransformer3DModel
 from tasks.training.ema import WeightAverage
 from tasks.training.engine import Engine
@@ -38,7 +37,7 @@ def save_checkpoint(run: Run, step: int, engine: Engine, average: WeightAverage 
         (temporary / "trainer.json").write_text(json.dumps(record, indent=1))
     torch.distributed.barrier()
     if first:
-        publish(temporary, final)
+        publish_dir(temporary, final)
         remove_old(folder, run.preset.training.keep_checkpoints)
     torch.distributed.barrier()
 
@@ -55,18 +54,6 @@ def save_model(folder: Path, engine: Engine, weights: dict[str, torch.Tensor]) -
         model = ShareVerseTransformer3DModel.from_config(engine.model.config)
     model.load_state_dict(weights, assign=True)
     model.save_pretrained(folder)
-
-
-def publish(temporary: Path, final: Path) -> None:
-    """Sync a complete temporary folder and give it its name."""
-    for file in sorted(temporary.rglob("*")):
-        if file.is_file():
-            with open(file, "rb") as opened:
-                os.fsync(opened.fileno())
-    if final.exists():
-        shutil.rmtree(final)
-    os.replace(temporary, final)
-    sync_folder(final.parent)
 
 
 def remove_old(folder: Path, keep: int) -> None:

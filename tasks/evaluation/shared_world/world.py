@@ -1,0 +1,142 @@
+"""The true geometry of one window at the model's size: cameras, inverse depth, instance ids, the cars' poses.
+
+Inverse depth, not depth, is averaged and interpolated: on a plane it is affine in pixels, so both are exact there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from model import mosaic
+from model.camera import carla_matrix
+from model.presets import VideoConfig
+from tasks.evaluation.errors import EvaluationError
+from tasks.sharding.reader import ClipPair
+
+MOST_FRAMES = 17
+"""Longer windows are measured on every second, fourth, ... frame, frame 0 and the last one among them."""
+MIXED_SHARE, LOWEST_EYE_M = 0.1, 1.2
+"""A pixel mixes surfaces where its inverse depth spreads by more than a tenth and more than level ground seen from
+1.2 m does."""
+MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
+STATIC_FROM = 3
+"""Instance ids from here on are other vehicles, which stand still."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Ground truth of the chosen frames of a window; A agents, V views, T frames, views of h x w as the model sees
+    them and H x W as stored."""
+
+    frames: np.ndarray
+    """[T] places in the window, the first is 0."""
+    c2w: np.ndarray
+    """[A, V, T, 4, 4] float64, OpenCV axes, metres."""
+    cars: np.ndarray
+    """[A, T, 4, 4] float64 pose of each agent's car in the same world (y negated: a mirror lies in it)."""
+    K: np.ndarray
+    """[A, V, 3, 3] pixels of the model's views."""
+    inverse: np.ndarray
+    """[A, V, T, h, w] float32 1/m along the axis: 0 farther than 655 m, NaN where a pixel mixes surfaces."""
+    ids: np.ndarray
+    """[A, V, T, h, w] uint16 instance ids."""
+    other: np.ndarray
+    """[A, V, T, h, w] float32 share of the pixel that another agent's car covers."""
+    stored_K: np.ndarray
+    stored_inverse: np.ndarray
+    """[A, V, T, H, W] float32, as recorded."""
+
+    @property
+    def agents(self) -> int:
+        return len(self.c2w)
+
+
+def chosen_frames(frames: int) -> np.ndarray:
+    """Return the places of a window's frames that are measured: all of 17, every fourth of 49."""
+    step = 1
+    while (frames - 1) // step + 1 > MOST_FRAMES:
+        step *= 2
+    return np.arange(0, frames, step)
+
+
+def cut(arrays: np.ndarray, views: str) -> np.ndarray:
+    """Cut mosaics [A, T, H, W] into views [A, V, T, h, w]; the front one alone for views "front"."""
+    found = mosaic.split(torch.from_numpy(arrays)[:, :, None])[..., 0, :, :].movedim(2, 1)
+    return found[:, :1].numpy() if views == "front" else found.numpy()
+
+
+def blocks(views: np.ndarray, down: int, across: int) -> np.ndarray:
+    """Return [..., h, w, down * across]: what each of the model's pixels holds of the stored ones."""
+    *lead, height, width = views.shape
+    parts = views.reshape(*lead, height // down, down, width // across, across)
+    return parts.swapaxes(-3, -2).reshape(*lead, height // down, width // across, down * across)
+
+
+def shrunk(inverse: np.ndarray, ids: np.ndarray, focal: float, down: int, across: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return inverse depth and ids [..., h, w] of stored views: means, NaN where a pixel mixes surfaces."""
+    if down == across == 1:
+        return inverse, ids
+    cells, members = blocks(inverse, down, across), blocks(ids, down, across)
+    mean = cells.mean(-1)
+    ground = max(down, across) / (focal * LOWEST_EYE_M)
+    mixed = cells.max(-1) - cells.min(-1) > np.maximum(MIXED_SHARE * mean, ground)
+    mixed |= (members != members[..., :1]).any(-1) | ((cells == 0).any(-1) & (mean > 0))
+    return np.where(mixed, np.float32(np.nan), mean), members[..., 0]
+
+
+def others(ids: np.ndarray) -> np.ndarray:
+    """Return [A, ...] bool: the pixels of ids [A, ...] that show another agent's car."""
+    own = np.arange(1, len(ids) + 1, dtype=ids.dtype).reshape(-1, *(1,) * (ids.ndim - 1))
+    return (ids > 0) & (ids <= len(ids)) & (ids != own)
+
+
+def read_world(pair: ClipPair, video: VideoConfig, start: int = 0) -> World:
+    """Return the geometry of a clip's window of video.frames frames from `start`.
+
+    EvaluationError without depth or instance ids, and where the model's views are no whole part of the stored ones.
+    """
+    if pair.depth_m is None or pair.instance is None:
+        raise EvaluationError(
+            f"not measured: clip {pair.key} has no depth and instance ids: record its split with record_ground_truth."
+        )
+    chosen = chosen_frames(video.frames)
+    places = start + chosen
+    if places[-1] >= len(pair.cameras.time_s):
+        raise EvaluationError(
+            f"not measured: clip {pair.key} has {len(pair.cameras.time_s)} frames and a window of {video.frames} from "
+            f"{start} does not fit: give an earlier start."
+        )
+    with np.errstate(divide="ignore"):
+        inverse = cut((1 / pair.depth_m[:, places]).astype(np.float32), video.views)
+    ids = cut(pair.instance[:, places].astype(np.int32), video.views).astype(np.uint16)
+    views = inverse.shape[1]
+    side = 1 if video.views == "front" else 2
+    height, width = video.height // side, video.width // side
+    stored_height, stored_width = inverse.shape[-2:]
+    if stored_height % height or stored_width % width:
+        raise EvaluationError(
+            f"not measured: the model's views of {width}x{height} are no whole part of clip {pair.key}'s "
+            f"{stored_width}x{stored_height}: choose another model size."
+        )
+    down, across = stored_height // height, stored_width // width
+    stored_K = pair.cameras.K[:, :views]
+    small, small_ids = shrunk(inverse, ids, float(stored_K[0, 0, 0, 0]), down, across)
+    return World(
+        frames=chosen,
+        c2w=np.ascontiguousarray(pair.cameras.c2w[:, :views, places]),
+        cars=MIRROR @ carla_matrix(pair.cameras.agent_pose[:, places]),
+        K=stored_K * np.array([1 / across, 1 / down, 1.0])[:, None],
+        inverse=small,
+        ids=small_ids,
+        other=blocks(others(ids), down, across).mean(-1, dtype=np.float32),
+        stored_K=stored_K,
+        stored_inverse=inverse,
+    )
+
+
+def as_frames(views: torch.Tensor, frames: np.ndarray) -> np.ndarray:
+    """Return the chosen frames of views [A, V, T, 3, h, w] in [0, 1] as [A, V, T', h, w, 3] float32."""
+    return np.ascontiguousarray(views[:, :, frames].movedim(-3, -1).float().numpy())

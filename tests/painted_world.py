@@ -1,8 +1,8 @@
 """A painted world with a hidden fact, as a data set in the clip contract, without a simulator.
 
-A two-faced billboard stands between two cars that pass it in opposite directions. The face that agent 1 sees at frame 0
-has one of four colours; agent 0 starts behind the board and drives past, so that it sees that face in its later frames
-only. Nothing else that agent 0 is given depends on the colour. The other face, which agent 0 sees at frame 0 and agent 1
+A two-faced billboard stands between two cars that pass it in opposite directions. The face that agent 1 sees at frame
+0 has one of four colours; agent 0 starts behind the board and drives past, so that it sees that face in its later
+frames only. Nothing else that agent 0 is given depends on it. The other face, which agent 0 sees at frame 0 and agent 1
 later, is coloured independently. Instance ids: 3 the hidden face, 4 the other one; the cars are not drawn.
 
 Everything is drawn from the seed, so that equal calls give equal bytes.

@@ -64,8 +64,8 @@ class ShardJob:
 def shard_jobs(index: ClipIndex, key: str) -> list[ShardJob]:
     """Return the latent shards of a data set in its order."""
     shards: dict[str, list[dict[str, Any]]] = {}
-    for row in index.rows:
-        if row["split"] in SPLITS:
+    for split in SPLITS:
+        for row in index.learned(split):
             shards.setdefault(row["shard"], []).append(row)
     return [
         ShardJob(rows[0]["split"], shard, tuple(rows), sha256_bytes(f"{key} {index.record['shards'][shard]}".encode()))
@@ -136,7 +136,7 @@ def prepare_codec(index: ClipIndex, preset: Preset, folder: Path) -> None:
     """Fit the linear codec on training clips spread over the plan, unless it is there already."""
     if preset.codec.codec != "linear" or (folder / LINEAR_NAME).is_dir():
         return
-    clips = index.split("train")
+    clips = index.learned("train")
 
     def videos() -> Iterator[torch.Tensor]:
         for row in clips[:: math.ceil(len(clips) / FIT_CLIPS)]:

@@ -10,7 +10,6 @@ import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,72 +20,17 @@ import pyarrow.parquet as pq
 from infra.storage import OnProgress, atomic_file, canonical_json, no_progress, sha256_bytes, sweep_temporary
 from tasks.planning.check_opendrive import check_files
 from tasks.planning.errors import PlanningError, TooFewSites
+from tasks.planning.hidden_facts import hidden_fact_rows
 from tasks.planning.motion import MARGIN_M, closest_approach, drive, gap
 from tasks.planning.preset import PlanPreset
 from tasks.planning.roads import RoadNetwork
+from tasks.planning.rows import SCHEMA, finished, word
 from tasks.planning.sites import Site, find_sites
 
-RIG = "two red vehicle.audi.tt, four 90-degree cameras each"
 ATTEMPTS = 12
 MEETING_M = 30.0
 """The cars come at least this near to each other."""
 HEADWAY_M = (8.0, 14.0)
-
-SCHEMA = pa.schema([
-    ("recording_id", pa.string()), ("scene_id", pa.string()), ("variant", pa.string()), ("town", pa.string()),
-    ("opendrive_sha256", pa.string()), ("trajectory_type", pa.string()), ("weather", pa.string()),
-    ("split", pa.string()), ("site", pa.string()), ("jitter", pa.string()), ("seed", pa.int64()),
-    ("ticks", pa.int32()), ("stride", pa.int32()), ("frames", pa.int32()), ("windows", pa.list_(pa.int32())),
-    ("view_width", pa.int32()), ("view_height", pa.int32()), ("fixed_delta_s", pa.float64()),
-    ("motion_mode", pa.string()), ("skip_unused_ticks", pa.bool_()), ("record_ground_truth", pa.bool_()),
-    ("extra_actors", pa.string()),
-    ("gates", pa.string()), ("poses", pa.list_(pa.float32())),
-])  # fmt: skip
-
-
-@dataclass(frozen=True)
-class PlannedRecording:
-    """One row of the plan, as the recorder reads it."""
-
-    recording_id: str
-    scene_id: str
-    variant: str
-    town: str
-    opendrive_sha256: str
-    trajectory_type: str
-    weather: str
-    split: str
-    site: dict[str, Any]
-    jitter: dict[str, Any]
-    seed: int
-    ticks: int
-    stride: int
-    frames: int
-    windows: tuple[int, ...]
-    view_width: int
-    """Of a rendered view; stored views are half as wide and high."""
-    view_height: int
-    fixed_delta_s: float
-    motion_mode: str
-    skip_unused_ticks: bool
-    record_ground_truth: bool
-    extra_actors: list[dict[str, Any]]
-    gates: dict[str, float]
-    poses: np.ndarray
-    """[ticks, 2, 6] x, y, z, pitch, yaw, roll of each car, CARLA's axes, metres and degrees."""
-
-
-def read_plan(path: Path) -> list[PlannedRecording]:
-    """Read plan.parquet in its order."""
-    rows = []
-    table = pq.read_table(path)
-    for row, poses in zip(table.drop_columns(["poses"]).to_pylist(), table["poses"], strict=True):
-        for name in ("site", "jitter", "extra_actors", "gates"):
-            row[name] = json.loads(row[name])
-        row["windows"] = tuple(row["windows"])
-        values = poses.values.to_numpy().astype(np.float64)
-        rows.append(PlannedRecording(**row, poses=values.reshape(row["ticks"], -1, 6)))
-    return rows
 
 
 def cell(preset: PlanPreset, town: int, number: int) -> tuple[str, str]:
@@ -162,15 +106,12 @@ def attempt(preset: PlanPreset, site: Site, key: list, variant: str) -> tuple[di
     return None
 
 
-def word(text: str) -> int:
-    """Return a number for a text, the same on every machine, for seeding."""
-    return int(sha256_bytes(text.encode())[:12], 16)
-
-
 def town_rows(preset: PlanPreset, town: str, opendrive: str) -> list[dict[str, Any]]:
     """Return the town's rows. TooFewSites where it lacks some and the preset does not make do with less."""
     roads = RoadNetwork(town, opendrive)
     sha = sha256_bytes(opendrive.encode())
+    if preset.scenes == "hidden_facts":
+        return hidden_fact_rows(preset, roads, sha)
     position = preset.towns.index(town)
     sites: dict[str, list[Site]] = {}
     queue: dict[str, list[int]] = {}
@@ -208,6 +149,8 @@ def shortage(preset: PlanPreset, plan: pa.Table) -> dict[str, dict[str, int]]:
         if row["variant"] == "base"
     )
     lacking: dict[str, dict[str, int]] = {}
+    if preset.scenes == "hidden_facts":
+        return lacking
     for position, town in enumerate(preset.towns):
         share = Counter(cell(preset, position, number)[0] for number in range(preset.recordings_per_town))
         lack = {kind: count - planned[town, kind] for kind, count in share.items() if count > planned[town, kind]}
@@ -245,43 +188,6 @@ def scene(preset, town, sha, kind, weather, number, sites, queue, used) -> list[
             finished(preset, shared, {"name": site.name}, jitter | {"repeat": repeat}, poses, variant, key)
             for variant, (jitter, poses) in found
         ]
-
-
-def finished(
-    preset: PlanPreset, shared: dict, site: dict, jitter: dict, poses: np.ndarray, variant: str, key: list
-) -> dict:
-    """Return a complete row with its ids."""
-    seed = word(canonical_json(key)) % 2**31
-    geometry = {name: getattr(preset, name) for name in ("ticks", "stride", "frames", "view_width", "view_height")}
-    geometry |= {
-        "windows": list(preset.windows),
-        "fixed_delta_s": preset.fixed_delta_s,
-        "motion_mode": preset.motion_mode,
-        "skip_unused_ticks": preset.skip_unused_ticks,
-    }
-    scene_identity = {"site": site, "seed": seed, **shared}
-    identity = scene_identity | {
-        "jitter": jitter,
-        "rig": RIG,
-        "variant": variant,
-        "extra_actors": [],
-        "poses_sha256": sha256_bytes(poses.tobytes()),
-        **geometry,
-    }
-    return {
-        "recording_id": sha256_bytes(canonical_json(identity).encode())[:16],
-        "scene_id": sha256_bytes(canonical_json(scene_identity).encode())[:16],
-        "variant": variant,
-        **shared,
-        "site": canonical_json(site),
-        "jitter": canonical_json(jitter),
-        "seed": seed,
-        **geometry,
-        "record_ground_truth": shared["split"] in preset.ground_truth_splits,
-        "extra_actors": "[]",
-        "gates": canonical_json(preset.gates),
-        "poses": poses.reshape(-1),
-    }
 
 
 def build_plan(preset: PlanPreset, maps: dict[str, str], on_progress: OnProgress = no_progress) -> pa.Table:

@@ -15,6 +15,8 @@ FOLDER = Path(__file__).with_name("presets")
 TYPES = ("straight_meeting", "following", "crossing", "turning_meeting", "merging", "diverging")
 """The paper's Figure 1, in its order."""
 
+FACT_TASKS, FACT_DISTANCES = ("appearance", "binding", "trajectory"), ("large", "medium", "small")
+
 
 @dataclass(frozen=True)
 class PlanPreset:
@@ -26,7 +28,13 @@ class PlanPreset:
     test_towns: tuple[str, ...]
     trajectory_types: tuple[str, ...] = TYPES
     weathers: tuple[str, ...] = tuple(WEATHERS)
+    scenes: str = "meetings"
+    """"meetings" of the six types, or "hidden_facts": scenes of the benchmark (hidden_facts.py)."""
+    fact_task: str = "appearance"
+    fact_distance: str = "large"
     recordings_per_town: int = 3
+    test_recordings_per_town: int = 3
+    """Scenes in a test town; of hidden facts only."""
     repeats: int = 1
     """Recordings of one site, each with jitter of its own."""
     short_towns: str = "refuse"
@@ -101,6 +109,9 @@ def checked(preset: PlanPreset) -> PlanPreset:
         ("trajectory type", preset.trajectory_types, TYPES),
         ("weather", preset.weathers, tuple(WEATHERS)),
         ("held-out town", (*preset.val_towns, *preset.test_towns), preset.towns),
+        ("scenes", (preset.scenes,), ("meetings", "hidden_facts")),
+        ("fact_task", (preset.fact_task,), FACT_TASKS),
+        ("fact_distance", (preset.fact_distance,), FACT_DISTANCES),
         ("short_towns", (preset.short_towns,), ("refuse", "less")),
         ("ground-truth split", preset.ground_truth_splits, ("train", "val", "test")),
     ):
@@ -112,11 +123,13 @@ def checked(preset: PlanPreset) -> PlanPreset:
         raise PlanningError(f"town {min(shared)} is both in val_towns and in test_towns: a town belongs to one split.")
     if not preset.towns or not preset.trajectory_types or not preset.weathers:
         raise PlanningError("a plan needs at least one town, one trajectory type and one weather.")
-    for name in ("recordings_per_town", "repeats", "ticks", "stride"):
+    for name in ("recordings_per_town", "test_recordings_per_town", "repeats", "ticks", "stride"):
         if getattr(preset, name) < 1:
             raise PlanningError(f"{name} is {getattr(preset, name)}: give 1 or more.")
     if preset.frames % 8 != 1:
         raise PlanningError(f"frames is {preset.frames}: it must be 8k+1 (9, 17, 49, ...), or the VAE decodes wrongly.")
+    if preset.scenes == "hidden_facts" and preset.fact_task != "appearance" and preset.fact_distance != "large":
+        raise PlanningError(f"fact_distance {preset.fact_distance!r} belongs to the task appearance: give large.")
     last = max(preset.windows) + preset.stride * (preset.frames - 1)
     if last >= preset.ticks or min(preset.windows) < 0:
         raise PlanningError(f"the windows {list(preset.windows)} need {last + 1} ticks, and there are {preset.ticks}.")

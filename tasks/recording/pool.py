@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import deque
@@ -13,7 +14,7 @@ from typing import Any
 from infra.carla_servers import CarlaServer, CarlaServerError, SimulatorSpec
 from infra.ray_cluster import ray_cluster
 from infra.storage import OnProgress, StorageError, no_progress, require_free_space, sweep_temporary
-from tasks.planning.plan import PlannedRecording, read_plan
+from tasks.planning.rows import PlannedRecording, read_plan
 from tasks.recording.errors import GateError, RecordingError
 from tasks.recording.ledger import Ledger
 from tasks.recording.recorder import Recorder
@@ -21,9 +22,11 @@ from tasks.recording.rig import Rig
 
 ATTEMPTS = 3
 RECYCLE_EVERY = 50
-"""Recordings after which a server is replaced: it leaks (trap 9)."""
+"""Recordings after which a CARLA server is replaced: it leaks (trap 9); the embedded one does not."""
 LOAD_S, CALL_S = 120.0, 20.0
 """Patience with a town's loading and with any other call but a tick."""
+LONGEST_SUBSTEPPED_S = 0.1
+"""CARLA's ten substeps of 0.01 s; kinematic cars need none."""
 BYTES_PER_PIXEL = 0.35
 """Of a stored clip, with room to spare (measured: docs/LOG.md)."""
 
@@ -95,6 +98,7 @@ class RecorderActor:
         client.set_timeout(CALL_S)
         settings = world.get_settings()
         settings.synchronous_mode, settings.fixed_delta_seconds = True, recording.fixed_delta_s
+        settings.substepping = recording.fixed_delta_s <= LONGEST_SUBSTEPPED_S
         world.apply_settings(settings)
         rig = Rig(world, recording.view_width, recording.view_height, ground_truth=recording.record_ground_truth)
         if recording.record_ground_truth:
@@ -175,6 +179,7 @@ class Pool:
         todo: deque[PlannedRecording],
     ) -> None:
         self.ray, self.ledger, self.todo = ray, ledger, todo
+        self.recycle_every = RECYCLE_EVERY if spec.kind == "carla" else math.inf
         self.remote = ray.remote(RecorderActor)
         gpus = self.gpus(spec, servers)
         self.make = [
@@ -210,7 +215,7 @@ class Pool:
                 number, row = busy.pop(finished[0])
                 outcome, reason = self.outcome(finished[0], number)
                 self.counts[number] += 1
-                if outcome == "fault" or self.counts[number] >= RECYCLE_EVERY:
+                if outcome == "fault" or self.counts[number] >= self.recycle_every:
                     self.replace(number)
                 if outcome == "done":
                     self.ledger.done(row.recording_id)

@@ -11,18 +11,20 @@ import numpy as np
 
 from infra.storage import atomic_dir, sha256_file
 from model.camera import VIEWS, carla_to_c2w, intrinsics
-from tasks.planning.plan import PlannedRecording
+from tasks.planning.rows import PlannedRecording
 from tasks.planning.weather import WEATHERS
 from tasks.recording.barrier import Shot
 from tasks.recording.encode import VideoWriter, depth_cm, halved, halved_nearest, mosaic, write_npz
 from tasks.recording.errors import RecordingError
 from tasks.recording.gates import Scores
 from tasks.recording.rig import AGENTS, Rig, transform_of
-from tasks.recording.seeing import FOV_DEG, camera_poses, remapped, sees
+from tasks.recording.seeing import FOV_DEG, Box, camera_poses, find_extra_codes, remapped, sees
 
 WARM_UP_TICKS = 60
 STABLE = 0.5
 """Change of mean luminance a tick that counts as stable."""
+SPAWN_ABOVE_M = 0.3
+"""An actor that touches the ground cannot be spawned in CARLA."""
 
 
 class Window:
@@ -58,11 +60,18 @@ class Recorder:
 
     def __init__(self, world: Any, client: Any, rig: Rig) -> None:
         self.world, self.client, self.rig = world, client, rig
+        self.extra_boxes: list[Box] = []
+        """Of the extra actors of the recording in hand."""
 
     def record(self, recording: PlannedRecording, dataset_dir: Path) -> None:
         """Make recordings/<id>/ of the data set. RecordingError says why not; then nothing is left behind."""
-        extra = [self.spawn_extra(actor) for actor in recording.extra_actors]
+        self.rig.place(self.client, recording.poses[0])  # out of the way of what is to stand there
+        extra: list[Any] = []
         try:
+            extra += (self.spawn_extra(actor) for actor in recording.extra_actors)
+            self.extra_boxes = [
+                box_of(actor, extra) for actor, extra in zip(recording.extra_actors, extra, strict=True)
+            ]
             with atomic_dir(dataset_dir / "recordings" / recording.recording_id) as folder:
                 self.record_into(recording, folder)
         finally:
@@ -73,13 +82,22 @@ class Recorder:
         blueprint = self.world.get_blueprint_library().find(actor["blueprint"])
         for name, value in actor.get("attributes", {}).items():
             blueprint.set_attribute(name, value)
-        return self.world.spawn_actor(blueprint, transform_of(np.array(actor["transform"])))
+        pose = np.array(actor["transform"])
+        above = pose.copy()
+        above[2] += SPAWN_ABOVE_M
+        spawned = self.world.try_spawn_actor(blueprint, transform_of(above))
+        if spawned is None:
+            raise RecordingError(f"{actor['blueprint']} could not be put at {pose[:3].tolist()}: the place is taken.")
+        if actor["blueprint"].startswith("vehicle."):
+            spawned.set_simulate_physics(False)
+        spawned.set_transform(transform_of(pose))
+        return spawned
 
     def record_into(self, recording: PlannedRecording, folder: Path) -> None:
         self.world.set_weather(carla.WeatherParameters(**WEATHERS[recording.weather]))
         self.warm_up(recording)
         windows: list[Window] = []
-        scores = Scores()
+        scores = Scores(fact=recording.fact)
         try:
             windows += (Window(recording, start, folder / f"w{start:03d}") for start in recording.windows)
             times_s: list[float] = []
@@ -144,9 +162,12 @@ class Recorder:
                 depth = [depth_cm(shot.bgra) for shot in shots[count:][mine]]
                 instance = [shot.bgra for shot in shots[2 * count :][mine]]
                 frames[f"agent{agent}.depth"] = mosaic([halved_nearest(image) for image in depth])
+                find_extra_codes(instance, depth, pose, self.extra_boxes, self.rig.instance_codes, others)
                 frames[f"agent{agent}.instance"] = mosaic(
                     [halved_nearest(remapped(image, self.rig.instance_codes, others)) for image in instance]
                 )
+                first = tick == recording.windows[0]
+                scores.add_instances(agent, frames[f"agent{agent}.instance"], first=first)
             for window in windows:
                 scores.add(window.start, agent, views, seen)
                 for name, frame in frames.items():
@@ -195,9 +216,18 @@ class Recorder:
             "rendered_view": [recording.view_width, recording.view_height],
             "camera_attributes": self.rig.camera_attributes,
             "extra_actors": recording.extra_actors,
+            "fact": recording.fact,
             "scores": scores,
         }
         (window.folder / "meta.json").write_text(json.dumps(meta, sort_keys=True, indent=1))
+
+
+def box_of(planned: dict[str, Any], actor: Any) -> Box:
+    """Return where an extra actor is and how large."""
+    box = actor.bounding_box
+    extent = np.array([box.extent.x, box.extent.y, box.extent.z])
+    centre = np.array([box.location.x, box.location.y, box.location.z])
+    return Box(np.array(planned["transform"], np.float64), extent, centre)
 
 
 def ticks_to_drive(recording: PlannedRecording, windows: list[Window]) -> list[int]:

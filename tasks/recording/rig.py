@@ -109,19 +109,25 @@ class Rig:
         centre = [[b.location.x, b.location.y, b.location.z] for b in boxes]
         return np.array(extent, np.float64), np.array(centre, np.float64)
 
-    def step(self, client: Any, poses: np.ndarray) -> tuple[list[Shot], float]:
-        """Move both cars to poses [A, 6] with one acknowledged batch, tick, and return all images of that tick and its
-        time. RecordingError unless everything is where it was put."""
-        pairs = list(zip(self.cars, poses, strict=True))
+    def place(self, client: Any, poses: np.ndarray) -> None:
+        """Move both cars to poses [A, 6] with one acknowledged batch. RecordingError when one cannot be moved."""
+        pairs = zip(self.cars, poses, strict=True)
         commands = [carla.command.ApplyTransform(car, transform_of(pose)) for car, pose in pairs]
         for answer in client.apply_batch_sync(commands):  # never with a tick in it (trap 2)
             if answer.error:
                 raise RecordingError(f"a car could not be moved: {answer.error}")
+
+    def step(self, client: Any, poses: np.ndarray) -> tuple[list[Shot], float]:
+        """Move both cars to poses [A, 6], tick, and return all images of that tick and its time.
+
+        RecordingError unless everything is where it was put.
+        """
+        self.place(client, poses)
         frame = self.world.tick(TICK_S)
         snapshot = self.world.get_snapshot()
         if snapshot.frame != frame:
             raise RecordingError(f"the world is at frame {snapshot.frame} instead of {frame}.")
-        for agent, (car, pose) in enumerate(pairs):
+        for agent, (car, pose) in enumerate(zip(self.cars, poses, strict=True)):
             found = snapshot.find(car.id)
             if found is None:
                 raise RecordingError(f"car {agent} is gone.")

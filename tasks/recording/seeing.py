@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from model.camera import MOUNTS, VIEWS, carla_matrix, carla_pose, carla_to_c2w, intrinsics, project
@@ -9,7 +12,26 @@ from model.camera import MOUNTS, VIEWS, carla_matrix, carla_pose, carla_to_c2w, 
 FOV_DEG = 90.0
 RED_SHARE = 0.05
 VEHICLE_TAGS = (14, 15, 16, 18, 19)
+BOX_MARGIN_M = 0.2
 CORNERS = np.array([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)], float)
+
+
+@dataclass(frozen=True)
+class Box:
+    """An actor's bounding box."""
+
+    pose: np.ndarray
+    """[6] of the actor in CARLA's axes"""
+    extent: np.ndarray
+    """[3] half sizes"""
+    centre: np.ndarray
+    """[3] in the actor's frame"""
+
+    def holds(self, points: np.ndarray) -> np.ndarray:
+        """Tell which points [N, 3] of CARLA's world lie inside, or almost."""
+        matrix = carla_matrix(self.pose)
+        local = (points - matrix[:3, 3]) @ matrix[:3, :3] - self.centre
+        return (np.abs(local) <= self.extent + BOX_MARGIN_M).all(-1)
 
 
 def camera_poses(agent_pose: np.ndarray) -> np.ndarray:
@@ -87,6 +109,43 @@ def agent_codes(
     if not votes or max(votes.values()) < 12:
         return None
     return max(votes, key=lambda code: votes[code])
+
+
+def pixel_points(depth_cm: np.ndarray, camera: np.ndarray) -> np.ndarray:
+    """Return the world's points [h, w, 3] (CARLA's axes) that a view of `camera` [6] shows at its depths [h, w]."""
+    height, width = depth_cm.shape
+    K = intrinsics(width, height, FOV_DEG)
+    u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(u)], -1)
+    c2w = carla_to_c2w(camera)
+    return (rays * depth_cm[..., None] / 100.0 @ c2w[:3, :3].T + c2w[:3, 3]) * (1, -1, 1)
+
+
+def find_extra_codes(
+    instance: list[np.ndarray],
+    depth: list[np.ndarray],
+    agent_pose: np.ndarray,
+    boxes: Sequence[Box],
+    known: dict[tuple[int, int], int],
+    others: dict[tuple[int, int], int],
+) -> None:
+    """Enter the codes of extra actors that show for the first time in `others`, as 3 + their number in the plan.
+
+    By where their pixels are in space: simulators number instances each in its way.
+    """
+    if not boxes:
+        return
+    for image, centimetres, camera in zip(instance, depth, camera_poses(agent_pose), strict=True):
+        fresh = np.isin(image[..., 2], VEHICLE_TAGS)
+        for green, blue in np.unique(image[fresh][:, [1, 0]], axis=0):
+            code = int(green), int(blue)
+            if code in known or code in others:
+                continue
+            mine = fresh & (image[..., 1] == green) & (image[..., 0] == blue)
+            points = pixel_points(centimetres, camera)[mine]
+            shares = [float(box.holds(points).mean()) for box in boxes]
+            best = int(np.argmax(shares))
+            others[code] = 3 + best if shares[best] > 0.5 else 3 + len(boxes) + len(others)
 
 
 def remapped(instance: np.ndarray, codes: dict[tuple[int, int], int], others: dict[tuple[int, int], int]) -> np.ndarray:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.storage import OnProgress, atomic_dir, no_progress
-from tasks.planning.plan import PlannedRecording, read_plan
 from tasks.planning.roads import RoadNetwork
+from tasks.planning.rows import PlannedRecording, read_plan
 from tasks.sharding.contact_sheet import contact_sheet
 from tasks.sharding.reader import ClipIndex, ClipPair, read_pair
 from tasks.sharding.trajectory_plot import trajectory_plot

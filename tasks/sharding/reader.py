@@ -56,13 +56,18 @@ class ClipPair:
     """[A, F, H, W] uint16: 0 no agent, 1 agent 0, 2 agent 1, others from 3"""
 
 
-def decode_video(data: bytes) -> np.ndarray:
-    """Return [F, H, W, 3] uint8 RGB of an H.264 clip, [F, H, W] uint16 of a 16-bit grey one (trap 36: PyAV)."""
-    frames = []
+def decode_video(data: bytes, most: int | None = None) -> np.ndarray:
+    """Return [F, H, W, 3] uint8 RGB of an H.264 clip, [F, H, W] uint16 of a 16-bit grey one (trap 36: PyAV).
+
+    `most`: no more than so many frames.
+    """
+    frames: list[np.ndarray] = []
     with av.open(io.BytesIO(data), "r") as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         for frame in container.decode(stream):
+            if len(frames) == most:
+                break
             if frame.format.name.startswith("gray16"):
                 frames.append(frame.to_ndarray(format="gray16le"))
             else:
@@ -124,6 +129,10 @@ class ClipIndex:
 
     def split(self, split: str) -> list[dict[str, Any]]:
         return [row for row in self.rows if row["split"] == split]
+
+    def learned(self, split: str) -> list[dict[str, Any]]:
+        """Return a split's clips without the one-frame twins of hidden-fact scenes, which only check for leaks."""
+        return [row for row in self.split(split) if split != "train" or row["variant"] != "fact_changed"]
 
     def read(self, row: dict[str, Any]) -> dict[str, bytes]:
         """Return a row's members. ShardError when its bytes are not those that were written."""

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tasks.planning.motion import closest_approach
-from tasks.planning.plan import PlannedRecording
 from tasks.planning.roads import RoadNetwork
+from tasks.planning.rows import PlannedRecording
 
 AGENT_COLORS = ("#c8202f", "#1f5fa8")
 """Of the paths of agents 0 and 1 (both cars are red; a plot has to tell them apart)."""

@@ -35,12 +35,14 @@ def train(
     processes: int = 1,
     on_progress: OnProgress = no_progress,
     on_rows: OnRows = no_rows,
+    *,
+    threads: int = 0,
 ) -> Path:
     """Train a run from its last checkpoint to its last step; return the final checkpoint.
 
     Rows of the metric spool go to `on_rows`, those of an interrupted earlier training again. TrainingError when a
     process dies (with its log's last line), or cannot go on from the checkpoint; DeepSpeedConfigError when the batch
-    does not divide.
+    does not divide. `threads` of each process on a CPU, 0: the cores shared out.
     """
     training = run.preset.training
     accumulation_steps(training.batch_size, training.micro_batch_size, processes)
@@ -54,7 +56,7 @@ def train(
     sweep_temporary(run.folder / "checkpoints")
     rewind(run.spool, done)
     on_progress(done, total, f"resumes from step {done}" if done else "starting")
-    with ProcessGroup(run, latents_dir, processes) as group:
+    with ProcessGroup(run, latents_dir, processes, threads) as group:
         tail = SpoolTail(run.spool)
         running = True
         while running:
@@ -89,8 +91,9 @@ def check_stage(run: Run) -> None:
 class ProcessGroup:
     """The ranks of one training on this machine; a context manager that leaves none behind."""
 
-    def __init__(self, run: Run, latents_dir: Path, processes: int) -> None:
+    def __init__(self, run: Run, latents_dir: Path, processes: int, threads: int = 0) -> None:
         self.run, self.latents_dir, self.count = run, latents_dir, processes
+        self.threads = threads or max(1, len(os.sched_getaffinity(0)) // processes)
         self.logs = run.folder / "logs"
         self.rendezvous = self.logs / f"rendezvous-{uuid.uuid4().hex[:8]}"
         self.processes: list[subprocess.Popen] = []
@@ -127,8 +130,7 @@ class ProcessGroup:
         values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": self.count, "LOCAL_WORLD_SIZE": self.count,
                   "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", "PYTHONUNBUFFERED": 1}  # fmt: skip
         if not torch.cuda.is_available():
-            threads = max(1, len(os.sched_getaffinity(0)) // self.count)
-            values |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": threads}
+            values |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": self.threads}
         return os.environ | {name: str(value) for name, value in values.items()}
 
     def wait(self, seconds: float) -> bool:

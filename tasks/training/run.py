@@ -65,10 +65,10 @@ def steps_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def create_run(dataset: str, preset: Preset, name: str = "") -> Run:
+def create_run(dataset: str, preset: Preset, name: str = "", *, mark_last: bool = True) -> Run:
     """Return the run of this configuration on the data set as it is now; write run.json where it is new.
 
-    ShardError when the data set is not finished.
+    `mark_last`: the run is the one that commands without a run id mean. ShardError when the data set is not finished.
     """
     run = Run(dataset, ClipIndex(home() / "datasets" / dataset).digest, preset, name)
     if not (run.folder / "run.json").exists():
@@ -76,8 +76,9 @@ def create_run(dataset: str, preset: Preset, name: str = "") -> Run:
                   "preset": preset.to_dict(), "name": name}  # fmt: skip
         with atomic_file(run.folder / "run.json") as path:
             path.write_text(json.dumps(record, indent=1))
-    with atomic_file(home() / "runs" / "last") as path:
-        path.write_text(run.run_id)
+    if mark_last:
+        with atomic_file(home() / "runs" / "last") as path:
+            path.write_text(run.run_id)
     return run
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -29,11 +29,14 @@ def open_log(run: Run, tags: Mapping[str, str]) -> RunLog:
     return log
 
 
+Opener = Callable[[Run, Mapping[str, str]], RunLog]
+
+
 class TrainingLog:
     """Forwards rows and samples as they come; after a failure they wait half a minute before the next attempt."""
 
-    def __init__(self, run: Run, tags: Mapping[str, str]) -> None:
-        self.run, self.tags = run, tags
+    def __init__(self, run: Run, tags: Mapping[str, str], opener: Opener = open_log) -> None:
+        self.run, self.tags, self.opener = run, tags, opener
         self.log: RunLog | None = None
         self.pending: list[Mapping[str, Any]] = []
         self.samples: list[str] = []
@@ -52,7 +55,7 @@ class TrainingLog:
         """Send what waits; on failure remember why."""
         try:
             if self.log is None:
-                self.log = open_log(self.run, self.tags)
+                self.log = self.opener(self.run, self.tags)
             self.log.metrics(self.pending)
             self.pending = []
             if self.log.waiting:

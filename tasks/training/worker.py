@@ -235,8 +235,8 @@ def main(arguments: list[str] | None = None) -> int:
     folder = given.run_dir.resolve()
     os.environ["SHAREVERSE_HOME"] = str(folder.parent.parent)
     if not torch.cuda.is_available():
-        cores = len(os.sched_getaffinity(0))
-        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        share = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", max(1, share))))
     Trainer(read_run(folder.name), given.latents_dir.resolve(), given.rendezvous).train()
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

@@ -20,9 +20,10 @@ from infra.minicarla.towns import load_town, town_names
 from tasks.planning.check_opendrive import check_files
 from tasks.planning.errors import PlanningError
 from tasks.planning.motion import HALF_LENGTH_M, HALF_WIDTH_M, MARGIN_M, closest_approach, gap
-from tasks.planning.plan import build_plan, cell, make_plan, read_plan, shortage
+from tasks.planning.plan import build_plan, cell, make_plan, shortage
 from tasks.planning.preset import TYPES, PlanPreset
 from tasks.planning.roads import RoadNetwork, turn
+from tasks.planning.rows import read_plan
 from tasks.planning.sites import find_sites
 from tasks.planning.weather import WEATHERS
 

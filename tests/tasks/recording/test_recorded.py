@@ -12,7 +12,7 @@ import pytest
 
 from infra.storage import sha256_file
 from model.camera import MOUNTS, VIEWS, project
-from tasks.planning.plan import read_plan
+from tasks.planning.rows import read_plan
 from tasks.recording.pool import record_plan
 from tasks.recording.recorder import ticks_to_drive
 from tasks.recording.rig import AGENTS, transform_of

@@ -13,7 +13,7 @@ from PIL import Image
 
 from infra import mlflow_tracking
 from infra.mlflow_tracking import DATA_EXPERIMENT, TrackingError
-from tasks.planning.plan import read_plan
+from tasks.planning.rows import read_plan
 from tasks.sharding.card import SHOWN, shown, write_card
 from tasks.sharding.reader import ClipPairs
 from tasks.sharding.tracking import log_dataset

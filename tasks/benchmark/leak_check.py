@@ -1,0 +1,135 @@
+"""Is the fact hidden? What its observer is given must be the same in a scene and in its twin.
+
+Given are the observer's first frame and its cameras. Two recordings of one scene may differ a little on a real
+simulator (trap 12), so the first frames may differ by as much as the recorded repeats do; on the embedded one repeats
+are equal, and the check is exact. Where instance ids are recorded, the fact must have no pixel there either.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infra.storage import OnProgress, no_progress
+from tasks.benchmark.errors import BenchmarkError
+from tasks.benchmark.scenes import BASE, FIRST_EXTRA_ID, TWIN
+from tasks.sharding.reader import Cameras, ClipIndex, decode_video, read_cameras
+
+REPEAT = "repeat"
+SAME_CAMERA = 1e-9
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the observer and its partner get of one recording."""
+
+    meta: dict[str, Any]
+    first: np.ndarray
+    """[A, H, W, 3] uint8"""
+    cameras: Cameras
+    fact_pixels: int
+    """Of the observer's first frame that show the fact, by instance ids; 0 where these are not recorded."""
+
+
+@dataclass(frozen=True)
+class LeakCheck:
+    """The outcome over a data set."""
+
+    scenes: int
+    leaking: dict[str, str]
+    """Scene id -> what gives the fact away."""
+    untold: int
+    """Scenes called informative whose partner's first frame and path are the same in the twin."""
+    repeats: int
+    tolerance: float
+    """Largest mean difference (0..255) of the observer's first frames between two recordings of one scene."""
+
+    def __str__(self) -> str:
+        exact = "exact" if self.tolerance == 0 else f"to {self.tolerance:.2f} of 255, as {self.repeats} repeats differ"
+        return (
+            f"{len(self.leaking)} of {self.scenes} scenes give their fact away ({exact}); "
+            f"{self.untold} tell it to nobody"
+        )
+
+
+def read_given(index: ClipIndex, row: dict[str, Any]) -> Given:
+    """Read frame 0 and the cameras of a clip."""
+    import json
+
+    members = index.read(row)
+    meta = json.loads(members["meta.json"])
+    agents = sum(name.startswith("agent") and name.endswith(".mp4") for name in members)
+    first = np.stack([decode_video(members[f"agent{agent}.mp4"], 1)[0] for agent in range(agents)])
+    seen = 0
+    instance = members.get(f"agent{meta['fact']['observer']}.instance.mkv")
+    if instance is not None:
+        ids = [FIRST_EXTRA_ID + actor for actor in meta["fact"]["actors"]]
+        seen = int(np.isin(decode_video(instance, 1)[0], ids).sum())
+    return Given(meta, first, read_cameras(members["cameras.npz"]), seen)
+
+
+def difference(one: Given, other: Given, agent: int) -> float:
+    """Return the mean absolute difference, 0..255, of an agent's first frames."""
+    return float(np.abs(one.first[agent].astype(np.int16) - other.first[agent]).mean())
+
+
+def same_cameras(one: Given, other: Given, agent: int) -> bool:
+    """Tell whether an agent's cameras agree over the frames that both recordings have."""
+    frames = min(one.cameras.c2w.shape[2], other.cameras.c2w.shape[2])
+    apart = np.abs(one.cameras.c2w[agent, :, :frames] - other.cameras.c2w[agent, :, :frames]).max()
+    return bool(apart <= SAME_CAMERA and np.array_equal(one.cameras.K[agent], other.cameras.K[agent]))
+
+
+def leak_of(base: Given, twin: Given, tolerance: float) -> str:
+    """Return what gives the fact away, or nothing."""
+    observer = int(base.meta["fact"]["observer"])
+    if base.fact_pixels or twin.fact_pixels:
+        return f"{base.fact_pixels or twin.fact_pixels} pixels of the observer's first frame show it"
+    apart = difference(base, twin, observer)
+    if apart > tolerance:
+        return f"the observer's first frames differ by {apart:.3f} of 255"
+    if not same_cameras(base, twin, observer):
+        return "the observer's cameras differ"
+    return ""
+
+
+def tells(base: Given, twin: Given) -> bool:
+    """Tell whether the partner's inputs differ between a scene and its twin."""
+    partner = 1 - int(base.meta["fact"]["observer"])
+    if base.meta["fact"]["task"] == "trajectory":  # a training twin has frame 0 alone: its path is not recorded
+        return twin.cameras.c2w.shape[2] == 1 or not same_cameras(base, twin, partner)
+    return difference(base, twin, partner) > 0
+
+
+def check_leaks(dataset_dir: Path, on_progress: OnProgress = no_progress) -> LeakCheck:
+    """Compare every scene with its twin. BenchmarkError where the data set has no hidden facts or no repeats."""
+    index = ClipIndex(dataset_dir)
+    variants: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for row in index.rows:
+        variants[row["scene_id"]][row["variant"]] = row
+    pairs = {scene: rows for scene, rows in variants.items() if BASE in rows and TWIN in rows}
+    if not pairs:
+        raise BenchmarkError(f"{dataset_dir} has no scene with a twin: record it with a shared-world-bench preset.")
+    repeats = [rows for rows in pairs.values() if REPEAT in rows]
+    if not repeats:
+        raise BenchmarkError(f"{dataset_dir} has no repeats, which say how much two recordings of a scene may differ.")
+    apart = []
+    for rows in repeats:
+        base = read_given(index, rows[BASE])
+        apart.append(difference(base, read_given(index, rows[REPEAT]), int(base.meta["fact"]["observer"])))
+    tolerance, untold = max(apart), 0
+    leaking: dict[str, str] = {}
+    for done, (scene, rows) in enumerate(pairs.items()):
+        if done % 50 == 0:
+            on_progress(done, len(pairs), f"{len(leaking)} leaks")
+        base, twin = read_given(index, rows[BASE]), read_given(index, rows[TWIN])
+        reason = leak_of(base, twin, tolerance)
+        if reason:
+            leaking[scene] = f"{rows[BASE]['town']}: {reason}"
+        untold += bool(base.meta["fact"]["informative"]) and not tells(base, twin)
+    on_progress(len(pairs), len(pairs), "")
+    return LeakCheck(len(pairs), leaking, untold, len(repeats), tolerance)

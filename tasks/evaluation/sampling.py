@@ -61,10 +61,19 @@ class Sampler:
         return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
     def generate(
-        self, first_frames: torch.Tensor, raymaps: torch.Tensor, names: Sequence[str], steps: int
+        self,
+        first_frames: torch.Tensor,
+        raymaps: torch.Tensor,
+        names: Sequence[str],
+        steps: int,
+        *,
+        noise: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return videos [N, A, 3, T, H, W] in [-1, 1] on the CPU, from first frames [N, A, 3, H, W] in [-1, 1]."""
-        noise = self.noise(names, first_frames.shape[1])
+        """Return videos [N, A, 3, T, H, W] in [-1, 1] on the CPU, from first frames [N, A, 3, H, W] in [-1, 1].
+
+        `noise` [N, A, F, C, h, w] in place of the names' own.
+        """
+        noise = self.noise(names, first_frames.shape[1]) if noise is None else noise
         output = self.pipeline(
             first_frames.to(self.device),
             raymaps.to(self.device),

@@ -17,6 +17,8 @@ from tasks.evaluation.lpips import LpipsMissing, load_lpips
 from tasks.evaluation.metrics import front_of, views_of
 from tasks.evaluation.sampling import Sampler
 from tasks.evaluation.scores import Scores
+from tasks.evaluation.shared_world import probes
+from tasks.evaluation.shared_world.scoring import WITH_STRANGER, SharedWorld, Take
 from tasks.evaluation.statistics import donors
 from tasks.evaluation.windows import Window, Windows
 from tasks.sharding.reader import ClipIndex
@@ -65,7 +67,8 @@ def views(video: torch.Tensor, preset: Preset) -> torch.Tensor:
 
 def training_sigma(dataset_dir: Path, index: ClipIndex, preset: Preset) -> float:
     """Choose the blur of the blurred first frame on training towns. EvaluationError without training clips."""
-    windows = Windows(dataset_dir, index.split("train"), preset)
+    rows = [row for row in index.split("train") if row["variant"] == "base"]
+    windows = Windows(dataset_dir, rows, preset)
     if not len(windows):
         raise EvaluationError(f"{dataset_dir} has no training clips to choose the blur on: collect them first.")
     windows.keep(SIGMA_WINDOWS)
@@ -94,9 +97,16 @@ class Scoring:
         scenes = [window.scene for window in windows]
         self.rings = [donors(scenes, seed=seed) for seed in range(SHUFFLES)] if len(set(scenes)) > 1 else []
         self.kept: dict[int, Example] = {}
+        self.world = SharedWorld(windows, scores)
+        self.takes: list[Take] = []
 
-    def add(self, row: str, places: Sequence[int], video: torch.Tensor, truth: torch.Tensor) -> None:
-        self.scores.add(row, [self.windows[place] for place in places], views(video, self.preset), truth)
+    def add(self, row: str, places: Sequence[int], taken: torch.Tensor, truth: torch.Tensor) -> None:
+        """Score views [N, A, V, T, 3, h, w], and keep them for what needs the true geometry."""
+        self.scores.add(row, [self.windows[place] for place in places], taken, truth)
+        self.takes.append((row, places, taken))
+
+    def cut(self, video: torch.Tensor) -> torch.Tensor:
+        return views(video, self.preset)
 
     def generate(
         self, places: Sequence[int], first: torch.Tensor, steps: int, cameras_of: Sequence[int]
@@ -107,36 +117,53 @@ class Scoring:
     def batch(self, places: list[int]) -> None:
         """Score some windows in every row."""
         video = self.windows.video(places)
-        truth, first = views(video, self.preset), video[:, :, :, 0]
+        truth, first = self.cut(video), video[:, :, :, 0]
         windows = [self.windows[place] for place in places]
+        self.takes = []
         self.scores.add(names.GROUND_TRUTH, windows, truth, truth)
-        self.scores.add(names.COPY, windows, copy_first_frame(truth), truth)
-        self.scores.add(names.BLUR, windows, blurred_first_frame(truth, self.sigma_px), truth)
-        self.add(names.CODEC, places, self.sampler.round_trip(video), truth)
+        self.add(names.COPY, places, copy_first_frame(truth), truth)
+        self.add(names.BLUR, places, blurred_first_frame(truth, self.sigma_px), truth)
+        self.add(names.CODEC, places, self.cut(self.sampler.round_trip(video)), truth)
         one_step = self.generate(places, first, 1, places)
-        self.add(names.ONE_STEP, places, one_step, truth)
-        self.shuffles(places, first, truth)
+        self.add(names.ONE_STEP, places, self.cut(one_step), truth)
+        self.full_steps(places, video, one_step, truth)
+        strangers = self.windows.video([self.rings[0][place] for place in places]) if self.rings else None
+        if strangers is not None:
+            self.shuffles(places, first, strangers, truth)
+        self.world.batch(places, truth, None if strangers is None else self.cut(strangers), self.takes)
+        found = probes.swap_figures(self.sampler, self.windows, places, first, one_step, self.cut)
+        for window, figures in zip(windows, found, strict=True):
+            self.scores.put_figures(names.ONE_STEP, window, figures)
+
+    def full_steps(self, places: list[int], video: torch.Tensor, one_step: torch.Tensor, truth: torch.Tensor) -> None:
+        """Score the windows that are chosen for it at the preset's steps, and keep the examples."""
         chosen = [position for position, place in enumerate(places) if place in self.full]
         if not chosen:
             return
         inside = [places[position] for position in chosen]
-        full_steps = self.generate(inside, first[chosen], self.preset.sampling.sampling_steps, inside)
-        self.add(names.FULL_STEPS, inside, full_steps, truth[chosen])
+        full_steps = self.generate(inside, video[chosen, :, :, 0], self.preset.sampling.sampling_steps, inside)
+        self.add(names.FULL_STEPS, inside, self.cut(full_steps), truth[chosen])
         for position, place, generated in zip(chosen, inside, full_steps, strict=True):
             if place in self.examples:
                 self.kept[place] = Example(
                     self.windows[place], video[position], one_step[position], generated, self.preset.video.views
                 )
 
-    def shuffles(self, places: list[int], first: torch.Tensor, truth: torch.Tensor) -> None:
-        """Score what needs another scene: its video in place of this one, its raymaps under this first frame."""
-        if not self.rings:
-            return
-        strangers = self.windows.video([self.rings[0][place] for place in places])
-        self.add(names.SHUFFLED_PAIRS, places, strangers, truth)
-        takes = [self.generate(places, first, 1, [ring[place] for place in places]) for ring in self.rings]
+    def shuffles(self, places: list[int], first: torch.Tensor, strangers: torch.Tensor, truth: torch.Tensor) -> None:
+        """Score what needs another scene: its video in place of this one, its raymaps under this first frame, its
+        first frame in place of the partner's."""
         windows = [self.windows[place] for place in places]
-        self.scores.add_psnr(names.SHUFFLED_RAYMAPS, windows, [views(take, self.preset) for take in takes], truth)
+        self.scores.add(names.SHUFFLED_PAIRS, windows, self.cut(strangers), truth)
+        takes = [self.generate(places, first, 1, [ring[place] for place in places]) for ring in self.rings]
+        self.scores.add_psnr(names.SHUFFLED_RAYMAPS, windows, [self.cut(take) for take in takes], truth)
+        if self.world.measurable:
+            foreign = probes.with_stranger(self.sampler, self.windows, places, first, strangers[:, :, :, 0])
+            self.takes.append((WITH_STRANGER, places, self.cut(foreign)))
+
+    def finish(self) -> dict[str, str]:
+        """Score what needs all windows, and return what is missing with its reason."""
+        given = self.sampler, self.windows, self.scores, self.cut
+        return probes.counterfactuals(*given) | probes.rollouts(*given) | self.world.finish()
 
 
 def evaluate(
@@ -174,6 +201,8 @@ def evaluate(
     for places in windows.batches(sampler.batch):
         on_progress(places[0], len(windows), windows[places[0]].row["town"])
         scoring.batch(places)
+    on_progress(len(windows), len(windows), "changed worlds and long videos")
+    missing |= scoring.finish()
     on_progress(len(windows), len(windows), "")
     examples = [scoring.kept[place] for place in scoring.examples]
     return Evaluation(

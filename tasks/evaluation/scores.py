@@ -10,6 +10,7 @@ import torch
 
 from tasks.evaluation.lpips import LpipsAlex
 from tasks.evaluation.metrics import GIVEN_FRAMES, psnr, ssim, temporal_flickering
+from tasks.evaluation.shared_world.figures import LEAST_SPAN, NORMALISED
 from tasks.evaluation.statistics import Interval, cluster_interval
 from tasks.evaluation.windows import Window
 
@@ -18,11 +19,14 @@ GROUND_TRUTH, CODEC, COPY, BLUR, SHUFFLED_PAIRS = (
     "ground_truth", "codec", "copy_first_frame", "blurred_first_frame", "shuffled_pairs",
 )  # fmt: skip
 BASELINES = (GROUND_TRUTH, CODEC, COPY, BLUR, SHUFFLED_PAIRS)
+TRIVIAL = ("psnr", "ssim", "lpips")
+"""Figures that say nothing of a video beside itself."""
 GROUPED_BY = {"town": "town", "weather": "weather", "type": "trajectory_type"}
 
 
 class Scores:
-    """Arrays by row and metric: [A, V, T-1] a window, frame 0 left out (flickering: [A, V, T-2])."""
+    """Arrays by row and metric: [A, V, T-1] a window, frame 0 left out (flickering: [A, V, T-2]); figures of the shared
+    world are single numbers, of the windows in which they can be measured."""
 
     def __init__(self, lpips: LpipsAlex | None) -> None:
         self.lpips = lpips
@@ -52,6 +56,46 @@ class Scores:
             self.windows[window.name] = window
             for metric, values in found.items():
                 self.arrays.setdefault((row, metric), {})[window.name] = values[place].numpy()
+
+    def put_figures(self, row: str, window: Window, figures: Mapping[str, float | None]) -> None:
+        """Keep single figures of one window; None is left out."""
+        for metric, value in figures.items():
+            if value is not None:
+                self.windows[window.name] = window
+                self.arrays.setdefault((row, metric), {})[window.name] = np.array(value, float)
+
+    def normalise(self) -> dict[str, str]:
+        """Add the figures that lie between shuffled pairs (0) and ground truth (1); return what has none and why."""
+        missing = {}
+        for name, raw in NORMALISED.items():
+            if (GROUND_TRUTH, raw) not in self.arrays:
+                continue
+            if (SHUFFLED_PAIRS, raw) not in self.arrays:
+                missing[name] = "not measured: the floor needs a window of another scene and the split has one scene"
+                continue
+            ceiling, floor = self.mean(GROUND_TRUTH, raw), self.mean(SHUFFLED_PAIRS, raw)
+            if ceiling - floor < LEAST_SPAN:
+                missing[name] = (
+                    f"not measured: {raw} of the ground truth ({ceiling:.3f}) lies no {LEAST_SPAN} above that of "
+                    f"shuffled pairs ({floor:.3f})"
+                )
+                continue
+            for row in self.rows():
+                for window, value in self.arrays.get((row, raw), {}).items():
+                    scaled = (float(value) - floor) / (ceiling - floor)
+                    self.put_figures(row, self.windows[window], {name: scaled})
+        return missing
+
+    def drop_lonely(self) -> dict[str, str]:
+        """Leave out what only one of several scenes could give, as no interval can be said; return what and why."""
+        if len({window.scene for window in self.windows.values()}) < 2:
+            return {}
+        missing = {}
+        for (row, metric), values in list(self.arrays.items()):
+            if len({self.windows[name].scene for name in values}) < 2:
+                del self.arrays[row, metric]
+                missing[f"{row}/{metric}"] = f"not measured: {len(values)} windows of one scene only could give it"
+        return missing
 
     def rows(self) -> list[str]:
         return list(dict.fromkeys(row for row, _ in self.arrays))
@@ -97,12 +141,14 @@ class Scores:
         """Return a line a window and row: where it lies and its figures."""
         lines = []
         for row in self.rows():
-            for name in self.arrays[row, "psnr"]:
+            for name in dict.fromkeys(name for metric in self.metrics(row) for name in self.arrays[row, metric]):
                 window = self.windows[name]
                 place = {"window": name, "clip": window.row["key"], "start": window.start}
                 place |= {title: window.row[column] for title, column in GROUPED_BY.items()}
                 figures = {
-                    metric: round(float(self.arrays[row, metric][name].mean()), 5) for metric in self.metrics(row)
+                    metric: round(float(self.arrays[row, metric][name].mean()), 5)
+                    for metric in self.metrics(row)
+                    if name in self.arrays[row, metric]
                 }
                 lines.append({"row": row, **place, **figures})
         return lines

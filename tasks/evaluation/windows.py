@@ -104,13 +104,13 @@ class Windows:
             videos.append(model_video(clip[:, window.start : window.start + self.frames], self.preset.video))
         return torch.stack(videos)
 
-    def raymaps(self, places: Sequence[int]) -> torch.Tensor:
-        """Return raymaps [N, A, F, 24, H/8, W/8] of the windows at `places`."""
-        maps = []
+    def raymaps(self, places: Sequence[int], *, swapped: bool = False) -> torch.Tensor:
+        """Return raymaps [N, A, F, 24, H/8, W/8] of the windows at `places`, `swapped`: with the agents reversed."""
+        maps, turn = [], slice(None, None, -1) if swapped else slice(None)
         for window in (self.windows[place] for place in places):
             cameras = self.cameras[window.row["key"]]
-            c2w = torch.from_numpy(cameras.c2w[:, :, window.start : window.start + self.frames])
-            maps.append(build_raymaps(torch.from_numpy(cameras.K), c2w, **self.preset.raymap_options))
+            c2w = torch.from_numpy(cameras.c2w[turn, :, window.start : window.start + self.frames].copy())
+            maps.append(build_raymaps(torch.from_numpy(cameras.K[turn].copy()), c2w, **self.preset.raymap_options))
         return torch.stack(maps)
 
     def batches(self, size: int) -> Iterator[list[int]]:

@@ -58,9 +58,7 @@ class Colours:
 
     sums: np.ndarray = field(default_factory=lambda: np.zeros(11))
 
-    def add(
-        self, use: np.ndarray, view: np.ndarray, place: np.ndarray, picture: np.ndarray, other: np.ndarray
-    ) -> None:
+    def add(self, use: np.ndarray, view: np.ndarray, place: np.ndarray, picture: np.ndarray, other: np.ndarray) -> None:
         """Add the pixels `use` [V, h, w] of a picture [V, h, w, 3] beside another one at view and place."""
         add_pairs(self.sums, use, view, place, picture, other)
 

@@ -7,7 +7,7 @@ Range: 0..60 dB; a drift of 0 is none, the codec's and the copied first frame's 
 harder the later frames are.
 Failure cases: scenes differ in how much moves late, so compare drifts on the same clips only; a video that collapses at
 once does not drift.
-Source: the paper's rollouts (section 5); windows as in `ShareVersePipeline.rollout`.
+Source: what long-video papers plot; the paper shows one window only. Windows as in `ShareVersePipeline.rollout`.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def frame_pairs(frames: np.ndarray) -> list[tuple[int, int]]:
 
 
 def measure(world: World, videos: Mapping[str, np.ndarray]) -> dict[str, dict[str, float | None]]:
-    """Return pose_correlation and still_correlation by row of videos [A, V, T, h, w, 3], None where too little shows."""
+    """Return pose_correlation and still_correlation by row of videos [A, V, T, h, w, 3]; None: too little shows."""
     moving, still = {row: Colours() for row in videos}, {row: Colours() for row in videos}
     here, place_here = identity(world)
     for earlier, later in frame_pairs(world.frames):

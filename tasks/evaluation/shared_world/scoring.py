@@ -1,0 +1,108 @@
+"""The figures of a shared world, batch by batch: reads depth and ids, keeps reasons, never guesses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from tasks.encoding.frames import model_video
+from tasks.evaluation import scores as names
+from tasks.evaluation.errors import EvaluationError
+from tasks.evaluation.metrics import front_of, views_of
+from tasks.evaluation.scores import Scores
+from tasks.evaluation.shared_world.localisation import Detector, calibrate
+from tasks.evaluation.shared_world.measure import STANDS_FOR, Window, measure_window
+from tasks.evaluation.shared_world.visibility import CLASSES
+from tasks.evaluation.shared_world.world import World, as_frames, read_world
+from tasks.evaluation.windows import Windows
+from tasks.sharding.reader import ClipPair, read_pair
+from tasks.sharding.shards import ShardError
+
+CALIBRATION_WINDOWS = 24
+RECENT_PAIRS = 2
+WITH_PARTNER, WITH_STRANGER = names.ONE_STEP, "with_stranger"
+Take = tuple[str, Sequence[int], torch.Tensor]
+"""A row's name, the places of its windows and their views [N, A, V, T, 3, h, w] in [0, 1]."""
+
+
+class SharedWorld:
+    """Measures the windows of one evaluation in the worlds that they were recorded in."""
+
+    def __init__(self, windows: Windows, scores: Scores) -> None:
+        """Calibrate the detector on true videos; what can't be measured is in `missing` with its reason."""
+        self.windows, self.scores = windows, scores
+        self.missing: dict[str, str] = {}
+        self.pair = lru_cache(RECENT_PAIRS)(self.read)
+        self.detector: Detector | None = None
+        try:
+            self.world(0)
+        except (EvaluationError, ShardError) as reason:
+            self.missing = dict.fromkeys(STANDS_FOR.values(), str(reason))
+            return
+        try:
+            self.detector = calibrate(self.samples())
+        except EvaluationError as reason:
+            self.missing[STANDS_FOR["localisation"]] = str(reason)
+
+    @property
+    def measurable(self) -> bool:
+        return STANDS_FOR["visibility"] not in self.missing
+
+    def read(self, key: str) -> ClipPair:
+        return read_pair(key, self.windows.clips.read(self.windows.rows[key]))
+
+    def world(self, place: int) -> World:
+        """Return a window's geometry. EvaluationError without depth and ids."""
+        window = self.windows[place]
+        return read_world(self.pair(window.row["key"]), self.windows.preset.video, window.start)
+
+    def samples(self) -> Iterator[tuple[World, np.ndarray]]:
+        """Yield geometry and true video of some windows, as many of every recording."""
+        cut = front_of if self.windows.preset.video.views == "front" else views_of
+        for place in self.windows.balanced(CALIBRATION_WINDOWS):
+            window, world = self.windows[place], self.world(place)
+            frames = self.pair(window.row["key"]).videos[:, window.start : window.start + self.windows.frames]
+            yield world, as_frames(cut(model_video(frames, self.windows.preset.video)[None])[0], world.frames)
+
+    def batch(
+        self, places: Sequence[int], truth: torch.Tensor, strangers: torch.Tensor | None, takes: list[Take]
+    ) -> None:
+        """Measure windows: their true views, another scene's (None: the split has one scene) and those of the rows.
+
+        A row may have some of the places only. Rows named WITH_STRANGER become gains of WITH_PARTNER over them.
+        """
+        if not self.measurable:
+            return
+        for position, place in enumerate(places):
+            videos = {row: views[list(of).index(place)] for row, of, views in takes if place in of}
+            stranger = None if strangers is None else strangers[position]
+            try:
+                world = self.world(place)
+            except (EvaluationError, ShardError) as reason:
+                self.missing |= dict.fromkeys(STANDS_FOR.values(), str(reason))
+                return
+            window = Window.of_views(world, truth[position], videos, stranger)
+            found = measure_window(
+                window, self.detector, self.missing, ground_truth=names.GROUND_TRUTH, floor=names.SHUFFLED_PAIRS
+            )
+            if WITH_STRANGER in found:
+                found[WITH_PARTNER] |= gains(found[WITH_PARTNER], found.pop(WITH_STRANGER))
+            for row, figures in found.items():
+                self.scores.put_figures(row, self.windows[place], figures)
+
+    def finish(self) -> dict[str, str]:
+        """Add what needs all windows, and return every figure that is missing with its reason."""
+        return self.missing | self.scores.normalise() | self.scores.drop_lonely()
+
+
+def gains(mine: dict[str, float | None], others: dict[str, float | None]) -> dict[str, float | None]:
+    """Return partner_gain_<class>: the PSNR of a class with the partner's picture minus that with a stranger's."""
+    found: dict[str, float | None] = {}
+    for name in CLASSES:
+        with_partner, without = mine[f"psnr_{name}"], others[f"psnr_{name}"]
+        both = with_partner is not None and without is not None
+        found[f"partner_gain_{name}"] = with_partner - without if both else None  # type: ignore[operator]
+    return found

@@ -1,71 +1,224 @@
-"""One HTML page that holds everything: sentences, table, plots, still and videos; it refers to no other file."""
+"""One HTML page that refers to no other file: texts, tables with intervals, plots and videos that play together.
+
+    page = render("What was measured", [Text(["It learned."], tone="verdict"), Table(...), Figure(...), Video(...)])
+
+Sections with a heading are linked at the top. The page is light or dark as the reader's system is, wide tables scroll
+in a box of their own, and its content policy forbids the browser any request.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from string import Template
+from typing import Literal
 
-from tasks.evaluation.report import METRICS, Report
-
-STYLE = """
-:root { color-scheme: light; --ink: #20242c; --grey: #6e7480; --line: #e3e6eb; --soft: #f6f7f9; }
-body { font: 15px/1.55 system-ui, "DejaVu Sans", sans-serif; color: var(--ink); max-width: 1080px; margin: 32px auto;
-  padding: 0 24px; background: #fff }
-h1 { font-size: 25px; margin: 0 } h2 { font-size: 18px; margin: 36px 0 10px } .grey { color: var(--grey) }
-.verdict { background: var(--soft); border-left: 4px solid #0b6bcb; padding: 10px 18px; margin: 18px 0 }
-.verdict p { margin: 6px 0 }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { text-align: right; padding: 7px 10px; border-bottom: 1px solid var(--line); white-space: nowrap }
-th:first-child, td:first-child { text-align: left } th { color: var(--grey); font-weight: 600; font-size: 13px }
-td small { color: var(--grey); display: block; font-size: 11.5px } tr.model td { background: #eef5fd }
-img, video { max-width: 100%; height: auto; display: block; margin: 12px 0 }
-.videos { display: grid; grid-template-columns: repeat(auto-fit, minmax(460px, 1fr)); gap: 16px }
-"""
+FOLDER = Path(__file__).parent
 
 
-def inline(path: Path, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+@dataclass(frozen=True)
+class Estimate:
+    """A measured figure, with the ends of its 95 % interval where there is one."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    digits: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number. ValueError."""
+        ends = [end for end in (self.mean, self.low, self.high) if end is not None]
+        if not all(map(math.isfinite, ends)) or (self.low is None) != (self.high is None):
+            raise ValueError(f"{ends} is no figure: give finite numbers, with both ends or none, or use Missing.")
 
 
-def cell(figure: dict[str, float] | None) -> str:
-    if figure is None:
-        return "<td>·</td>"
-    digits = 2 if abs(figure["mean"]) >= 2 else 4
-    interval = f"<small>{figure['low']:.{digits}f} … {figure['high']:.{digits}f}</small>" if "low" in figure else ""
-    return f"<td>{figure['mean']:.{digits}f}{interval}</td>"
+@dataclass(frozen=True)
+class Missing:
+    """A figure that could not be measured, and why."""
+
+    reason: str
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the rows' figures with their intervals."""
-    measured = [metric for metric in METRICS if any(metric in row for row in rows)]
-    head = "".join(f"<th>{METRICS[metric]}</th>" for metric in measured)
-    lines = [
-        f"<tr{' class=model' if row['row'].startswith('model') else ''}><td>{escape(row['label'])}</td>"
-        + "".join(cell(row.get(metric)) for metric in measured)
-        + f"<td>{row['windows']}</td></tr>"
-        for row in rows
-    ]
-    return f"<table><tr><th>source</th>{head}<th>windows</th></tr>{''.join(lines)}</table>"
+Cell = Estimate | Missing | str
 
 
-def write_page(report: Report, title: str, folder: Path, videos: Sequence[Path]) -> None:
-    """Write `report.html` from the report and the pictures that lie in `folder`."""
-    verdict = "".join(f"<p>{escape(sentence)}</p>" for sentence in report.verdict)
-    missing = "".join(f"<p class=grey>{escape(name)}: {escape(reason)}.</p>" for name, reason in report.missing.items())
-    pictures = "".join(
-        f'<img alt="{name}" src="{inline(folder / name, "image/png")}">'
-        for name in ("psnr_by_frame.png", "psnr_by_group.png")
+@dataclass(frozen=True)
+class Row:
+    """A line of a table."""
+
+    label: str
+    cells: Sequence[Cell]
+    strong: bool = False
+    """Set off from the others."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Paragraphs."""
+
+    paragraphs: Sequence[str]
+    heading: str = ""
+    tone: Literal["plain", "verdict", "quiet"] = "plain"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns; the first column holds the rows' labels."""
+
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    heading: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a row that does not fit. ValueError."""
+        for row in self.rows:
+            if len(row.cells) != len(self.columns) - 1:
+                raise ValueError(
+                    f"row {row.label!r} has {len(row.cells)} cells and {len(self.columns) - 1} columns: give one each."
+                )
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture (PNG); figures that follow each other stand side by side."""
+
+    png: bytes
+    alt: str
+    dark_png: bytes | None = None
+    """Shown in its place on a dark page."""
+    caption: str = ""
+    heading: str = ""
+    wide: bool = False
+    """Over the full width, beside nothing."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video (H.264 in an mp4) and what it shows."""
+
+    mp4: bytes
+    label: str
+    marks: Sequence[str] = ()
+    """Names of equally high parts of the picture, from the top."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """Clips of equal length side by side, with one set of controls."""
+
+    clips: Sequence[Clip]
+    fps: float
+    frames: int
+    title: str = ""
+    caption: str = ""
+    heading: str = ""
+
+
+Section = Text | Table | Figure | Video
+
+
+def render(title: str, sections: Sequence[Section], *, subtitle: str = "") -> str:
+    """Return the page. Everything given is text, never markup."""
+    headings = [section.heading for section in sections if section.heading]
+    links = "".join(f'<a href="#{anchor(heading)}">{escape(heading)}</a>' for heading in headings)
+    parts = []
+    for side_by_side, group in groupby(sections, lambda section: isinstance(section, Figure) and not section.wide):
+        html = "".join(section_html(section) for section in group)
+        parts.append(f'<div class="plots">{html}</div>' if side_by_side else html)
+    return Template((FOLDER / "page.html").read_text()).substitute(
+        title=escape(title),
+        subtitle=f'<p class="quiet">{escape(subtitle)}</p>' if subtitle else "",
+        style=(FOLDER / "page.css").read_text(),
+        links=f"<nav>{links}</nav>" if len(headings) > 1 else "",
+        body="".join(parts),
     )
-    still = folder / "still.png"
-    example = f'<img alt="recorded and generated" src="{inline(still, "image/png")}">' if still.exists() else ""
-    players = "".join(f'<video controls loop muted src="{inline(path, "video/mp4")}"></video>' for path in videos)
-    page = f"""<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>
-<h1>{escape(title)}</h1><p class=grey>{escape(report.checkpoint)}</p>
-<div class=verdict>{verdict}</div>{example}
-<h2>Figures</h2>{table(report.rows)}{missing}<p class=grey>{escape(report.convention)}</p>
-<h2>Where it is good</h2>{pictures}
-<h2>Videos</h2><div class=videos>{players}</div></html>"""
-    (folder / "report.html").write_text(page)
+
+
+def section_html(section: Section) -> str:
+    heading = f'<h2 id="{anchor(section.heading)}">{escape(section.heading)}</h2>' if section.heading else ""
+    return heading + HTML[type(section)](section)
+
+
+def anchor(heading: str) -> str:
+    return re.sub(r"\W+", "-", heading.lower()).strip("-")
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def text_html(text: Text) -> str:
+    paragraphs = "".join(f"<p>{escape(paragraph)}</p>" for paragraph in text.paragraphs)
+    return f'<div class="text {text.tone}">{paragraphs}</div>'
+
+
+def table_html(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    lines = "".join(
+        f'<tr{" class=strong" if row.strong else ""}><th scope="row">{escape(row.label)}</th>'
+        f"{''.join(map(cell_html, row.cells))}</tr>"
+        for row in table.rows
+    )
+    note = f'<p class="quiet">{escape(table.note)}</p>' if table.note else ""
+    box = f'<div class="box" tabindex="0" role="region" aria-label="{escape(table.heading or table.columns[0])}">'
+    return f"{box}<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>{note}"
+
+
+def cell_html(cell: Cell) -> str:
+    if isinstance(cell, str):
+        return f"<td>{escape(cell)}</td>"
+    if isinstance(cell, Missing):
+        return f'<td class="missing">{escape(cell.reason)}</td>'
+    ends = ""
+    if cell.low is not None and cell.high is not None:
+        ends = f"<small>{number(cell.low, cell.digits)} … {number(cell.high, cell.digits)}</small>"
+    return f"<td>{number(cell.mean, cell.digits)}{ends}</td>"
+
+
+def number(value: float, digits: int) -> str:
+    """Return a figure with a true minus sign, and none before zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def figure_html(figure: Figure) -> str:
+    dark = ""
+    if figure.dark_png:
+        source = data_uri(figure.dark_png, "image/png")
+        dark = f'<source media="(prefers-color-scheme: dark)" srcset="{source}">'
+    picture = f'<picture>{dark}<img alt="{escape(figure.alt)}" src="{data_uri(figure.png, "image/png")}"></picture>'
+    caption = f"<figcaption>{escape(figure.caption)}</figcaption>" if figure.caption else ""
+    return f"<figure{' class=wide' if figure.wide else ''}>{picture}{caption}</figure>"
+
+
+def video_html(video: Video) -> str:
+    title = f"<h3>{escape(video.title)}</h3>" if video.title else ""
+    caption = f'<p class="quiet">{escape(video.caption)}</p>' if video.caption else ""
+    controls = (
+        '<div class="controls" hidden><button type="button">Play</button>'
+        f'<input type="range" min="0" max="{video.frames - 1}" value="0" aria-label="frame">'
+        f"<output>frame 0 of {video.frames - 1}</output></div>"
+    )
+    return (
+        f'<article class="film" data-fps="{video.fps:g}" data-frames="{video.frames}">{title}{caption}'
+        f'<div class="clips">{"".join(map(clip_html, video.clips))}</div>{controls}</article>'
+    )
+
+
+def clip_html(clip: Clip) -> str:
+    places = [f'<span style="top:{100 * place / len(clip.marks):.4g}%">' for place in range(len(clip.marks))]
+    marks = "".join(f"{place}{escape(mark)}</span>" for place, mark in zip(places, clip.marks, strict=True))
+    player = (
+        f'<video controls loop muted playsinline preload="auto" aria-label="{escape(clip.label)}" '
+        f'src="{data_uri(clip.mp4, "video/mp4")}"></video>'
+    )
+    return f'<figure><figcaption>{escape(clip.label)}</figcaption><div class="screen">{player}{marks}</div></figure>'
+
+
+HTML: dict[type, Callable[..., str]] = {Text: text_html, Table: table_html, Figure: figure_html, Video: video_html}

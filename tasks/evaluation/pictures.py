@@ -1,8 +1,9 @@
-"""What the model made, to be looked at: recorded over generated, both agents, as a video and as a still."""
+"""What the model made, to be looked at: both agents, recorded over generated, as videos and as a still."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -10,26 +11,48 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from tasks.evaluation.score import Example
+from tasks.evaluation.windows import Window
 from tasks.recording.encode import VideoWriter
 
 PAPER, INK, GREY = (255, 255, 255), (32, 36, 44), (110, 116, 128)
 WIDTH_PX = 480
 """Least width of one agent's mosaic in a video."""
+CLIP_WIDTH_PX = 288
+"""Least width of a video on the page."""
 STILL_WIDTH_PX = 288
 STILL_FRAMES = 5
 GAP, BAR = 8, 26
+RECORDED = "recorded"
+
+
+@dataclass(frozen=True)
+class Film:
+    """One window as everybody has it, to be looked at side by side."""
+
+    window: Window
+    worst: bool
+    """Chosen because the model is worst here; else because the agents see each other largest."""
+    sources: dict[str, np.ndarray]
+    """Videos [A, T, H, W, 3] uint8 by what they are, RECORDED first."""
+    views: str = "four"
+    """"four": mosaics; "front": single views."""
+
+
+def place_of(window: Window) -> str:
+    """Return the town, the type and the weather in words."""
+    row = window.row
+    return f"{row['town']} · {row['trajectory_type'].replace('_', ' ')} · {row['weather'].replace('_', ' ')}"
+
+
+def pixels(video: torch.Tensor) -> np.ndarray:
+    """Return [..., T, H, W, 3] uint8 of a video [..., 3, T, H, W] in [-1, 1]."""
+    return ((video.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-4, -1).numpy()
 
 
 def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Return DejaVu Sans, which matplotlib ships."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
-
-
-def pixels(video: torch.Tensor) -> np.ndarray:
-    """Return [..., T, H, W, 3] uint8 of a video [..., 3, T, H, W] in [-1, 1]."""
-    return ((video.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-4, -1).numpy()
 
 
 def enlarged(frame: np.ndarray, width: int) -> np.ndarray:
@@ -61,86 +84,76 @@ def write_video(path: Path, frames: np.ndarray, fps: float, *, width: int = WIDT
     writer.close()
 
 
-def place_of(example: Example) -> str:
-    row = example.window.row
-    return f"{row['town']} · {row['trajectory_type'].replace('_', ' ')} · {row['weather'].replace('_', ' ')}"
+def stacked(videos: np.ndarray, views: str) -> np.ndarray:
+    """Return [T, H, W, 3] of videos [A, T, h, w, 3]: enlarged, the agents above each other, equally high."""
+    tiles = [[np.asarray(tile(frame, CLIP_WIDTH_PX, views)) for frame in video] for video in videos]
+    return np.concatenate(np.array(tiles), 1)
 
 
-def rows_of(example: Example, steps: int) -> list[tuple[str, np.ndarray]]:
-    """Return labels and pixels [A, T, H, W, 3] of what is shown above each other."""
-    return [
-        ("recorded", pixels(example.truth)),
-        (f"generated, {steps} steps" if steps != 1 else "generated, 1 step", pixels(example.full_steps)),
-        ("generated, 1 step (the mean of what is likely)", pixels(example.one_step)),
-    ][: 2 if steps == 1 else 3]
-
-
-def comparison(example: Example, steps: int) -> np.ndarray:
+def comparison(film: Film) -> np.ndarray:
     """Return [T, H, W, 3] uint8: a row a source, a column an agent, labelled."""
-    rows = rows_of(example, steps)
-    agents, count = rows[0][1].shape[:2]
-    height, width = enlarged(rows[0][1][0, 0], WIDTH_PX).shape[:2]
-    size = (agents * (width + GAP) + GAP, BAR + len(rows) * (height + BAR) + GAP)
+    agents, count = next(iter(film.sources.values())).shape[:2]
+    height, width = enlarged(next(iter(film.sources.values()))[0, 0], WIDTH_PX).shape[:2]
+    size = (agents * (width + GAP) + GAP, BAR + len(film.sources) * (height + BAR) + GAP)
     small, bold = font(14), font(14, bold=True)
     frames = []
     for number in range(count):
         sheet = Image.new("RGB", size, PAPER)
         draw = ImageDraw.Draw(sheet)
         note = f"frame {number}" + (" (given)" if number == 0 else "")
-        draw.text((GAP, 6), place_of(example), INK, bold)
+        draw.text((GAP, 6), place_of(film.window), INK, bold)
         draw.text((size[0] - GAP, 6), note, GREY, small, anchor="ra")
-        for line, (label, videos) in enumerate(rows):
+        for line, (label, videos) in enumerate(film.sources.items()):
             top = BAR + line * (height + BAR)
             for agent in range(agents):
                 left = GAP + agent * (width + GAP)
                 draw.text((left, top + 5), f"agent {agent}: {label}", INK, small)
-                sheet.paste(tile(videos[agent, number], WIDTH_PX, example.views), (left, top + BAR))
+                sheet.paste(tile(videos[agent, number], WIDTH_PX, film.views), (left, top + BAR))
         frames.append(np.asarray(sheet))
     return np.stack(frames)
 
 
-def still(example: Example, steps: int) -> Image.Image:
+def still(film: Film) -> Image.Image:
     """Return a sheet that explains itself: a column a time, for each agent recorded over generated."""
-    short = ["recorded", f"{steps} steps", "1 step"] if steps != 1 else ["recorded", "1 step"]
-    rows = [(label, videos) for label, (_, videos) in zip(short, rows_of(example, steps), strict=True)]
-    agents, count = rows[0][1].shape[:2]
+    rows = {label: videos for label, videos in film.sources.items() if not label.startswith("error")}
+    agents, count = next(iter(rows.values())).shape[:2]
     shown = np.linspace(0, count - 1, min(STILL_FRAMES, count)).round().astype(int)
-    height, width = enlarged(rows[0][1][0, 0], STILL_WIDTH_PX).shape[:2]
-    margin, head, foot, apart = 118, 74, 34, 22
+    height, width = enlarged(next(iter(rows.values()))[0, 0], STILL_WIDTH_PX).shape[:2]
+    margin, head, foot, apart = 132, 74, 34, 22
     block = len(rows) * (height + GAP) - GAP
     size = (margin + len(shown) * (width + GAP) + GAP, head + agents * block + (agents - 1) * apart + foot)
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, 9), "Two cars, one world: what each sees, recorded and generated", INK, font(19, bold=True))
-    draw.text((size[0] - GAP, 14), place_of(example), GREY, font(14), anchor="ra")
+    draw.text((size[0] - GAP, 14), place_of(film.window), GREY, font(14), anchor="ra")
     for agent in range(agents):
         top = head + agent * (block + apart)
         draw.text((GAP, top + 10), f"agent {agent}", INK, font(16, bold=True), anchor="lm")
-        for line, (label, videos) in enumerate(rows):
+        for line, (label, videos) in enumerate(rows.items()):
             middle = top + line * (height + GAP) + height / 2
-            draw.text((margin - GAP, middle), label, GREY, font(13), anchor="rm")
+            draw.text((margin - GAP, middle), label.replace(", ", "\n"), GREY, font(13), anchor="rm", align="right")
             for column, number in enumerate(shown):
                 left = margin + column * (width + GAP)
                 if number or line == 0:  # frame 0 is given, not generated
-                    picture = tile(videos[agent, number], STILL_WIDTH_PX, example.views)
+                    picture = tile(videos[agent, number], STILL_WIDTH_PX, film.views)
                     sheet.paste(picture, (left, top + line * (height + GAP)))
     for column, number in enumerate(shown):
         note = "frame 0, given" if number == 0 else f"frame {number}"
         draw.text((margin + column * (width + GAP) + width / 2, head - 22), note, GREY, font(14), anchor="ma")
-    views = "Each picture holds four views: front, rear over left, right. " if example.views == "four" else ""
+    views = "Each picture holds four views: front, rear over left, right. " if film.views == "four" else ""
     text = f"{views}A town never trained on. One sampling step gives the mean of what is likely."
     draw.text((GAP, size[1] - foot / 2), text, GREY, font(13), anchor="lm")
     return sheet
 
 
-def write_pictures(examples: Sequence[Example], steps: int, fps: float, folder: Path) -> list[Path]:
-    """Write a video an example and one still, of the first; return the videos' paths."""
-    paths = []
-    for example in examples:
-        path = folder / f"{example.window.name.replace('+', '_')}.mp4"
-        frames = comparison(example, steps)
-        write_video(path, frames, fps, width=frames.shape[2])
-        paths.append(path)
-    if examples:
-        still(examples[0], steps).save(folder / "still.png", optimize=True)
-    return paths
+def write_pictures(films: Sequence[Film], fps: float, folder: Path) -> None:
+    """Write a labelled video a film, and one still, of the first that was not chosen for being bad."""
+    for film in films:
+        frames = comparison(film)
+        write_video(folder / f"{file_name(film)}.mp4", frames, fps, width=frames.shape[2])
+    for film in [film for film in films if not film.worst][:1]:
+        still(film).save(folder / "still.png", optimize=True)
+
+
+def file_name(film: Film) -> str:
+    return ("worst_" if film.worst else "") + film.window.name.replace("+", "_")

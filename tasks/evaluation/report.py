@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tasks.evaluation import scores as names
+from tasks.evaluation.breakdown import Figure, by_group, worst_windows
+from tasks.evaluation.exchange import WITHOUT, WITHOUT_ONE_STEP
 from tasks.evaluation.metrics import CONVENTION
 from tasks.evaluation.score import SHUFFLES, Evaluation
 from tasks.evaluation.statistics import Interval
@@ -20,13 +26,22 @@ LABELS = {
     names.CODEC: "codec round trip (ceiling)",
     names.FULL_STEPS: "model, {steps} steps",
     names.ONE_STEP: "model, 1 step",
+    WITHOUT: "without exchange, {steps} steps",
+    WITHOUT_ONE_STEP: "without exchange, 1 step",
     names.COPY: "first frame, copied",
     names.BLUR: "first frame, blurred (sigma {sigma_px} px)",
     names.SHUFFLED_PAIRS: "another scene's video",
     names.SHUFFLED_RAYMAPS: "model, 1 step, another scene's raymaps",
 }
 METRICS = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS", "temporal_flickering": "temporal flickering"}
-ABOVE_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False, "temporal_flickering": True}
+ABOVE_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False}
+"""Flickering has no such direction: a picture that stands still has the best."""
+LISTED_WORST = 8
+ORDERS = {
+    "1 step": (names.CODEC, names.ONE_STEP, WITHOUT_ONE_STEP, names.SHUFFLED_PAIRS),
+    "{steps} steps": (names.CODEC, names.FULL_STEPS, WITHOUT, names.SHUFFLED_PAIRS),
+}
+"""Rows from the ceiling to the floor, in the order that a figure should put them in."""
 
 
 @dataclass
@@ -45,7 +60,11 @@ class Report:
     rows: list[dict[str, Any]] = field(default_factory=list)
     """A line a row of the table: label, windows, and each metric's mean with its interval."""
     psnr_by_frame: dict[str, list[float]] = field(default_factory=dict)
-    psnr_by_group: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    psnr_by_group: dict[str, dict[str, dict[str, Figure]]] = field(default_factory=dict)
+    orders: list[dict[str, Any]] = field(default_factory=list)
+    """Does a figure put ceiling, model, model without exchange and floor in this order: label, values, holds."""
+    worst: list[dict[str, Any]] = field(default_factory=list)
+    """The windows in which the model is worst: where they lie, and the PSNR of each row."""
 
 
 def metric_name(row: str, metric: str, prefix: str) -> str:
@@ -59,10 +78,21 @@ def metric_name(row: str, metric: str, prefix: str) -> str:
     return f"{prefix}/{row}/{metric}"
 
 
+def label_of(row: str, evaluation: Evaluation) -> str:
+    label = LABELS.get(row, row.replace("_", " "))
+    return label.format(steps=evaluation.steps, sigma_px=f"{evaluation.sigma_px:g}")
+
+
+def ordered_rows(evaluation: Evaluation) -> list[str]:
+    """Return the rows that were scored: those of LABELS first, in that order."""
+    scored = evaluation.scores.rows()
+    return [row for row in LABELS if row in scored] + [row for row in scored if row not in LABELS]
+
+
 def figures(evaluation: Evaluation, prefix: str) -> dict[str, float]:
     """Return every row's means by name."""
     scores, metrics = evaluation.scores, {}
-    for row in LABELS:
+    for row in ordered_rows(evaluation):
         for metric in scores.metrics(row):
             if says_something(row, metric):
                 metrics[metric_name(row, metric, prefix)] = scores.mean(row, metric)
@@ -72,7 +102,7 @@ def figures(evaluation: Evaluation, prefix: str) -> dict[str, float]:
 
 def says_something(row: str, metric: str) -> bool:
     """Tell whether a figure is one: of a video beside itself PSNR (infinite), SSIM (1) and LPIPS (0) are not."""
-    return row != names.GROUND_TRUTH or metric == "temporal_flickering"
+    return row != names.GROUND_TRUTH or metric not in names.TRIVIAL
 
 
 def better_baseline(evaluation: Evaluation) -> str:
@@ -104,6 +134,24 @@ def cameras_sentence(drop: Interval | None) -> str:
     shown = "the cameras are used" if drop.low > 0 else "that the cameras are used is NOT shown"
     cost = f"{drop.mean:.2f} dB [{drop.low:.2f}, {drop.high:.2f}]"
     return f"Shuffling raymaps between scenes costs {cost} at 1 step: {shown}."
+
+
+def exchange_sentence(evaluation: Evaluation, metrics: dict[str, float], prefix: str) -> str:
+    """Say what the exchange is worth beside the run without it, and keep the differences as figures."""
+    scores, said = evaluation.scores, []
+    for label, row, other in (
+        ("1 step", names.ONE_STEP, WITHOUT_ONE_STEP),
+        ("{steps} steps", names.FULL_STEPS, WITHOUT),
+    ):
+        gain = scores.interval(row, "psnr", minus=other)
+        with_interval(metrics, metric_name(row, "psnr_gain_exchange", prefix), gain)
+        shown = "shown" if gain.low > 0 else "NOT shown"
+        steps = label.format(steps=evaluation.steps)
+        said.append(f"{gain.mean:+.2f} dB [{gain.low:+.2f}, {gain.high:+.2f}] at {steps} (a gain is {shown})")
+    return (
+        f"Over the run without exchange, paired by window: {', '.join(said)}. One seed of each: on ordinary clips this "
+        "is no proof of what agents tell each other."
+    )
 
 
 def scope_sentence(evaluation: Evaluation, counts: dict[str, Any], train_steps: int) -> str:
@@ -138,8 +186,48 @@ def counted(evaluation: Evaluation, trained_steps: int) -> dict[str, Any]:
     }
 
 
-def make_report(evaluation: Evaluation, *, trained_steps: int, train_steps: int, mlflow_url: str) -> Report:
-    """Put an evaluation into figures and sentences; names begin with eval/ (test split) or eval_<split>/."""
+def orders(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Say of each figure whether ceiling, model, model without exchange and floor follow each other as they should."""
+    scores, found = evaluation.scores, []
+    for metric, above in ABOVE_IS_BETTER.items():
+        for steps, chain in ORDERS.items():
+            values = {row: scores.mean(row, metric) for row in chain if (row, metric) in scores.arrays}
+            falling = [value if above else -value for value in values.values()]
+            if len(values) > 1:
+                found.append({
+                    "label": f"{METRICS[metric].split(',')[0]}, {steps.format(steps=evaluation.steps)}",
+                    "values": {label_of(row, evaluation): value for row, value in values.items()},
+                    "above_is_better": above,
+                    "holds": all(better > worse for better, worse in pairwise(falling)),
+                })  # fmt: skip
+    return found
+
+
+def worst(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return where the model's worst windows lie, with every row's PSNR."""
+    scores = evaluation.scores
+    rows = [row for row in ordered_rows(evaluation) if (row, "psnr") in scores.arrays and row != names.GROUND_TRUTH]
+    lines = []
+    for window in worst_windows(scores, names.FULL_STEPS, LISTED_WORST):
+        psnr = {row: float(scores.arrays[row, "psnr"][window.name].mean()) for row in rows
+                if window.name in scores.arrays[row, "psnr"]}  # fmt: skip
+        place = {title: str(window.row[column]) for title, column in names.GROUPED_BY.items()}
+        lines.append({"window": window.name, **place, "psnr": psnr})
+    return lines
+
+
+def make_report(
+    evaluation: Evaluation,
+    *,
+    trained_steps: int,
+    train_steps: int,
+    mlflow_url: str,
+    distance_m: Mapping[str, np.ndarray] | None = None,
+) -> Report:
+    """Put an evaluation into figures and sentences; names begin with eval/ (test split) or eval_<split>/.
+
+    `distance_m`: by window, each agent's distance [A, T] to the other in the scored frames.
+    """
     prefix = "eval" if evaluation.split == "test" else f"eval_{evaluation.split}"
     scores = evaluation.scores
     metrics, missing = figures(evaluation, prefix), dict(evaluation.missing)
@@ -153,35 +241,37 @@ def make_report(evaluation: Evaluation, *, trained_steps: int, train_steps: int,
     else:
         for name in ("psnr_gain_1_step", "psnr_drop_shuffled_raymaps"):
             missing[name] = "not measured: an interval needs two scenes and the split has one"
+    verdict = [
+        scope_sentence(evaluation, counts, train_steps),
+        gain_sentence(evaluation, gain),
+        cameras_sentence(drop),
+    ]
+    if WITHOUT in scores.rows() and counts["scenes"] > 1:
+        verdict.append(exchange_sentence(evaluation, metrics, prefix))
+    compared = [row for row in ordered_rows(evaluation) if "psnr" in scores.metrics(row) and row != names.GROUND_TRUTH]
     return Report(
         metrics=metrics,
         missing=missing,
-        verdict=[
-            scope_sentence(evaluation, counts, train_steps),
-            gain_sentence(evaluation, gain),
-            cameras_sentence(drop),
-        ],
+        verdict=verdict,
         mlflow_url=mlflow_url,
         convention=CONVENTION,
         checkpoint=str(evaluation.checkpoint),
         split=evaluation.split,
         clips=counts["clips"],
         counts=counts,
-        rows=[table_row(evaluation, row) for row in LABELS if scores.metrics(row)],
-        psnr_by_frame={
-            row: scores.by_frame(row) for row in LABELS if scores.metrics(row) and row != names.GROUND_TRUTH
-        },
-        psnr_by_group={
-            row: scores.by_group(row) for row in LABELS if scores.metrics(row) and row != names.GROUND_TRUTH
-        },
+        rows=[table_row(evaluation, row) for row in ordered_rows(evaluation)],
+        psnr_by_frame={row: scores.by_frame(row) for row in compared},
+        psnr_by_group={row: by_group(scores, row, distance_m) for row in compared},
+        orders=orders(evaluation),
+        worst=worst(evaluation),
     )
 
 
 def table_row(evaluation: Evaluation, row: str) -> dict[str, Any]:
     """Return a row's label and figures, with intervals where there are two scenes or more."""
     scores = evaluation.scores
-    line: dict[str, Any] = {"row": row, "windows": scores.count(row)}
-    line["label"] = LABELS[row].format(steps=evaluation.steps, sigma_px=f"{evaluation.sigma_px:g}")
+    count = max(len(scores.arrays[row, metric]) for metric in scores.metrics(row))
+    line: dict[str, Any] = {"row": row, "windows": count, "label": label_of(row, evaluation)}
     several = len({window.scene for window in scores.windows.values()}) > 1
     for metric in scores.metrics(row):
         if not says_something(row, metric):

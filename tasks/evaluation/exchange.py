@@ -1,0 +1,42 @@
+"""Beside a run, one of equal data and size whose agents exchange nothing: its rows in the same table."""
+
+from __future__ import annotations
+
+from tasks.evaluation.errors import EvaluationError
+from tasks.evaluation.score import Evaluation
+from tasks.evaluation.scores import FULL_STEPS, ONE_STEP
+from tasks.training.run import Run
+
+WITHOUT, WITHOUT_ONE_STEP = "without_exchange", "without_exchange_1_step"
+ROWS = {FULL_STEPS: WITHOUT, ONE_STEP: WITHOUT_ONE_STEP}
+
+
+def check_without(run: Run, without: Run) -> None:
+    """Refuse a run that cannot stand beside `run` as the one without exchange. EvaluationError."""
+    if without.preset.transformer.cross_agent == "on":
+        raise EvaluationError(
+            f"run {without.run_id} exchanges between agents itself (cross_agent is 'on'): give one that was trained "
+            "with cross_agent 'within' or 'off'."
+        )
+    if without.dataset_digest != run.dataset_digest:
+        raise EvaluationError(
+            f"run {without.run_id} was trained on data {without.dataset_digest[:12]} and run {run.run_id} on "
+            f"{run.dataset_digest[:12]}: compare runs of one data set."
+        )
+    here, there = run.preset, without.preset
+    if (here.video, here.codec, here.sampling) != (there.video, there.codec, there.sampling):
+        raise EvaluationError(
+            f"runs {run.run_id} and {without.run_id} differ in video, codec or sampling: compare runs that are equal "
+            "in these."
+        )
+
+
+def add_without(evaluation: Evaluation, other: Evaluation) -> None:
+    """Add the other run's figures, of the windows that both scored, as rows of this evaluation."""
+    arrays = evaluation.scores.arrays
+    for row, name in ROWS.items():
+        for metric in other.scores.metrics(row):
+            mine = arrays.get((row, metric), {})
+            arrays[name, metric] = {
+                window: values for window, values in other.scores.arrays[row, metric].items() if window in mine
+            }

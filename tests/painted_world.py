@@ -31,6 +31,8 @@ WIDTH, HEIGHT = 24, 16
 COLOURS = ((230, 38, 31), (31, 191, 51), (38, 64, 230), (242, 217, 26))
 LANDMARKS = np.array([[0.85, 0.5, 0.75], [0.4, 0.7, 0.75], [0.6, 0.45, 0.3], [0.9, 0.9, 0.9], [0.25, 0.25, 0.3]])
 TOWNS = {"train": ("PaintedA", "PaintedB"), "test": ("PaintedC", "PaintedD")}
+BOARD_M = 1.0
+"""How thick the board is."""
 FACE_ID, BACK_ID = 3, 4
 FAR_CM = 65535
 X264 = {"crf": "10", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}
@@ -118,20 +120,18 @@ class Scene:
         depth = np.where(downward, -eyes[..., 2] / rays[..., 2], np.float32(np.inf))
         rgb = self.background(eyes, rays, depth, downward)
         for box in self.boxes:
-            faces = (box.low - eyes) / rays, (box.high - eyes) / rays
-            near, far = np.minimum(*faces), np.maximum(*faces)
-            axis, distance = near.argmax(-1), near.max(-1)
-            hit = (distance < far.min(-1)) & (distance > 0) & (distance < depth)
+            axis, distance = struck(eyes, rays, box.low, box.high, depth)
+            hit = np.isfinite(distance)
             rgb[hit] = box.paint * np.array([1, 0.8, 0.9])[axis[hit], None]
-            depth = np.where(hit, distance, depth)
-        distance = -eyes[..., 0] / rays[..., 0]  # the board: the plane x = 0
-        across, up = (eyes[..., i] + distance * rays[..., i] for i in (1, 2))
-        hit = (distance > 0) & (distance < depth) & (np.abs(across - self.offset) < self.half)
-        hit &= (up > 0.3) & (up < self.top)
-        depth = np.where(hit, distance, depth)
-        front = hit & (eyes[..., 0] > 0)
-        rgb[front], rgb[hit & ~front] = np.array(COLOURS[face]) / 255, np.array(COLOURS[self.back]) / 255
-        ids = np.where(front, FACE_ID, np.where(hit, BACK_ID, 0)).astype(np.uint16)
+            depth = np.minimum(depth, distance)
+        board = (np.float32([-BOARD_M / 2, self.offset - self.half, 0.3]),
+                 np.float32([BOARD_M / 2, self.offset + self.half, self.top]))  # fmt: skip
+        axis, distance = struck(eyes, rays, *board, depth)
+        depth = np.minimum(depth, distance)
+        rgb[np.isfinite(distance)] = 0.5
+        front, back = (np.isfinite(distance) & (axis == 0) & (eyes[..., 0] * side > 0) for side in (1, -1))
+        rgb[front], rgb[back] = np.array(COLOURS[face]) / 255, np.array(COLOURS[self.back]) / 255
+        ids = np.where(front, FACE_ID, np.where(back, BACK_ID, 0)).astype(np.uint16)
         centimetres = np.minimum(np.rint(100 * np.minimum(depth, 1e4)), FAR_CM).astype(np.uint16)
         return mosaic((rgb * 255).round().astype(np.uint8)), mosaic(centimetres), mosaic(ids)
 
@@ -142,6 +142,17 @@ class Scene:
         ground = ((np.floor(x / 2) + np.floor(y / 2)) % 2 * 0.12 + 0.94)[..., None] * self.ground.astype(np.float32)
         fade = np.clip(far / 40, 0, 1)[..., None]
         return np.where(downward[..., None], ground * (1 - fade) + sky * fade, sky)
+
+
+def struck(
+    eyes: np.ndarray, rays: np.ndarray, low: np.ndarray, high: np.ndarray, depth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the axis across which each ray enters a box, and how far away, inf where it misses or is stopped first."""
+    faces = (low - eyes) / rays, (high - eyes) / rays
+    near, far = np.minimum(*faces), np.maximum(*faces)
+    axis, distance = near.argmax(-1), near.max(-1)
+    hit = (distance < far.min(-1)) & (distance > 0) & (distance < depth)
+    return axis, np.where(hit, distance, np.float32(np.inf))
 
 
 def mosaic(views: np.ndarray) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 from model import mosaic
 
@@ -38,29 +37,39 @@ def world_points(K: torch.Tensor, c2w: torch.Tensor, depth_m: torch.Tensor) -> t
 
 
 def look_up(
-    points: torch.Tensor, K: torch.Tensor, c2w: torch.Tensor, picture: torch.Tensor, depth_m: torch.Tensor
+    points: torch.Tensor, K: torch.Tensor, c2w: torch.Tensor, pictures: torch.Tensor, depth_m: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Look points [P, 3] up in one view: its colours [P, 3], and the distance along its axis [P], inf where unseen.
+    """Look points [P, 3] up in one agent's views: colours [P, 3], and the distance along the axis [P], inf if unseen.
 
-    K [3, 3], c2w [4, 4], picture [3, h, w], depth [h, w]. A point is seen when it lies at the depth that the view
-    has there, at the nearest pixel or between pixels (exact on planes, whose inverse depth is linear).
+    K [V, 3, 3], c2w [V, 4, 4], pictures [V, 3, h, w], depth [V, h, w]. A point is seen when it lies at the depth that
+    the view has there, at the nearest pixel or between pixels (exact on planes, whose inverse depth is linear).
     """
-    height, width = depth_m.shape
-    local = (points - c2w[:3, 3]) @ c2w[:3, :3]
-    z = local[:, 2]
-    ahead = z > 1e-3
-    image = local @ K.T
-    grid = 2 * image[:, :2] / torch.where(ahead, z, 1.0)[:, None] / image.new_tensor([width, height]) - 1
-    inside = ahead & (grid.abs() <= 1).all(1)
-    grid = torch.where(inside[:, None], grid, 2.0)[None, :, None]
-    inverse = (1 / depth_m)[None, None]
-    smooth, nearest = (
-        F.grid_sample(inverse, grid, mode=mode, padding_mode="border", align_corners=False)[0, 0, :, 0]
-        for mode in ("bilinear", "nearest")
-    )
-    error = torch.minimum((smooth * z - 1).abs(), (nearest * z - 1).abs())
-    colours = F.grid_sample(picture[None], grid, mode="nearest", padding_mode="border", align_corners=False)
-    return colours[0, :, :, 0].T, torch.where(inside & (error < TOLERANCE), z, torch.inf)
+    height, width = depth_m.shape[-2:]
+    local = (points - c2w[:, None, :3, 3]) @ c2w[:, :3, :3]  # V P 3
+    image = local @ K.mT
+    pixel = image[..., :2] / local[..., 2:]
+    inside = (local[..., 2] > 1e-3) & (pixel >= 0).all(-1) & (pixel < pixel.new_tensor([width, height])).all(-1)
+    view, point = inside.nonzero(as_tuple=True)
+    z, (x, y) = local[view, point, 2], pixel[view, point].unbind(-1)
+    column, row = x.long(), y.long()
+    error = (z / depth_m[view, row, column] - 1).abs()
+    between = z * inverse_depth_at(x - 0.5, y - 0.5, 1 / depth_m, view) - 1
+    seen = torch.minimum(error, between.abs()) < TOLERANCE
+    colours, distance = points.new_zeros(len(points), 3), points.new_full((len(points),), torch.inf)
+    view, point, row, column = (part[seen] for part in (view, point, row, column))
+    colours[point], distance[point] = pictures[view, :, row, column], z[seen]
+    return colours, distance
+
+
+def inverse_depth_at(x: torch.Tensor, y: torch.Tensor, inverse: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
+    """Return inverse [V, h, w] between pixels, bilinearly, at columns x and rows y [P] of views [P]."""
+    height, width = inverse.shape[-2:]
+    left, top = x.clamp(0, width - 1).floor().long(), y.clamp(0, height - 1).floor().long()
+    right, low = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
+    across, down = x.clamp(0, width - 1) - left, y.clamp(0, height - 1) - top
+    above = torch.lerp(inverse[view, top, left], inverse[view, top, right], across)
+    below = torch.lerp(inverse[view, low, left], inverse[view, low, right], across)
+    return torch.lerp(above, below, down)
 
 
 def warp(first: torch.Tensor, K: torch.Tensor, c2w: torch.Tensor, depth_m: torch.Tensor, *, both: bool) -> torch.Tensor:
@@ -76,19 +85,15 @@ def warp(first: torch.Tensor, K: torch.Tensor, c2w: torch.Tensor, depth_m: torch
     K, c2w = at_size(K.double(), *depth.shape[-2:]), c2w.double()
     videos = []
     for agent in range(agents):
-        points = world_points(K[agent], c2w[agent], depth[agent])
+        points = world_points(K[agent], c2w[agent], depth[agent]).reshape(-1, 3)
         filled = pictures[agent][:, None].expand(-1, frames, -1, -1, -1).movedim(2, -1).reshape(-1, 3)
         nearest = filled.new_full((len(filled),), torch.inf)
         for source in range(agents) if both else [agent]:
-            for view in range(count):
-                colours, z = look_up(
-                    points.reshape(-1, 3), K[source, view], c2w[source, view, 0], pictures[source, view],
-                    depth[source, view, 0],
-                )  # fmt: skip
-                filled = torch.where((z < nearest)[:, None], colours, filled)
-                nearest = torch.minimum(nearest, z)
+            colours, z = look_up(points, K[source], c2w[source, :, 0], pictures[source], depth[source, :, 0])
+            filled = torch.where((z < nearest)[:, None], colours, filled)
+            nearest = torch.minimum(nearest, z)
         views = filled.view(count, frames, *depth.shape[-2:], 3).permute(1, 0, 4, 2, 3)  # T V 3 h w
-        video = mosaic.assemble(views)
+        video = mosaic.assemble(views).float()
         video[0] = first[agent]
-        videos.append(video.transpose(0, 1).float())
+        videos.append(video.transpose(0, 1))
     return torch.stack(videos)

@@ -135,7 +135,7 @@ def blocked(eye: np.ndarray, point: np.ndarray, point_height: float, screen: Par
     if not (enter < leave and 0 < enter < 1):
         return False
     heights = [CAMERA_HEIGHT_M + share * (point_height - CAMERA_HEIGHT_M) for share in (enter, min(leave, 1.0))]
-    return max(heights) < screen.height
+    return bool(max(heights) < screen.height)
 
 
 def hidden(agent: np.ndarray, heading_deg: float, parked: Parked, screen: Parked) -> bool:
@@ -223,7 +223,7 @@ def swerved(path: np.ndarray) -> np.ndarray:
     aside = path.copy()
     aside[:, 1] -= SWERVE_M * (3 * share**2 - 2 * share**3)
     step = np.diff(aside[:, :2], axis=0)
-    heading = np.degrees(np.arctan2(step[:, 1], step[:, 0]))
+    heading = np.degrees(np.unwrap(np.arctan2(step[:, 1], step[:, 0])))
     aside[1:-1, 2] = (heading[1:] + heading[:-1]) / 2 % 360
     return aside
 

@@ -68,3 +68,35 @@ def test_the_plan_sets_the_thresholds():
     scores.judge({"min_visible_frames": 0, "max_collisions": 3})
     with pytest.raises(GateError, match="limit 99"):
         scores.judge({"min_visible_frames": 0, "max_collisions": 3, "min_motion": 99})
+
+
+def with_fact(first: int = 0, later: int = 40, told: int = 6, informative: bool = True) -> Scores:
+    """Scores of a recording whose fact is extra actor 1, id 4, in so many pixels of each kind of frame."""
+    scores = good()
+    scores.fact = {"observer": 0, "actors": [1], "informative": informative}
+    for agent, start, count in ((0, True, first), (0, False, later), (1, True, told), (1, False, 99)):
+        frame = np.full((20, 20), 3, np.uint16)
+        frame.flat[:count] = 4
+        scores.add_instances(agent, frame, first=start)
+    return scores
+
+
+def test_a_hidden_fact_passes_and_is_counted():
+    scores = with_fact()
+    scores.judge({})
+    found = scores.summary()
+    assert [found[f"fact_pixels_{name}"] for name in ("first", "later", "told")] == [0, 40, 6]
+    with_fact(told=0, informative=False).judge({})
+
+
+@pytest.mark.parametrize(
+    ("scores", "reason"),
+    [
+        (with_fact(first=1), "the observer sees the fact at the start: pixels 1, limit 0"),
+        (with_fact(later=23), "the fact shows too little later: pixels 23, limit 24"),
+        (with_fact(told=2), "the other agent hardly sees the fact: pixels 2, limit 3"),
+    ],
+)
+def test_a_fact_that_is_not_as_promised_is_refused(scores, reason):
+    with pytest.raises(GateError, match=reason):
+        scores.judge({})

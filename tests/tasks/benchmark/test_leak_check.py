@@ -1,0 +1,121 @@
+"""The leak check: silent on scenes that hide their fact, and it finds every way of giving it away."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.carla_servers import CarlaServer, SimulatorSpec
+from model.presets import Preset
+from tasks.benchmark.errors import BenchmarkError
+from tasks.benchmark.leak_check import Given, check_leaks, leak_of, read_given, tells
+from tasks.benchmark.scenes import read_scenes
+from tasks.planning.plan import make_plan
+from tasks.planning.preset import PlanPreset
+from tasks.recording.pool import record_plan
+from tasks.sharding.reader import ClipIndex, read_pair
+from tasks.sharding.shards import write_shards
+from tests.synthetic_dataset import write_dataset
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory) -> Path:
+    """One training and two test scenes with their twins and repeats, recorded by the real client."""
+    folder = tmp_path_factory.mktemp("bench") / "shared-world-bench"
+    folder.mkdir()
+    preset = PlanPreset.load("shared-world-bench").replace(
+        towns=["Mini01", "Mini11"], recordings_per_town=1, test_recordings_per_town=2
+    )
+    spec = SimulatorSpec()
+    make_plan(folder, preset, lambda: CarlaServer(spec, folder / "logs", "survey"))
+    done = record_plan(folder, spec, servers=1)
+    assert (done.recorded, done.rejected, done.faults) == (8, {}, {})
+    write_shards(folder)
+    return folder
+
+
+def test_recorded_scenes_hide_their_facts(recorded):
+    found = check_leaks(recorded)
+    assert (found.scenes, found.leaking, found.untold, found.repeats, found.tolerance) == (3, {}, 0, 2, 0.0)
+    assert "exact" in str(found)
+
+
+def test_twins_differ_in_nothing_but_the_fact(recorded):
+    index = ClipIndex(recorded)
+    rows = {(row["scene_id"], row["variant"]): row for row in index.split("test")}
+    for scene in {row["scene_id"] for row in index.split("test")}:
+        base, twin, repeat = (
+            read_pair(row["key"], index.read(row))
+            for row in (rows[scene, name] for name in ("base", "fact_changed", "repeat"))
+        )
+        assert np.array_equal(base.videos[0, 0], twin.videos[0, 0])
+        assert np.array_equal(base.videos[:, :1], repeat.videos)
+        assert not np.array_equal(base.videos[1, 0], twin.videos[1, 0])
+        assert not np.array_equal(base.videos[0, -1], twin.videos[0, -1])
+        assert base.instance is not None
+        assert np.array_equal(base.instance, twin.instance)
+        fact = base.meta["fact"]
+        shown = base.instance[0] == 3 + fact["actors"][0]
+        assert not shown[0].any()
+        assert shown.sum() / 64 > 4  # latent cells
+        # the mask is where the colour shows: outside it and its soft edge the recordings agree closely
+        far = np.abs(base.videos[0].astype(int) - twin.videos[0]).max(-1) > 60
+        assert far.sum() > 20
+        assert shown[far].mean() > 0.8
+        assert base.meta["scores"]["fact_pixels_later"] == shown.sum()
+        assert base.meta["scores"]["fact_pixels_told"] >= 3
+
+
+def test_training_twins_are_one_frame_and_are_not_learned_from(recorded):
+    index = ClipIndex(recorded)
+    frames = {row["variant"]: read_pair(row["key"], index.read(row)).videos.shape[1] for row in index.split("train")}
+    assert frames == {"base": 9, "fact_changed": 1}
+    assert [row["variant"] for row in index.learned("train")] == ["base"]
+    assert len(index.learned("test")) == 6
+
+
+def test_the_scenes_are_read_as_the_model_sees_them(recorded):
+    scenes = read_scenes(recorded, Preset.load("bench"))
+    assert len(scenes) == 2
+    assert float(scenes.cells.min()) > 4
+    assert bool((scenes.labels[:, 0] != scenes.labels[:, 1]).all())
+
+
+@pytest.fixture(scope="module")
+def pair(recorded) -> tuple[Given, Given]:
+    index = ClipIndex(recorded)
+    scene = index.split("test")[0]["scene_id"]
+    rows = {row["variant"]: row for row in index.rows if row["scene_id"] == scene}
+    return read_given(index, rows["base"]), read_given(index, rows["fact_changed"])
+
+
+def test_a_single_grey_level_gives_it_away(pair):
+    base, twin = pair
+    first = twin.first.copy()
+    first[0, 5, 7, 1] ^= 1
+    assert leak_of(base, twin, 0.0) == ""
+    assert "first frames differ by" in leak_of(base, replace(twin, first=first), 0.0)
+    assert leak_of(base, replace(twin, first=first), 0.01) == ""  # as much as two recordings of one scene differ
+
+
+def test_cameras_and_pixels_of_the_fact_give_it_away(pair):
+    base, twin = pair
+    c2w = twin.cameras.c2w.copy()
+    c2w[0, 2, 3, 0, 3] += 1e-3
+    assert leak_of(base, replace(twin, cameras=replace(twin.cameras, c2w=c2w)), 0.0) == "the observer's cameras differ"
+    assert "3 pixels" in leak_of(replace(base, fact_pixels=3), twin, 0.0)
+
+
+def test_a_partner_that_sees_no_difference_tells_nothing(pair):
+    base, twin = pair
+    assert tells(base, twin)
+    assert not tells(base, replace(twin, first=base.first))
+
+
+def test_ordinary_clips_are_refused(tmp_path):
+    write_dataset(tmp_path / "plain")
+    with pytest.raises(BenchmarkError, match="has no scene with a twin: record it with a shared-world-bench preset"):
+        check_leaks(tmp_path / "plain")

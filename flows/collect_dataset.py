@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow
 from pydantic import Field
@@ -50,6 +50,18 @@ def collect_dataset(
         "options": tuple(carla_options or ()),
         "maps_dir": maps_dir,
     }
+    return collect(dataset, plan_preset, overrides, simulator_options, servers, samples_per_shard)
+
+
+def collect(
+    dataset: str,
+    plan_preset: str,
+    overrides: dict[str, Any],
+    simulator_options: dict[str, Any],
+    servers: int,
+    samples_per_shard: int,
+) -> dict:
+    """Plan, record and write shards; to be called in a flow."""
     plan_recordings(dataset, plan_preset, overrides, simulator_options)
     record_clips(dataset, simulator_options, servers)
     return write_dataset(dataset, samples_per_shard)

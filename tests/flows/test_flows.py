@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from flows import collect_dataset, evaluate_shareverse, shareverse, train_shareverse
+from flows import ablate_shareverse, collect_dataset, evaluate_shareverse, shareverse, train_shareverse
 from model.presets import CHOICES, Preset
 from tasks.planning.preset import TYPES, PlanPreset
 from tasks.planning.weather import WEATHERS
@@ -21,6 +21,7 @@ FLOWS = {
         collect_dataset.collect_dataset,
         train_shareverse.train_shareverse,
         evaluate_shareverse.evaluate_shareverse,
+        ablate_shareverse.ablate_shareverse,
         shareverse.shareverse,
     )
 }
@@ -61,6 +62,8 @@ def test_deployments_give_parameters_that_pass(deployment):
         ("train-shareverse", {"dataset": "a/b"}),
         ("evaluate-shareverse", {"split": "train"}),
         ("shareverse", {"target": "moon"}),
+        ("ablate-shareverse", {"size": "huge"}),
+        ("ablate-shareverse", {"servers": 0}),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_it_runs(flow, parameters):

@@ -1,0 +1,44 @@
+"""Does what one agent knows reach the other? The hidden-fact benchmark, with controls (paper, sections 4.3 and 5.3)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from prefect import flow
+from pydantic import Field
+
+from flows.collect_dataset import collect
+from tasks.benchmark.arms import ablation_of
+from tasks.benchmark.task import check_hidden_facts, compare_arms, sum_up
+
+
+@flow(name="ablate-shareverse", validate_parameters=True)
+def ablate_shareverse(
+    size: Literal["demo", "quick", "full"] = "quick",
+    simulator: Literal["embedded", "carla"] = "embedded",
+    carla_executable: str = "",
+    carla_options: list[str] | None = None,
+    maps_dir: str = "",
+    servers: Annotated[int, Field(ge=1, le=256)] = 2,
+    towns: list[str] | None = None,
+    test_towns: list[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Record the scenes, then train and score the arms: `quick` one task and one seed, `full` all tasks and three seeds.
+
+    `towns` in place of the embedded ones, with `test_towns` among them. Everything is kept run by run: the same again
+    does what is missing. Returns a row of figures an arm.
+    """
+    simulator_options = {
+        "kind": simulator,
+        "executable": carla_executable,
+        "options": tuple(carla_options or ()),
+        "maps_dir": maps_dir,
+    }
+    rows: list[dict[str, Any]] = []
+    for number, setting in enumerate(ablation_of(size).settings):
+        overrides = {"towns": towns, "test_towns": test_towns}
+        collect(setting.dataset, setting.dataset, overrides, simulator_options, servers, samples_per_shard=128)
+        leaks = check_hidden_facts(setting.dataset)
+        rows += compare_arms(size, number, leaks)
+    sum_up(rows)
+    return rows

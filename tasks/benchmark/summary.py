@@ -1,0 +1,64 @@
+"""The arms in a table and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tasks.benchmark.outcomes import ArmScore
+from tasks.benchmark.score import difference
+
+COLUMNS = {
+    "accuracy": "accuracy",
+    "accuracy_20_steps": "at 20 steps",
+    "partner_swap_accuracy": "partner swapped",
+    "follows": "follows",
+    "keeps": "keeps",
+    "psnr_fact": "dB in the fact",
+    "psnr": "dB",
+}
+
+
+def cell(row: dict[str, Any], name: str) -> str:
+    """Return a figure with its interval where it has one; a dash where it was not measured."""
+    if name not in row:
+        return "–"
+    text = f"{row[name]:.2f}" if name.startswith("psnr") else f"{row[name]:.3f}"
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    return text if low is None else f"{text} [{low:.2f}, {high:.2f}]"
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a Markdown table, a row an arm."""
+    columns = {name: title for name, title in COLUMNS.items() if any(name in row for row in rows)}
+    head = ["task", "distance", "arm", "seed", "chance", *columns.values()]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        values = [row["task"], row["distance"], row["arm"], str(row["seed"]), f"{row['chance']:.2f}"]
+        lines.append("| " + " | ".join([*values, *(cell(row, name) for name in columns)]) + " |")
+    return "\n".join(lines)
+
+
+def sentences(scores: Sequence[ArmScore]) -> list[str]:
+    """Return what the arms show, a sentence a seed, and what must not be: a control above chance."""
+    lines = []
+    for seed in sorted({score.arm.seed for score in scores}):
+        by_name = {score.arm.name: score for score in scores if score.arm.seed == seed}
+        cross, within = by_name.get("cross"), by_name.get("within")
+        if cross is None or within is None:
+            continue
+        gain = ""
+        if cross.outcome is not None and within.outcome is not None:
+            apart = difference("accuracy", cross.outcome, within.outcome)
+            gain = f", a difference of {apart.mean:.2f} [{apart.low:.2f}, {apart.high:.2f}]"
+        lines.append(
+            f"{cross.arm.setting.name}, seed {seed}: what only the other agent saw is right in "
+            f"{cross.metrics['accuracy']:.1%} of the videos with exchange and in {within.metrics['accuracy']:.1%} "
+            f"without (chance {cross.metrics['chance']:.0%}){gain}; with the other agent's fact changed, "
+            f"{cross.metrics['follows']:.1%} follow and {cross.metrics['keeps']:.1%} keep the old one."
+        )
+        for name in ("within", "none"):
+            control = by_name.get(name)
+            if control is not None and control.metrics["accuracy_low"] > control.metrics["chance"]:
+                lines.append(f"ATTENTION: arm {name!r} is above chance, so something gives the fact away: find it.")
+    return lines

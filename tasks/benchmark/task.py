@@ -1,0 +1,117 @@
+"""Prefect's view of the benchmark: check for leaks, train the arms, score them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
+
+from infra.mlflow_tracking import TrackingError
+from infra.prefect_progress import FlowProgress
+from infra.storage import home
+from tasks.benchmark.arms import Ablation, Arm, ablation_of
+from tasks.benchmark.errors import BenchmarkError
+from tasks.benchmark.leak_check import LeakCheck, check_leaks
+from tasks.benchmark.outcomes import ArmScore, keep, score_arms, scored_before
+from tasks.benchmark.page import write_page
+from tasks.benchmark.summary import sentences, table
+from tasks.benchmark.tracking import arm_opener
+from tasks.benchmark.training import is_trained, open_arms, train_arms
+from tasks.encoding.encode import encode_run
+from tasks.training.run import Run
+from tasks.training.spool import read_rows
+from tasks.training.task import prefect_tags
+from tasks.training.tracking import TrainingLog
+
+
+@task(name="check-hidden-facts")
+def check_hidden_facts(dataset: str) -> dict[str, Any]:
+    """Compare what the observer is given in every scene and its twin; return the outcome's figures.
+
+    BenchmarkError when a fact is not hidden: a score on such scenes would mean nothing.
+    """
+    found: LeakCheck = check_leaks(home() / "datasets" / dataset, FlowProgress("leak-check", "scenes"))
+    get_run_logger().info(f"{dataset}: {found}")
+    if found.leaking:
+        scene, reason = next(iter(found.leaking.items()))
+        raise BenchmarkError(
+            f"{len(found.leaking)} of {found.scenes} scenes of {dataset} give their fact away, the first is {scene} "
+            f"({reason}): nothing that is scored on them would count."
+        )
+    return {"leaking_scenes": len(found.leaking), "checked_scenes": found.scenes, "untold_scenes": found.untold}
+
+
+@task(name="compare-arms")
+def compare_arms(size: str, setting_number: int, leaks: dict[str, Any]) -> list[dict[str, Any]]:
+    """Train and score a setting's arms, those that an earlier run has not; return a row of figures an arm.
+
+    Safe to end and run again: checkpoints and figures are kept run by run.
+    """
+    ablation = ablation_of(size)
+    setting = ablation.settings[setting_number]
+    arms = ablation.arms_of(setting)
+    runs, log = open_arms(arms), get_run_logger()
+    known = [scored_before(run, ablation, arm) for arm, run in zip(arms, runs, strict=True)]
+    if all(known):
+        log.info(f"{setting.name}: all {len(arms)} arms were scored before.")
+        return [row_of(score) for score in known if score]
+    latents, _ = encode_run(runs[0], FlowProgress("encoding", "clips"))
+    logs = {
+        run.run_id: TrainingLog(run, prefect_tags(), arm_opener(ablation, arm))
+        for arm, run in zip(arms, runs, strict=True)
+    }
+    before = sum(map(is_trained, runs))
+    if before:
+        log.info(f"{setting.name}: {before} of {len(arms)} arms were trained before.")
+    train_arms(runs, latents, lambda run: logs[run.run_id].rows, FlowProgress("arms", "steps"))
+    dataset_dir = home() / "datasets" / setting.dataset
+    jury, scores = score_arms(ablation, arms, runs, latents, dataset_dir, FlowProgress("scoring", "arms"))
+    log.info(f"{setting.name}: {jury.detector.calibration}.")
+    folder = runs[0].folder / f"{ablation.size}-report"
+    page = write_page(ablation, setting, scores, jury, folder)
+    for score, run in zip(scores, runs, strict=True):
+        publish(ablation, score, run, logs[run.run_id], leaks, page)
+    for line in sentences(scores):
+        log.info(line)
+    return [row_of(score) for score in scores]
+
+
+def publish(
+    ablation: Ablation, score: ArmScore, run: Run, training: TrainingLog, leaks: dict[str, Any], page: Path
+) -> None:
+    """Send an arm's figures and pictures to its MLflow run, then write them down. TrackingError when it is down."""
+    training.rows(read_rows(run.spool))  # an arm may have been trained for another size of the comparison
+    training.end()
+    log = arm_opener(ablation, score.arm)(run, prefect_tags())
+    figures = score.metrics | {name: float(value) for name, value in leaks.items()}
+    try:
+        log.final_metrics(figures, step=run.preset.training.train_steps)
+        if score.arm.name == "cross":
+            log.artifacts(page.parent, "benchmark")
+        log.note(f"{score.arm}: see the report among the artifacts of the cross run.", score.missing)
+        log.close("FINISHED")
+    except MlflowException as error:
+        raise TrackingError(
+            f"MLflow did not take the figures of {score.arm} ({error}): run ablate-shareverse again to send them."
+        ) from error
+    keep(run, ablation, ArmScore(score.arm, figures, score.missing))
+
+
+def row_of(score: ArmScore) -> dict[str, Any]:
+    """Return an arm's figures as plain values."""
+    arm: Arm = score.arm
+    named = {"task": arm.setting.task, "distance": arm.setting.distance, "arm": arm.name, "seed": arm.seed}
+    return named | score.metrics
+
+
+@task(name="sum-up")
+def sum_up(rows: list[dict[str, Any]]) -> None:
+    """Leave the table on the flow run's page and in its log."""
+    for line in table(rows).splitlines():
+        get_run_logger().info(line)
+    question = "Does what one agent knows reach the other?"
+    create_markdown_artifact(table(rows), key="shared-world-bench", description=question)

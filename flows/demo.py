@@ -1,4 +1,8 @@
-"""`make demo`: run both deployments as a user would, show their logs, print the outcome and where to look."""
+"""`make demo`: run the deployments as a user would, show their logs, print the outcome and where to look.
+
+Two acts: a model of two cars, recorded, trained and scored; then the proof that its agents share a world, by a fact
+that only one of them can know.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,10 @@ from prefect.deployments import run_deployment
 
 from infra.stack import status_lines
 from infra.storage import home
+from tasks.benchmark.arms import ablation_of
+from tasks.benchmark.outcomes import report_folder, standing_of
+from tasks.benchmark.page import PAGE_FILE, PICTURE_FILE
+from tasks.benchmark.summary import row_of, table
 
 POLL_S = 1.0
 PAGE = 200
@@ -87,7 +95,16 @@ def outcome() -> list[str]:
     lines += [f"  {name:<34} {reason}" for name, reason in report["missing"].items()]
     lines += ["", *report["verdict"], ""]
     lines += [f"videos and report   {run_dir / 'evaluation'}", f"this run in MLflow  {report['mlflow_url']}"]
-    return [*lines, "", "== Services (make down ends them)", *status_lines()]
+    return lines
+
+
+def second_act() -> list[str]:
+    """Return the lines on the hidden fact: figures, and the picture that explains them."""
+    standing = standing_of(ablation_of("demo"))
+    rows = table([row_of(score) for _, score in standing]).splitlines()
+    folder = next(report_folder(run, "demo") for run, score in standing if score.arm.name == "cross")
+    places = [f"look at             {folder / PICTURE_FILE}", f"and, as a page,     {folder / PAGE_FILE}"]
+    return ["", "== Does what one car knows reach the other?", *rows, "", *places]
 
 
 def main() -> int:
@@ -95,10 +112,11 @@ def main() -> int:
     try:
         follow("collect-dataset/local")
         follow("train-shareverse/local")
+        follow("ablate-shareverse/demo")
     except Finished as error:
         print(error, file=sys.stderr)
         return 1
-    print("\n".join(outcome()))
+    print("\n".join([*outcome(), *second_act(), "", "== Services (make down ends them)", *status_lines()]))
     print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes.")
     return 0
 

@@ -16,7 +16,7 @@ from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.scenes import BenchScenes, read_scenes
 from tasks.benchmark.score import Outcome, score
 from tasks.evaluation.sampling import Sampler
-from tasks.training.run import Run
+from tasks.training.run import Run, create_run
 
 MARKER = "benchmark.json"
 BESIDE = ("accuracy", "accuracy_low", "accuracy_high", "follows", "keeps", "psnr", "psnr_fact")
@@ -45,6 +45,22 @@ def scored_before(run: Run, ablation: Ablation, arm: Arm) -> ArmScore | None:
         return None
     record: dict[str, Any] = json.loads(marker.read_text())
     return ArmScore(arm, record["metrics"], record["missing"])
+
+
+def report_folder(run: Run, size: str) -> Path:
+    """Return where the page of a setting lies: with the run of its first arm."""
+    return run.folder / f"{size}-report"
+
+
+def standing_of(ablation: Ablation) -> list[tuple[Run, ArmScore]]:
+    """Return what was scored so far, in the ablation's order."""
+    found = []
+    for arm in (arm for setting in ablation.settings for arm in ablation.arms_of(setting)):
+        run = create_run(arm.setting.dataset, arm.preset, mark_last=False)
+        score = scored_before(run, ablation, arm)
+        if score is not None:
+            found.append((run, score))
+    return found
 
 
 def keep(run: Run, ablation: Ablation, score_: ArmScore) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from infra.storage import atomic_dir
 from tasks.benchmark.arms import Ablation, Setting
 from tasks.benchmark.entries import CopyFirstFrame, GroundTruth, Warping
+from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.outcomes import ArmScore, Jury
 from tasks.benchmark.picture import explaining_picture
 from tasks.benchmark.summary import sentences
 from tasks.evaluation.page import Cell, Estimate, Figure, Missing, Row, Section, Table, Text, render
 
-PICTURE, PAGE = "hidden_fact.png", "report.html"
+PICTURE_FILE, PAGE_FILE = "hidden_fact.png", "report.html"
 COLUMNS = {
     "accuracy": "right",
     "partner_swap_accuracy": "right, partner swapped",
@@ -28,7 +29,7 @@ WHAT = (
     "agent 1: nothing else that agent 0 is given depends on it, which is checked scene by scene."
 )
 CANNOT = (
-    "It says nothing on picture quality, and it says whether one fact is passed on, not whether two worlds agree in all. "
+    "It says nothing on picture quality, and whether one fact is passed on, not whether two worlds agree in all. "
     "Scenes are rendered by the embedded simulator unless the data card says otherwise."
 )
 
@@ -60,21 +61,23 @@ def write_page(ablation: Ablation, setting: Setting, scores: Sequence[ArmScore],
     """Write the picture and the page to `folder`, whole or not at all; return the page's path."""
     arms = {score.arm.name: score for score in scores if score.arm.seed == ablation.seeds[0]}
     cross, within = arms["cross"].outcome, arms["within"].outcome
-    assert cross is not None and within is not None  # both were scored just now
+    if cross is None or within is None:
+        raise BenchmarkError("the page shows an arm with exchange beside one without: score both.")
     steps = ablation.sampling_steps[0]
+    note = (
+        f"{steps} sampling step{'s' if steps > 1 else ''}; {len(jury.scenes)} scenes of towns never trained on, each "
+        f"with its twin; 95 % intervals over scenes. Chance is {1 / jury.scenes.alternatives:.2f}. within: blocks of "
+        "equal capacity that see one's own agent only."
+    )
     with atomic_dir(folder) as temporary:
-        explaining_picture(jury.scenes, cross, within).save(temporary / PICTURE, optimize=True)
+        explaining_picture(jury.scenes, cross, within).save(temporary / PICTURE_FILE, optimize=True)
         sections: list[Section] = [
             Text([WHAT], heading="What is measured"),
-            Figure((temporary / PICTURE).read_bytes(), "scenes with and without exchange", wide=True, heading="Seen"),
-            Table(["", *COLUMNS.values()], rows_of(scores, jury), heading="Figures", note=(
-                f"{steps} sampling step{'s' if steps > 1 else ''}; {len(jury.scenes)} scenes of towns never trained on, "
-                "each with its twin; 95 % intervals over scenes. Chance is "
-                f"{1 / jury.scenes.alternatives:.2f}. within: blocks of equal capacity that see one's own agent only."
-            )),
+            Figure((temporary / PICTURE_FILE).read_bytes(), "with exchange, without", wide=True, heading="Seen"),
+            Table(["", *COLUMNS.values()], rows_of(scores, jury), heading="Figures", note=note),
             Text([*sentences(scores), f"The judge: {jury.detector.calibration}."], heading="In words", tone="verdict"),
             Text([CANNOT], heading="What it does not say", tone="quiet"),
         ]  # fmt: skip
         title = f"Shared-world bench: {setting.name}"
-        (temporary / PAGE).write_text(render(title, sections, subtitle=f"size {ablation.size}"))
-    return folder / PAGE
+        (temporary / PAGE_FILE).write_text(render(title, sections, subtitle=f"size {ablation.size}"))
+    return folder / PAGE_FILE

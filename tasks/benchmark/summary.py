@@ -19,6 +19,13 @@ COLUMNS = {
 }
 
 
+def row_of(score: ArmScore) -> dict[str, Any]:
+    """Return an arm's figures as plain values."""
+    arm = score.arm
+    named = {"task": arm.setting.task, "distance": arm.setting.distance, "arm": arm.name, "seed": arm.seed}
+    return named | score.metrics
+
+
 def cell(row: dict[str, Any], name: str) -> str:
     """Return a figure with its interval where it has one; a dash where it was not measured."""
     if name not in row:

@@ -13,12 +13,12 @@ from prefect.logging import get_run_logger
 from infra.mlflow_tracking import TrackingError
 from infra.prefect_progress import FlowProgress
 from infra.storage import home
-from tasks.benchmark.arms import Ablation, Arm, ablation_of
+from tasks.benchmark.arms import Ablation, ablation_of
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.leak_check import LeakCheck, check_leaks
-from tasks.benchmark.outcomes import ArmScore, keep, score_arms, scored_before
+from tasks.benchmark.outcomes import ArmScore, keep, report_folder, score_arms, scored_before
 from tasks.benchmark.page import write_page
-from tasks.benchmark.summary import sentences, table
+from tasks.benchmark.summary import row_of, sentences, table
 from tasks.benchmark.tracking import arm_opener
 from tasks.benchmark.training import is_trained, open_arms, train_arms
 from tasks.encoding.encode import encode_run
@@ -71,7 +71,7 @@ def compare_arms(size: str, setting_number: int, leaks: dict[str, Any]) -> list[
     dataset_dir = home() / "datasets" / setting.dataset
     jury, scores = score_arms(ablation, arms, runs, latents, dataset_dir, FlowProgress("scoring", "arms"))
     log.info(f"{setting.name}: {jury.detector.calibration}.")
-    folder = runs[0].folder / f"{ablation.size}-report"
+    folder = report_folder(runs[0], ablation.size)
     page = write_page(ablation, setting, scores, jury, folder)
     for score, run in zip(scores, runs, strict=True):
         publish(ablation, score, run, logs[run.run_id], leaks, page)
@@ -99,13 +99,6 @@ def publish(
             f"MLflow did not take the figures of {score.arm} ({error}): run ablate-shareverse again to send them."
         ) from error
     keep(run, ablation, ArmScore(score.arm, figures, score.missing))
-
-
-def row_of(score: ArmScore) -> dict[str, Any]:
-    """Return an arm's figures as plain values."""
-    arm: Arm = score.arm
-    named = {"task": arm.setting.task, "distance": arm.setting.distance, "arm": arm.name, "seed": arm.seed}
-    return named | score.metrics
 
 
 @task(name="sum-up")

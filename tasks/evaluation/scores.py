@@ -65,7 +65,11 @@ class Scores:
                 self.arrays.setdefault((row, metric), {})[window.name] = np.array(value, float)
 
     def normalise(self) -> dict[str, str]:
-        """Add the figures that lie between shuffled pairs (0) and ground truth (1); return what has none and why."""
+        """Add the figures that lie between shuffled pairs (0) and ground truth (1); return what has none and why.
+
+        1 - (c_w - x_w) / (c - f): each window beside its own ground truth c_w, on the scale of the mean ceiling c and
+        floor f, so that a scene's own difficulty is not in the interval.
+        """
         missing = {}
         for name, raw in NORMALISED.items():
             if (GROUND_TRUTH, raw) not in self.arrays:
@@ -82,7 +86,8 @@ class Scores:
                 continue
             for row in self.rows():
                 for window, value in self.arrays.get((row, raw), {}).items():
-                    scaled = (float(value) - floor) / (ceiling - floor)
+                    highest = self.arrays[GROUND_TRUTH, raw].get(window)
+                    scaled = None if highest is None else 1 - float(highest - value) / (ceiling - floor)
                     self.put_figures(row, self.windows[window], {name: scaled})
         return missing
 

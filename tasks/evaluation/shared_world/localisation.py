@@ -12,7 +12,8 @@ over the view-frames with no pixel of it:
 Calibration: the strength is the one of STRENGTHS with the best mean IoU on true videos among those that can be trusted
 there: a recall of LEAST_RECALL or more, a false presence of MOST_FALSE_PRESENCE or less, centroids off by
 MOST_CENTRE_SHARE of the view's width or less. Where none can, nothing is said at all. The ground truth's row is the
-detector's own error (chosen among six on the same videos).
+detector's own error (chosen among six on the same videos). Generated videos come out of a codec: where
+recall is below one half after its round trip of true videos, they are not judged (scoring.py).
 Range: recall, false presence, IoU 0..1; pixels and degrees from 0.
 Failure cases: other red things (walls, parked cars) are found too: ground truth shows how often; fog and blur take the
 colour away, so a blurred car counts as missing; a car of which a part is hidden has its centroid where its visible

@@ -32,11 +32,7 @@ def check_without(run: Run, without: Run) -> None:
 
 
 def add_without(evaluation: Evaluation, other: Evaluation) -> None:
-    """Add the other run's figures, of the windows that both scored, as rows of this evaluation."""
-    arrays = evaluation.scores.arrays
-    for row, name in ROWS.items():
-        for metric in other.scores.metrics(row):
-            mine = arrays.get((row, metric), {})
-            arrays[name, metric] = {
-                window: values for window, values in other.scores.arrays[row, metric].items() if window in mine
-            }
+    """Add the other run's figures as rows of this evaluation; both scored the same windows."""
+    for (row, metric), values in other.scores.arrays.items():
+        if row in ROWS:
+            evaluation.scores.arrays[ROWS[row], metric] = values

@@ -8,13 +8,16 @@ import matplotlib
 import numpy as np
 
 from tasks.evaluation.breakdown import worst_windows
+from tasks.evaluation.exchange import WITHOUT
 from tasks.evaluation.pictures import RECORDED, Film, pixels
+from tasks.evaluation.report import label_of
 from tasks.evaluation.sampling import Sampler
 from tasks.evaluation.score import Evaluation, Example
-from tasks.evaluation.scores import FULL_STEPS
+from tasks.evaluation.scores import CODEC, COPY, FULL_STEPS, ONE_STEP
 from tasks.evaluation.windows import Window, Windows
 
 WORST = 3
+COMPARED = (FULL_STEPS, ONE_STEP, WITHOUT, COPY, CODEC)
 LARGEST_ERROR = 0.4
 """Mean difference of the three colours (of 1) from which an error map is at its brightest."""
 
@@ -53,6 +56,13 @@ def located(dataset_dir: Path, window: Window, sampler: Sampler) -> tuple[Window
     return windows, [found.start for found in windows].index(window.start)
 
 
+def psnr_of(window: Window, evaluation: Evaluation) -> dict[str, float]:
+    """Return a window's PSNR by the labels of the rows that are compared."""
+    arrays = evaluation.scores.arrays
+    return {label_of(row, evaluation): float(arrays[row, "psnr"][window.name].mean()) for row in COMPARED
+            if window.name in arrays.get((row, "psnr"), {})}  # fmt: skip
+
+
 def make_films(
     evaluation: Evaluation, dataset_dir: Path, sampler: Sampler, without: Sampler | None = None
 ) -> list[Film]:
@@ -70,5 +80,6 @@ def make_films(
             blind = without.generate(first, raymaps, [example.window.name], evaluation.steps)[0]
             sources[f"without exchange, {label}"] = pixels(blind)
         sources[f"error of the model, {label}"] = error_map(full, truth)
-        films.append(Film(example.window, number >= len(evaluation.examples), sources, example.views))
+        psnr = psnr_of(example.window, evaluation)
+        films.append(Film(example.window, number >= len(evaluation.examples), sources, psnr, example.views))
     return films

@@ -45,7 +45,8 @@ class Missing:
     reason: str
 
 
-Cell = Estimate | Missing | str
+Cell = Estimate | Missing | str | None
+"""None: nothing belongs here, so nothing is missing."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,8 @@ class Clip:
     label: str
     marks: Sequence[str] = ()
     """Names of equally high parts of the picture, from the top."""
+    last_frame: bytes = b""
+    """JPEG, shown until the clip is played."""
 
 
 @dataclass(frozen=True)
@@ -160,10 +163,14 @@ def text_html(text: Text) -> str:
 
 
 def table_html(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    words = [False, *(of_words([row.cells[place] for row in table.rows]) for place in range(len(table.columns) - 1))]
+    kinds = [' class="words"' if wordy else "" for wordy in words]
+    head = "".join(
+        f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(table.columns, kinds, strict=True)
+    )
     lines = "".join(
         f'<tr{" class=strong" if row.strong else ""}><th scope="row">{escape(row.label)}</th>'
-        f"{''.join(map(cell_html, row.cells))}</tr>"
+        f"{''.join(f'<td{kind}>{cell_html(cell)}</td>' for cell, kind in zip(row.cells, kinds[1:], strict=True))}</tr>"
         for row in table.rows
     )
     note = f'<p class="quiet">{escape(table.note)}</p>' if table.note else ""
@@ -171,15 +178,23 @@ def table_html(table: Table) -> str:
     return f"{box}<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>{note}"
 
 
+def of_words(cells: Sequence[Cell]) -> bool:
+    """Tell whether a column holds words: it is set from the left and may wrap."""
+    said = [cell for cell in cells if cell is not None]
+    return bool(said) and all(isinstance(cell, str | Missing) for cell in said)
+
+
 def cell_html(cell: Cell) -> str:
+    if cell is None:
+        return "·"
     if isinstance(cell, str):
-        return f"<td>{escape(cell)}</td>"
+        return escape(cell)
     if isinstance(cell, Missing):
-        return f'<td class="missing">{escape(cell.reason)}</td>'
+        return f'<span class="quiet">{escape(cell.reason)}</span>'
     ends = ""
     if cell.low is not None and cell.high is not None:
         ends = f"<small>{number(cell.low, cell.digits)} … {number(cell.high, cell.digits)}</small>"
-    return f"<td>{number(cell.mean, cell.digits)}{ends}</td>"
+    return f"{number(cell.mean, cell.digits)}{ends}"
 
 
 def number(value: float, digits: int) -> str:
@@ -200,10 +215,12 @@ def figure_html(figure: Figure) -> str:
 def video_html(video: Video) -> str:
     title = f"<h3>{escape(video.title)}</h3>" if video.title else ""
     caption = f'<p class="quiet">{escape(video.caption)}</p>' if video.caption else ""
+    last = video.frames - 1
+    shown = last if all(clip.last_frame for clip in video.clips) else 0
     controls = (
         '<div class="controls" hidden><button type="button">Play</button>'
-        f'<input type="range" min="0" max="{video.frames - 1}" value="0" aria-label="frame">'
-        f"<output>frame 0 of {video.frames - 1}</output></div>"
+        f'<input type="range" min="0" max="{last}" value="{shown}" aria-label="frame">'
+        f"<output>frame {shown} of {last}</output></div>"
     )
     return (
         f'<article class="film" data-fps="{video.fps:g}" data-frames="{video.frames}">{title}{caption}'
@@ -214,8 +231,9 @@ def video_html(video: Video) -> str:
 def clip_html(clip: Clip) -> str:
     places = [f'<span style="top:{100 * place / len(clip.marks):.4g}%">' for place in range(len(clip.marks))]
     marks = "".join(f"{place}{escape(mark)}</span>" for place, mark in zip(places, clip.marks, strict=True))
+    poster = f'poster="{data_uri(clip.last_frame, "image/jpeg")}" ' if clip.last_frame else ""
     player = (
-        f'<video controls loop muted playsinline preload="auto" aria-label="{escape(clip.label)}" '
+        f'<video {poster}controls loop muted playsinline preload="auto" aria-label="{escape(clip.label)}" '
         f'src="{data_uri(clip.mp4, "video/mp4")}"></video>'
     )
     return f'<figure><figcaption>{escape(clip.label)}</figcaption><div class="screen">{player}{marks}</div></figure>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,15 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from tasks.evaluation.windows import Window
-from tasks.recording.encode import VideoWriter
+from tasks.recording.encode import CRF, VideoWriter
 
 PAPER, INK, GREY = (255, 255, 255), (32, 36, 44), (110, 116, 128)
 WIDTH_PX = 480
 """Least width of one agent's mosaic in a video."""
-CLIP_WIDTH_PX = 288
-"""Least width of a video on the page."""
+CLIP_WIDTH_PX = 192
+"""Least width of one agent's mosaic in a clip on the page."""
+SMALL_CRF = 23
+"""Of x264, for videos that are embedded or sent to MLflow."""
 STILL_WIDTH_PX = 288
 STILL_FRAMES = 5
 GAP, BAR = 8, 26
@@ -34,6 +37,8 @@ class Film:
     """Chosen because the model is worst here; else because the agents see each other largest."""
     sources: dict[str, np.ndarray]
     """Videos [A, T, H, W, 3] uint8 by what they are, RECORDED first."""
+    psnr_db: dict[str, float]
+    """This window's PSNR by source."""
     views: str = "four"
     """"four": mosaics; "front": single views."""
 
@@ -70,11 +75,11 @@ def tile(frame: np.ndarray, width: int, views: str) -> Image.Image:
     return Image.fromarray(large)
 
 
-def write_video(path: Path, frames: np.ndarray, fps: float, *, width: int = WIDTH_PX) -> None:
+def write_video(path: Path, frames: np.ndarray, fps: float, *, width: int = WIDTH_PX, crf: int = CRF) -> None:
     """Write [T, H, W, 3] uint8 RGB as H.264, enlarged to `width` or more, with even sides."""
     first = enlarged(frames[0], width)
     height, wide = (side - side % 2 for side in first.shape[:2])
-    writer = VideoWriter(path, wide, height, fps)
+    writer = VideoWriter(path, wide, height, fps, crf=crf)
     try:
         for frame in frames:
             writer.write(enlarged(frame, width)[:height, :wide, ::-1])
@@ -88,6 +93,13 @@ def stacked(videos: np.ndarray, views: str) -> np.ndarray:
     """Return [T, H, W, 3] of videos [A, T, h, w, 3]: enlarged, the agents above each other, equally high."""
     tiles = [[np.asarray(tile(frame, CLIP_WIDTH_PX, views)) for frame in video] for video in videos]
     return np.concatenate(np.array(tiles), 1)
+
+
+def jpeg(frame: np.ndarray) -> bytes:
+    """Return a frame [H, W, 3] uint8 RGB as JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
 
 
 def comparison(film: Film) -> np.ndarray:
@@ -150,7 +162,7 @@ def write_pictures(films: Sequence[Film], fps: float, folder: Path) -> None:
     """Write a labelled video a film, and one still, of the first that was not chosen for being bad."""
     for film in films:
         frames = comparison(film)
-        write_video(folder / f"{file_name(film)}.mp4", frames, fps, width=frames.shape[2])
+        write_video(folder / f"{file_name(film)}.mp4", frames, fps, width=frames.shape[2], crf=SMALL_CRF)
     for film in [film for film in films if not film.worst][:1]:
         still(film).save(folder / "still.png", optimize=True)
 

@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from tasks.evaluation import scores as names
+from tasks.evaluation.breakdown import DISTANCE
 from tasks.evaluation.exchange import WITHOUT, WITHOUT_ONE_STEP
 from tasks.evaluation.report import Report
 
@@ -80,7 +81,8 @@ def plot_by_group(report: Report, folder: Path) -> list[str]:
     """A plot for town, weather, type and distance: a dot a row with its 95 % interval. Return the plots' names."""
     shown = [row for row in DOTS if row in report.psnr_by_group]
     written = []
-    for title, groups in report.psnr_by_group[shown[0]].items():
+    tables = report.psnr_by_group[shown[0]]
+    for title, groups in sorted(tables.items(), key=lambda table: table[0] != DISTANCE):
         name, height = f"psnr_by_{title.split()[0]}", 1.7 + 0.16 * len(groups) * (len(shown) + 1)
         draw(folder, name, height, dots(report, title, shown))
         written.append(name)

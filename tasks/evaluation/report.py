@@ -17,6 +17,7 @@ from tasks.evaluation.breakdown import Figure, by_group, worst_windows
 from tasks.evaluation.exchange import WITHOUT, WITHOUT_ONE_STEP
 from tasks.evaluation.metrics import CONVENTION
 from tasks.evaluation.score import SHUFFLES, Evaluation
+from tasks.evaluation.shared_world.figures import FIGURES
 from tasks.evaluation.statistics import Interval
 
 LEARNED_DB = 0.5
@@ -34,14 +35,14 @@ LABELS = {
     names.SHUFFLED_RAYMAPS: "model, 1 step, another scene's raymaps",
 }
 METRICS = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS", "temporal_flickering": "temporal flickering"}
-ABOVE_IS_BETTER = {"psnr": True, "ssim": True, "lpips": False}
-"""Flickering has no such direction: a picture that stands still has the best."""
+HIGHER_IS_BETTER: dict[str, bool | None] = {
+    "psnr": True, "ssim": True, "lpips": False, "temporal_flickering": None,
+    **{name: about.higher_is_better for name, about in FIGURES.items()},
+}  # fmt: skip
+"""None: neither; a picture that stands still has the best flickering."""
 LISTED_WORST = 8
-ORDERS = {
-    "1 step": (names.CODEC, names.ONE_STEP, WITHOUT_ONE_STEP, names.SHUFFLED_PAIRS),
-    "{steps} steps": (names.CODEC, names.FULL_STEPS, WITHOUT, names.SHUFFLED_PAIRS),
-}
-"""Rows from the ceiling to the floor, in the order that a figure should put them in."""
+ORDERS = {"1 step": (names.ONE_STEP, WITHOUT_ONE_STEP), "{steps} steps": (names.FULL_STEPS, WITHOUT)}
+"""The model and the model without exchange, at so many steps."""
 
 
 @dataclass
@@ -61,8 +62,8 @@ class Report:
     """A line a row of the table: label, windows, and each metric's mean with its interval."""
     psnr_by_frame: dict[str, list[float]] = field(default_factory=dict)
     psnr_by_group: dict[str, dict[str, dict[str, Figure]]] = field(default_factory=dict)
-    orders: list[dict[str, Any]] = field(default_factory=list)
-    """Does a figure put ceiling, model, model without exchange and floor in this order: label, values, holds."""
+    orders: dict[str, dict[str, bool]] = field(default_factory=dict)
+    """By metric and steps: does it put ceiling, model, model without exchange and shuffled pairs in this order."""
     worst: list[dict[str, Any]] = field(default_factory=list)
     """The windows in which the model is worst: where they lie, and the PSNR of each row."""
 
@@ -186,20 +187,20 @@ def counted(evaluation: Evaluation, trained_steps: int) -> dict[str, Any]:
     }
 
 
-def orders(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Say of each figure whether ceiling, model, model without exchange and floor follow each other as they should."""
-    scores, found = evaluation.scores, []
-    for metric, above in ABOVE_IS_BETTER.items():
-        for steps, chain in ORDERS.items():
-            values = {row: scores.mean(row, metric) for row in chain if (row, metric) in scores.arrays}
-            falling = [value if above else -value for value in values.values()]
-            if len(values) > 1:
-                found.append({
-                    "label": f"{METRICS[metric].split(',')[0]}, {steps.format(steps=evaluation.steps)}",
-                    "values": {label_of(row, evaluation): value for row, value in values.items()},
-                    "above_is_better": above,
-                    "holds": all(better > worse for better, worse in pairwise(falling)),
-                })  # fmt: skip
+def orders(evaluation: Evaluation) -> dict[str, dict[str, bool]]:
+    """Say of each metric whether ceiling, model, model without exchange and shuffled pairs follow each other."""
+    scores = evaluation.scores
+    found: dict[str, dict[str, bool]] = {}
+    for metric, higher in HIGHER_IS_BETTER.items():
+        ceiling = names.CODEC if metric in names.TRIVIAL else names.GROUND_TRUTH
+        ends = [row for row in (ceiling, names.SHUFFLED_PAIRS) if (row, metric) in scores.arrays]
+        for steps, models in ORDERS.items():
+            between = [row for row in models if (row, metric) in scores.arrays]
+            if higher is None or len(ends) < 2 or not between:
+                continue
+            values = [scores.mean(row, metric) for row in (ends[0], *between, ends[1])]
+            holds = all(better > worse if higher else better < worse for better, worse in pairwise(values))
+            found.setdefault(metric, {})[steps.format(steps=evaluation.steps)] = holds
     return found
 
 

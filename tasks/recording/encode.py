@@ -18,11 +18,12 @@ from tasks.recording.errors import RecordingError
 FAR = 65535
 BT709 = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
 BITEXACT = {"map_metadata": -1, "fflags": "+bitexact", "flags:v": "+bitexact", "threads": 1}
+CRF = 17
 H264 = {
     "vcodec": "libx264",
     "pix_fmt": "yuv420p",
     "preset": "veryfast",
-    "crf": 17,
+    "crf": CRF,
     "x264-params": "mbtree=0",  # with it, what comes later would change frame 0
     "vf": "scale=out_color_matrix=bt709:out_range=tv",
     "movflags": "+faststart",
@@ -33,9 +34,11 @@ FFV1 = {"vcodec": "ffv1", "level": 3, "pix_fmt": "gray16le"}
 class VideoWriter:
     """An ffmpeg process that is fed frame by frame."""
 
-    def __init__(self, path: Path, width: int, height: int, fps: float, *, lossless_16bit: bool = False) -> None:
+    def __init__(
+        self, path: Path, width: int, height: int, fps: float, *, lossless_16bit: bool = False, crf: int = CRF
+    ) -> None:
         source = "gray16le" if lossless_16bit else "bgr24"
-        options = FFV1 | BITEXACT if lossless_16bit else H264 | BT709 | BITEXACT
+        options = FFV1 | BITEXACT if lossless_16bit else H264 | BT709 | BITEXACT | {"crf": crf}
         stream = ffmpeg.input("pipe:", format="rawvideo", pix_fmt=source, s=f"{width}x{height}", r=fps)
         command = stream.output(str(path), **options).global_args("-loglevel", "error", "-nostdin")
         self.path, self.frames = path, 0

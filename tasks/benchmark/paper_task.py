@@ -1,0 +1,150 @@
+"""Prefect's view of the paper's ablations: train the arms, score them, compare. MLflow experiment `paper-ablations`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
+
+from infra.mlflow_tracking import RunLog, TrackingError
+from infra.prefect_progress import FlowProgress
+from infra.storage import OnProgress, home
+from tasks.benchmark.arms import ablation_of
+from tasks.benchmark.errors import BenchmarkError
+from tasks.benchmark.paper import BASE, EXPERIMENT, PaperArm, PaperStudy, paper_study
+from tasks.benchmark.paper_page import markdown, write_paper_page
+from tasks.benchmark.paper_score import PaperScore, keep_paper_score, paper_score_before, score_paper_arm
+from tasks.benchmark.paper_verdict import gains, sentences
+from tasks.benchmark.training import is_trained, train_arms
+from tasks.encoding.encode import encode_run
+from tasks.encoding.latents import latents_key
+from tasks.evaluation.sampling import Sampler
+from tasks.evaluation.write import latents_dir_of
+from tasks.training.group import OnRows
+from tasks.training.run import Run
+from tasks.training.spool import read_rows
+from tasks.training.task import prefect_tags
+from tasks.training.tracking import Opener, TrainingLog
+
+
+def is_collected(dataset: str) -> bool:
+    """Tell whether a data set is finished."""
+    return (home() / "datasets" / dataset / "dataset.json").exists()
+
+
+def paper_opener(arm: PaperArm) -> Opener:
+    """Return what opens an arm's MLflow run; TrackingError when MLflow does not take it."""
+
+    def open_arm(run: Run, tags: Mapping[str, str]) -> RunLog:
+        marks = {"shareverse.training": run.run_id, **tags}
+        log = RunLog(EXPERIMENT, run.run_id, f"{arm.name} · seed {arm.seed}", marks)
+        try:
+            log.params({"preset": run.preset.name, **run.preset.flat(), "arm": arm.name})
+            log.dataset(run.dataset, run.dataset_digest, run.dataset_dir)
+        except MlflowException as error:
+            raise TrackingError(f"MLflow did not take the parameters of {arm}: {error}") from error
+        return log
+
+    return open_arm
+
+
+@task(name="compare-with-paper")
+def compare_with_paper(size: str, dataset: str, preset: str) -> list[dict[str, Any]]:
+    """Train and score the arms of the paper's ablations on a data set, with the seeds of a size of the comparison.
+
+    Does what no earlier run has: checkpoints and figures are kept run by run. Returns a row of figures an arm.
+    ShardError without the data set, PresetError, BenchmarkError, TrackingError.
+    """
+    study, log = paper_study(dataset, preset, ablation_of(size).seeds), get_run_logger()
+    arms, runs = study.arms, study.open_runs()
+    trackers = {
+        run.run_id: TrainingLog(run, prefect_tags(), paper_opener(arm)) for arm, run in zip(arms, runs, strict=True)
+    }
+    known = [paper_score_before(run, arm) for arm, run in zip(arms, runs, strict=True)]
+    todo = [run for run, score in zip(runs, known, strict=True) if score is None]
+    log.info(f"{dataset}: {len(runs) - len(todo)} of {len(runs)} runs were scored before.")
+    train_missing(todo, lambda run: trackers[run.run_id].rows)
+    scores = score_missing(study, runs, known, trackers, FlowProgress("scoring", "windows"))
+    page = write_paper_page(study, scores, runs[0].folder)
+    publish_verdict(study, scores, runs[0], page)
+    for line in sentences(study, scores):
+        log.info(line)
+    table = markdown(study, scores)
+    create_markdown_artifact(table, key=EXPERIMENT, description="The paper's ablations: what they show at this size")
+    return [{"arm": score.arm.name, "seed": score.arm.seed, "dataset": dataset, **score.metrics()} for score in scores]
+
+
+def train_missing(runs: Sequence[Run], rows_of: Callable[[Run], OnRows]) -> None:
+    """Encode what the runs need, once for all that see the same, and train those that are not trained yet."""
+    by_latents: dict[str, list[Run]] = {}
+    for run in runs:
+        by_latents.setdefault(latents_key(run.dataset_digest, run.preset), []).append(run)
+    for group in by_latents.values():
+        latents, _ = encode_run(group[0], FlowProgress("encoding", "clips"))
+        train_arms(group, latents, rows_of, FlowProgress("arms", "steps"))
+
+
+def score_missing(
+    study: PaperStudy,
+    runs: Sequence[Run],
+    known: Sequence[PaperScore | None],
+    trackers: Mapping[str, TrainingLog],
+    on_progress: OnProgress,
+) -> list[PaperScore]:
+    """Score and publish what is not scored yet, one run after another; return all scores in the study's order."""
+    scores: list[PaperScore] = []
+    bases: dict[int, PaperScore] = {}
+    for arm, run, before in zip(study.arms, runs, known, strict=True):
+        score = before
+        if score is None:
+            score = score_paper_arm(study, arm, run, paper_sampler(run), on_progress)
+            publish(study, score, run, trackers[run.run_id], bases.get(arm.seed))
+            keep_paper_score(run, score)
+        if arm.name == BASE:
+            bases[arm.seed] = score
+        scores.append(score)
+    return scores
+
+
+def paper_sampler(run: Run) -> Sampler:
+    """Return a run's last checkpoint, ready to generate. BenchmarkError when it is not trained to its last step."""
+    checkpoint = run.latest_checkpoint()
+    if checkpoint is None or not is_trained(run):
+        raise BenchmarkError(
+            f"run {run.run_id} in {run.folder} is not trained to its end: run ablate-shareverse again."
+        )
+    return Sampler.of_checkpoint(run.preset, checkpoint, latents_dir_of(run))
+
+
+def publish(study: PaperStudy, score: PaperScore, run: Run, training: TrainingLog, base: PaperScore | None) -> None:
+    """Send an arm's figures, and the base's lead over it, to its MLflow run. TrackingError when it is down."""
+    training.rows(read_rows(run.spool))  # what MLflow missed when it was down
+    training.end()
+    figures = score.metrics() if base is None else score.metrics() | gains(study, score, base)
+    log = paper_opener(score.arm)(run, prefect_tags())
+    try:
+        log.final_metrics(figures, step=run.preset.training.train_steps)
+        log.note(f"{score.arm}: the comparison is among the artifacts of the run `{study.arms[0]}`.", {})
+        log.close("FINISHED")
+    except MlflowException as error:
+        raise TrackingError(
+            f"MLflow did not take the figures of {score.arm} ({error}): run ablate-shareverse again to send them."
+        ) from error
+
+
+def publish_verdict(study: PaperStudy, scores: Sequence[PaperScore], run: Run, page: Path) -> None:
+    """Send the page and the sentences to the first base's MLflow run. TrackingError when it is down."""
+    log = paper_opener(study.arms[0])(run, prefect_tags())
+    try:
+        log.artifacts(page, "comparison")
+        log.note("\n\n".join(sentences(study, scores)), {})
+        log.close("FINISHED")
+    except MlflowException as error:
+        raise TrackingError(
+            f"MLflow did not take the comparison ({error}); it is {page}: run ablate-shareverse again to send it."
+        ) from error

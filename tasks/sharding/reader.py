@@ -106,6 +106,7 @@ def read_pair(key: str, members: dict[str, bytes]) -> ClipPair:
         if "agent0.depth.mkv" in members:
             code = np.stack([decode_video(members[f"agent{agent}.depth.mkv"]) for agent in range(agents)])
             depth = np.where(code == FAR, np.inf, code / 100).astype(np.float32)
+        if "agent0.instance.mkv" in members:
             instance = np.stack([decode_video(members[f"agent{agent}.instance.mkv"]) for agent in range(agents)])
         meta, cameras = json.loads(members["meta.json"]), read_cameras(members["cameras.npz"])
     except (KeyError, ValueError, av.FFmpegError) as error:

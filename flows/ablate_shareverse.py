@@ -1,4 +1,4 @@
-"""Does what one agent knows reach the other? The hidden-fact benchmark, with controls (paper, sections 4.3 and 5.3)."""
+"""Does what one agent knows reach the other? The hidden-fact benchmark and the paper's ablations (4.3 and 5.3)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 from prefect import flow
 from pydantic import Field
 
-from flows.collect_dataset import collect
+from flows.collect_dataset import Name, collect
 from tasks.benchmark.arms import ablation_of
+from tasks.benchmark.paper import studies_of
+from tasks.benchmark.paper_task import compare_with_paper, is_collected
 from tasks.benchmark.task import check_hidden_facts, compare_arms, sum_up
 
 
@@ -22,11 +24,16 @@ def ablate_shareverse(
     servers: Annotated[int, Field(ge=1, le=256)] = 2,
     towns: list[str] | None = None,
     test_towns: list[str] | None = None,
+    study: Literal["sharing", "paper", "all"] | None = None,
+    paper_dataset: Name = "demo",
+    paper_preset: str = "demo",
 ) -> list[dict[str, Any]]:
-    """Record the scenes, then train and score the arms: `quick` one task and one seed, `full` all tasks and three seeds.
+    """Record the scenes, then train and score the arms: `quick` one task and one seed, `full` all of them, three seeds.
 
-    `towns` in place of the embedded ones, with `test_towns` among them. Everything is kept run by run: the same again
-    does what is missing. Returns a row of figures an arm.
+    `study`: "sharing" is the hidden facts, "paper" the paper's own ablations on an ordinary data set (the model preset
+    `paper_preset` on `paper_dataset`, recorded by the plan preset of that name where it is not there yet); not given:
+    both for full, else "sharing". `towns` in place of the embedded ones for hidden facts, with `test_towns` among them.
+    Everything is kept run by run: the same again does what is missing. Returns a row of figures an arm.
     """
     simulator_options = {
         "kind": simulator,
@@ -34,11 +41,15 @@ def ablate_shareverse(
         "options": tuple(carla_options or ()),
         "maps_dir": maps_dir,
     }
+    studies = studies_of(size, study)
+    if "paper" in studies and not is_collected(paper_dataset):
+        collect(paper_dataset, paper_dataset, {}, simulator_options, servers, samples_per_shard=32)
     rows: list[dict[str, Any]] = []
-    for number, setting in enumerate(ablation_of(size).settings):
+    for number, setting in enumerate(ablation_of(size).settings if "sharing" in studies else ()):
         overrides = {"towns": towns, "test_towns": test_towns}
         collect(setting.dataset, setting.dataset, overrides, simulator_options, servers, samples_per_shard=128)
         leaks = check_hidden_facts(setting.dataset)
         rows += compare_arms(size, number, leaks)
-    sum_up(rows)
-    return rows
+    if "sharing" in studies:
+        sum_up(rows)
+    return rows + (compare_with_paper(size, paper_dataset, paper_preset) if "paper" in studies else [])

@@ -105,3 +105,10 @@ def front_view_size(video: VideoConfig) -> tuple[int, int]:
 def paper_study(dataset: str, preset: str, seeds: Sequence[int]) -> PaperStudy:
     """Return the study of a model preset by name, or a file, on a data set. PresetError."""
     return PaperStudy(dataset, Preset.load(preset), tuple(seeds))
+
+
+def studies_of(size: str, study: str | None) -> tuple[str, ...]:
+    """Return what a size of the comparison runs, "sharing" (hidden facts) and "paper": `study` where one is given
+    ("all": both), else both for full and "sharing" for what must be quick."""
+    chosen = study or ("all" if size == "full" else "sharing")
+    return ("sharing", "paper") if chosen == "all" else (chosen,)

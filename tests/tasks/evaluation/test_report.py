@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from html import escape
 
 import av
 import numpy as np
@@ -18,14 +19,18 @@ from model.build import build_transformer
 from model.codec import LinearCodec
 from tasks.evaluation import scores as names
 from tasks.evaluation.errors import EvaluationError
+from tasks.evaluation.exchange import WITHOUT, WITHOUT_ONE_STEP, add_without, check_without
+from tasks.evaluation.films import error_map
 from tasks.evaluation.metrics import HIGHEST_DB
+from tasks.evaluation.page import Estimate, Missing
 from tasks.evaluation.report import make_report
+from tasks.evaluation.report_page import missing_table, shared_table
 from tasks.evaluation.score import Evaluation, evaluate
 from tasks.evaluation.scores import Scores
 from tasks.evaluation.windows import Window, Windows
-from tasks.evaluation.write import latents_dir_of, score
+from tasks.evaluation.write import films_of, latents_dir_of, score
 from tasks.sharding.reader import ClipIndex
-from tasks.training.run import create_run
+from tasks.training.run import Run, create_run
 
 ROWS = (names.CODEC, names.FULL_STEPS, names.ONE_STEP, names.COPY, names.BLUR, names.SHUFFLED_PAIRS)
 
@@ -94,6 +99,65 @@ def test_the_better_baseline_is_the_one_to_beat(tmp_path):
     assert report.metrics["eval/psnr_gain_1_step"] == pytest.approx(0.8, abs=0.1)
 
 
+def test_what_a_figure_ranks_wrongly_is_said(tmp_path):
+    """The codec's 16 dB are no ceiling here."""
+    evaluation = evaluation_with(tmp_path, one_step=15.0, blur=17.9, shuffled=14.0)
+    for name, values in evaluation.scores.arrays[names.SHUFFLED_PAIRS, "psnr"].items():
+        evaluation.scores.arrays[names.SHUFFLED_PAIRS, "psnr"][name] = values - 4
+    report = report_of(evaluation)
+    assert report.orders["psnr"] == {"1 step": True, "20 steps": False}
+    assert "temporal_flickering" not in report.orders
+
+
+def test_the_worst_windows_are_listed_lowest_first(tmp_path):
+    evaluation = evaluation_with(tmp_path, one_step=19.4, blur=17.9, shuffled=18.9)
+    evaluation.scores.arrays[names.FULL_STEPS, "psnr"]["clip2+08"][:] = 9.0
+    worst = report_of(evaluation).worst
+    assert worst[0]["window"] == "clip2+08"
+    assert worst[0]["psnr"][names.FULL_STEPS] == 9.0
+    assert worst[0]["psnr"][names.COPY] == 16.0
+    assert [line["town"] for line in worst] == ["Town0", "Town0", "Town1", "Town1"]
+    assert len({line["window"].split("+")[0] for line in worst}) == 4
+
+
+def test_a_run_without_exchange_stands_beside(tmp_path):
+    evaluation, other = (evaluation_with(tmp_path, one_step=mean, blur=17.9, shuffled=18.9) for mean in (19.4, 18.4))
+    add_without(evaluation, other)
+    report = report_of(evaluation)
+    rows = {row["row"]: row for row in report.rows}
+    assert rows[WITHOUT_ONE_STEP]["psnr"]["mean"] == pytest.approx(18.4, abs=0.1)
+    assert rows[WITHOUT]["label"] == "without exchange, 20 steps"
+    assert report.metrics["eval/psnr_gain_exchange_1_step"] == pytest.approx(1.0)
+    assert "+1.00 dB [+1.00, +1.00] at 1 step (a gain is shown)" in report.verdict[3]
+    assert "+0.00 dB [+0.00, +0.00] at 20 steps (a gain is NOT shown)" in report.verdict[3]
+    assert report.orders["psnr"] == {"1 step": False, "20 steps": False}
+
+
+def test_a_figure_nobody_foresaw_is_shown(tmp_path):
+    evaluation = evaluation_with(tmp_path, one_step=19.4, blur=17.9, shuffled=18.9)
+    for window in evaluation.scores.windows.values():
+        evaluation.scores.put_figures("another_source", window, {"something_new": 0.25})
+    report = report_of(evaluation)
+    assert report.metrics["eval/another_source/something_new"] == 0.25
+    table = shared_table(report)
+    assert table is not None
+    assert table.columns == ["figure", "order", "another source"]
+    assert table.rows[0].label == "something new"
+    assert table.rows[0].cells == [None, Estimate(0.25, 0.25, 0.25)]
+
+
+def test_a_figure_that_only_some_sources_lack_names_them(tmp_path):
+    evaluation = evaluation_with(tmp_path, one_step=19.4, blur=17.9, shuffled=18.9)
+    evaluation.missing |= {f"{row}/other_recall_far": "not measured: too few" for row in (names.CODEC, names.COPY)}
+    table = missing_table(report_of(evaluation))
+    assert table is not None
+    assert [row.label for row in table.rows] == ["LPIPS ↓", "other car found, farther than 25 m ↑"]
+    assert table.rows[0].cells[1] == Missing("all")
+    assert table.rows[1].cells == [
+        Missing("not measured: too few"), Missing("codec round trip (ceiling), first frame, copied"),
+    ]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def scored(fake_run, toy_home, tmp_path_factory):
     """The fake run, scored once: its report, MLflow client and progress."""
@@ -146,7 +210,7 @@ def test_the_folder_holds_report_table_plots_videos_and_one_page(scored, run):
     codec = [float(line["psnr"]) for line in lines if line["row"] == "codec"]
     assert len(codec) == 6
     assert np.mean(codec) == pytest.approx(record["metrics"]["eval/codec/psnr"], abs=1e-3)
-    videos = sorted(folder.glob("*.mp4"))
+    videos = sorted(folder.glob("[!w]*.mp4"))
     assert len(videos) == 3
     with av.open(str(videos[0])) as container:
         stream = container.streams.video[0]
@@ -155,10 +219,26 @@ def test_the_folder_holds_report_table_plots_videos_and_one_page(scored, run):
         assert sum(1 for _ in container.decode(stream)) == 9
     data = videos[0].read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")  # faststart
+    names = {path.name for path in folder.iterdir()}
+    plots = {
+        f"psnr_by_{what}{end}.png" for what in ("frame", "distance", "town", "weather", "type") for end in ("", "_dark")
+    }
+    assert {"still.png"} | plots <= names
+
+
+def test_the_page_shows_every_figure_and_every_film(scored, run):
+    folder = run.folder / "evaluation"
     page = (folder / "report.html").read_text()
-    assert page.count("data:video/mp4;base64,") == 3
-    assert 'src="http' not in page
-    assert {"still.png", "psnr_by_frame.png", "psnr_by_group.png"} <= {path.name for path in folder.iterdir()}
+    films = len(list(folder.glob("*.mp4")))
+    assert page.count('<article class="film"') == films >= 4
+    assert page.count("data:video/mp4;base64,") == films * 4  # recorded, model, 1 step, error
+    assert len(list(folder.glob("worst_*.mp4"))) == films - 3
+    assert page.count("data:image/png;base64,") == 1 + 2 * 5  # the still, five plots in light and dark
+    for figure in scored[0].missing.values():
+        assert escape(figure) in page
+    for metric in ("PSNR, dB ↑", "co-visible agreement", "temporal flickering</th>"):
+        assert metric in page
+    assert "distance of the other car" in page
 
 
 def test_mlflow_has_the_figures_on_the_trainings_own_run(scored, run):
@@ -237,3 +317,39 @@ def add_front_checkpoint(run) -> None:
     LinearCodec.fit([video.flatten(0, 1)], run.preset.codec.latent_channels).save_pretrained(
         latents_dir_of(run) / "codec"
     )
+
+
+def test_only_a_run_of_equal_data_and_size_without_exchange_may_stand_beside(run):
+    preset = run.preset
+    off = Run("toy", run.dataset_digest, preset.replace(cross_agent="off"))
+    check_without(run, off)
+    for other, said in (
+        (run, "exchanges between agents itself"),
+        (Run("toy", "f" * 64, off.preset), "compare runs of one data set"),
+        (Run("toy", run.dataset_digest, off.preset.replace(sampling_steps=7)), "differ in video, codec or sampling"),
+    ):
+        with pytest.raises(EvaluationError, match=said):
+            check_without(run, other)
+
+
+def test_the_films_show_the_run_without_exchange(run):
+    evaluation = evaluate(run, run.dataset_dir, latents_dir_of(run), "val")
+    films = films_of(run, evaluation, run)
+    assert [film.worst for film in films] == [False] + [True] * (len(films) - 1)
+    for film in films:
+        steps = f"{evaluation.steps} steps"
+        labels = f"recorded|model, {steps}|model, 1 step|without exchange, {steps}|error of the model, {steps}"
+        assert list(film.sources) == labels.split("|")
+        assert {videos.shape for videos in film.sources.values()} == {(2, 9, 32, 48, 3)}
+        assert (film.sources[f"without exchange, {steps}"] == film.sources[f"model, {steps}"]).all()
+        generated, truth = (film.sources[label].astype(float) for label in (f"model, {steps}", "recorded"))
+        error_db = -10 * np.log10(((generated - truth)[:, 1:] ** 2).mean((2, 3, 4)) / 255**2)
+        assert film.psnr_db[f"model, {steps}"] == pytest.approx(error_db.mean(), abs=1.5)
+
+
+def test_an_error_map_is_black_where_nothing_differs():
+    truth = np.zeros((1, 1, 1, 3, 3), np.uint8)
+    generated = truth.copy()
+    generated[..., 1, :], generated[..., 2, :] = 51, 255
+    colours = error_map(generated, truth)[0, 0, 0].astype(int).sum(-1)
+    assert colours[0] < 10 < colours[1] < colours[2]

@@ -32,7 +32,9 @@ def scores_of(lead: Callable[[str, int], float], study: PaperStudy = STUDY, nois
                 drop = {"": 0.0, "_20_steps": 1.0, "_copy": 3.0, "_codec": -6.0}[row]
                 by_scene = {scene: rng.normal(level - drop, noise) for scene in set(WINDOWS.values())}
                 figures[f"{front}psnr{row}"] = {window: by_scene[scene] for window, scene in WINDOWS.items()}
-                figures[f"{front}ssim{row}"] = {window: value / 40 for window, value in figures[f"{front}psnr{row}"].items()}
+                figures[f"{front}ssim{row}"] = {
+                    window: value / 40 for window, value in figures[f"{front}psnr{row}"].items()
+                }
         scores.append(PaperScore(arm, WINDOWS, figures))
     return scores
 

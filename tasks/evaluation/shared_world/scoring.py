@@ -111,7 +111,7 @@ class SharedWorld:
                 del self.scores.arrays[row, metric]
         return {
             STANDS_FOR["localisation"]: f"not measured of generated videos: true videos that went through the codec "
-            f"keep the other car's colour in {recall:.0%} of the views that show it (needed: {LEAST_CODEC_RECALL:.0%}), "
+            f"keep the other car's colour in {recall:.0%} of the views with it (needed: {LEAST_CODEC_RECALL:.0%}), "
             "so a car that is not found need not be missing: use a codec with more channels."
         }
 

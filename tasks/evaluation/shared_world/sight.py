@@ -10,8 +10,9 @@ from tasks.evaluation.shared_world.world import World
 NOWHERE, UNSEEN, UNCLEAR, SEEN = 0, 1, 2, 3
 """The pixel has no depth to go by; outside or hidden; at an edge of depth, where it may be seen; seen."""
 NEAREST_M = 0.05
-TOLERANCE = 0.05
-"""How far inverse depths may differ, as a share. On a plane they are equal to rounding."""
+TOLERANCE = 0.02
+"""How far inverse depths may differ, as a share: on a plane they are equal to rounding. The back of a wall that is
+thinner than this share of its distance counts as seen."""
 
 
 @njit(cache=True, nogil=True)

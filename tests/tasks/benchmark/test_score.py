@@ -1,0 +1,190 @@
+"""What is scored, on entries whose scores are known, and on untrained models exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from model.build import build_transformer
+from model.codec import LinearCodec
+from tasks.benchmark.detector import CANNOT_TELL, calibrated
+from tasks.benchmark.entries import CopyFirstFrame, Entry, GroundTruth, Ours
+from tasks.benchmark.errors import BenchmarkError
+from tasks.benchmark.intervals import paired_interval, share_interval
+from tasks.benchmark.score import clip_psnr, difference, fact_psnr, score, swaps
+from tasks.evaluation.metrics import HIGHEST_DB
+from tasks.evaluation.sampling import Sampler
+from tests.tasks.benchmark.conftest import PRESET
+from tests.tasks.benchmark.made_scenes import COLOURS, SHOWN, made_scenes, paint
+
+
+class Painter(Entry):
+    """Paints the colour that the partner's first frame shows in its corner, or always one."""
+
+    def __init__(self, always: int | None = None) -> None:
+        self.name, self.always = "painter", always
+
+    def generate(self, first, K, c2w, names):
+        videos = torch.zeros(*first.shape[:3], c2w.shape[3], *first.shape[3:])
+        for video, picture in zip(videos, first, strict=True):
+            colours = torch.tensor([[float(v) for v in colour.split(",")] for colour in COLOURS]) / 127.5 - 1
+            seen = int((colours - picture[1, :, 0, 0]).square().sum(1).argmin())
+            paint(video[0], SHOWN[0], COLOURS[seen if self.always is None else self.always])
+        return videos
+
+
+@pytest.fixture(scope="module")
+def made():
+    scenes = made_scenes("appearance")
+    return scenes, calibrated(scenes, lambda videos: videos)
+
+
+def test_an_entry_that_listens_to_its_partner(made):
+    scenes, detector = made
+    outcome = score(Painter(), scenes, detector)
+    metrics = outcome.metrics()
+    assert (metrics["accuracy"], metrics["follows"], metrics["keeps"], metrics["neither"]) == (1.0, 1.0, 0.0, 0.0)
+    assert (metrics["chance"], metrics["scenes"], metrics["cannot_tell"]) == (0.25, 12.0, 0.0)
+    assert metrics["accuracy_low"] == pytest.approx(12 / (12 + 1.959964**2))
+    assert metrics["exact_change"] > 0.5
+    assert metrics["partner_swap_accuracy"] < 1.0
+    assert "accuracy_uninformative" not in metrics
+    assert "every scene" in outcome.missing["accuracy_uninformative"]
+    with pytest.raises(BenchmarkError, match="was not measured: the partner sees"):
+        outcome.interval("accuracy_uninformative")
+
+
+def test_the_swapped_partner_is_the_one_that_is_read(made):
+    scenes, detector = made
+    outcome = score(Painter(), scenes, detector)
+    first, _ = swaps(scenes)[0]
+    assert not (first[:, 1] == scenes.first[:, 1]).flatten(1).all(1).any()
+    assert torch.equal(first[:, 0], scenes.first[:, 0])
+    giver = [int((scenes.first[:, 1] == picture).flatten(1).all(1).nonzero()[0]) for picture in first[:, 1]]
+    assert outcome.swapped is not None
+    assert torch.equal(outcome.swapped, scenes.labels[giver])
+
+
+def test_an_entry_that_always_says_the_same_is_right_by_chance(made):
+    scenes, detector = made
+    metrics = score(Painter(always=2), scenes, detector).metrics()
+    assert metrics["accuracy"] == pytest.approx(0.25)
+    assert metrics["partner_swap_accuracy"] == pytest.approx(0.25)
+    assert metrics["exact_change"] == 0.0
+    assert metrics["follows"] + metrics["keeps"] + metrics["neither"] == pytest.approx(1.0)
+
+
+def test_what_cannot_be_told_is_not_right(made):
+    scenes, detector = made
+    outcome = score(CopyFirstFrame(), scenes, detector)
+    metrics = outcome.metrics()
+    unsure = (outcome.read == CANNOT_TELL).double().mean()
+    assert metrics["cannot_tell"] == float(unsure)
+    assert metrics["accuracy"] == float((outcome.read == scenes.labels).double().mean())
+
+
+def test_scenes_that_do_not_inform_count_apart():
+    scenes = made_scenes("binding", uninformative=4)
+    detector = calibrated(scenes, lambda videos: videos)
+    metrics = score(GroundTruth(scenes), scenes, detector).metrics()
+    assert (metrics["accuracy"], metrics["scenes"]) == (1.0, 8.0)
+    assert metrics["accuracy_uninformative"] == 0.5  # the inputs do not tell scene from twin
+    nobody = made_scenes("binding", uninformative=12)
+    with pytest.raises(BenchmarkError, match="in none of the scenes"):
+        score(CopyFirstFrame(), nobody, calibrated(nobody, lambda videos: videos))
+
+
+def test_a_changed_path_is_followed():
+    scenes = made_scenes("trajectory")
+    detector = calibrated(scenes, lambda videos: videos)
+    outcome = score(GroundTruth(scenes), scenes, detector)
+    assert (outcome.metrics()["accuracy"], outcome.metrics()["follows"]) == (1.0, 1.0)
+    assert "takes no partner" in outcome.missing["partner_swap_accuracy"]
+    assert "partner_swap_accuracy" not in outcome.metrics()
+
+
+def test_a_detector_of_other_scenes_is_refused(made):
+    with pytest.raises(BenchmarkError, match="calibrated on other scenes"):
+        score(CopyFirstFrame(), made_scenes("appearance"), made[1])
+
+
+def test_a_partner_stands_where_it_stood_to_its_own(scenes):
+    _, c2w = swaps(scenes)[0]
+    assert torch.equal(c2w[:, 0], scenes.c2w[:, 0])
+    seen = torch.linalg.inv(c2w[:, 0, 0, 0]) @ c2w[:, 1, 0, 0]
+    stood = torch.linalg.inv(scenes.c2w[:, 0, 0, 0]) @ scenes.c2w[:, 1, 0, 0]
+    apart = (seen[:, None] - stood[None]).abs().amax((2, 3))
+    assert torch.equal(apart.argmin(1).sort().values, torch.arange(len(scenes)))
+    assert float(apart.min(1).values.max()) < 1e-9
+    assert (apart.argmin(1) != torch.arange(len(scenes))).all()
+
+
+def test_psnr_of_clips_and_of_the_fact():
+    truth = torch.zeros(1, 3, 9, 32, 48)
+    masks = torch.zeros(1, 1, 9, 32, 48, dtype=torch.bool)
+    masks[0, 0, 5, :4, :4] = True
+    made = truth.clone()
+    made[:, :, 5, :4, :4] = 0.2  # a tenth of the range
+    assert float(fact_psnr(made, truth, masks)) == pytest.approx(20.0)
+    per_view = -10 * np.log10(0.01 * 16 / (16 * 24))
+    assert float(clip_psnr(made, truth, 4)) == pytest.approx((31 * HIGHEST_DB + per_view) / 32, abs=1e-4)
+    assert torch.isnan(fact_psnr(made, truth, masks & False)).all()
+
+
+def test_intervals_hold_at_the_ends():
+    certain = share_interval([1.0] * 64)
+    assert (certain.mean, certain.high) == (1.0, 1.0)
+    assert certain.low == pytest.approx(0.9434, abs=1e-4)  # Wilson, 64 of 64
+    half = share_interval([0.0, 1.0] * 50)
+    assert (half.low, half.high) == (pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))
+    with pytest.raises(ValueError, match="needs one"):
+        share_interval([])
+
+
+def test_paired_differences():
+    """Newcombe's example: 36 of 50 against 30 of 50 (both 28, only the first 8, only the second 2, neither 12)."""
+    first = np.repeat([1.0, 1.0, 0.0, 0.0], [28, 8, 2, 12])
+    second = np.repeat([1.0, 0.0, 1.0, 0.0], [28, 8, 2, 12])
+    paired = paired_interval(first, second)
+    assert paired.mean == pytest.approx(0.12)
+    assert paired.low < 0.12 < paired.high
+    loose = paired_interval(first, np.random.default_rng(0).permutation(second))
+    assert loose.high - loose.low > paired.high - paired.low
+    clear = paired_interval([1.0] * 20, [0.0] * 20)
+    assert (clear.mean, clear.high) == (1.0, pytest.approx(1.0))
+    assert 0.7 < clear.low < 0.9
+    with pytest.raises(ValueError, match="20 and 3"):
+        paired_interval([1.0] * 20, [0.0] * 3)
+
+
+def test_arms_are_compared_on_the_same_scenes(made):
+    scenes, detector = made
+    good, bad = score(Painter(), scenes, detector), score(Painter(always=2), scenes, detector)
+    apart = difference("accuracy", good, bad)
+    assert apart.mean == pytest.approx(0.75)
+    assert 0.3 < apart.low < 0.75 < apart.high <= 1.0
+    with pytest.raises(BenchmarkError, match="scored on other scenes"):
+        difference("accuracy", good, dataclasses.replace(bad, scenes=made_scenes("appearance", 8)))
+
+
+@pytest.mark.parametrize(
+    ("arm", "projector", "changes"),
+    [("on", True, True), ("on", False, False), ("within", True, False), ("off", False, False)],
+)
+def test_what_the_partner_sees_reaches_an_untrained_model_by_the_cross_agent_blocks_alone(
+    scenes, detector, codec: LinearCodec, tmp_path, arm, projector, changes
+):
+    preset = PRESET.replace(cross_agent=arm)
+    model = build_transformer(preset)
+    if projector:
+        generator = torch.Generator().manual_seed(0)
+        for block in model.cross_agent_blocks.values():
+            block.projector.weight.data.normal_(std=0.02, generator=generator)
+    model.save_pretrained(tmp_path / "model")
+    outcome = score(Ours(Sampler(preset, tmp_path / "model", codec), 2), scenes, detector)
+    assert (outcome.exact_change > 0) == changes
+    assert outcome.exact_change == outcome.metrics()["exact_change"]
+    assert outcome.videos.shape == scenes.truth[:, 0].shape

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from flows.collect_dataset import Name, collect
 from tasks.benchmark.arms import ablation_of
-from tasks.benchmark.paper import studies_of
-from tasks.benchmark.paper_task import compare_with_paper, is_collected
+from tasks.benchmark.paper.study import studies_of
+from tasks.benchmark.paper.task import compare_with_paper, is_collected
 from tasks.benchmark.task import check_hidden_facts, compare_arms, sum_up
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from infra.storage import OnProgress, atomic_file, no_progress
 from tasks.benchmark.errors import BenchmarkError
-from tasks.benchmark.paper import PaperArm, PaperStudy
+from tasks.benchmark.paper.study import PaperArm, PaperStudy
 from tasks.evaluation.baselines import copy_first_frame
 from tasks.evaluation.sampling import Sampler
 from tasks.evaluation.score import MOST_AT_FULL_STEPS, MOST_WINDOWS, views

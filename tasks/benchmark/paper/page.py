@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from infra.storage import atomic_file
-from tasks.benchmark.paper import COMPARISONS, SWITCHES, PaperStudy
-from tasks.benchmark.paper_score import METRICS, PaperScore, by_scene, figure_name, steps_row
-from tasks.benchmark.paper_verdict import by_arm, difference, figures_of, sentences
+from tasks.benchmark.paper.score import METRICS, PaperScore, by_scene, figure_name, steps_row
+from tasks.benchmark.paper.study import COMPARISONS, SWITCHES, PaperStudy
+from tasks.benchmark.paper.verdict import by_arm, difference, figures_of, sentences
 from tasks.evaluation.metrics import CONVENTION
 from tasks.evaluation.page import Cell, Estimate, Row, Section, Table, Text, render
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.benchmark.errors import BenchmarkError
-from tasks.benchmark.paper import BASE, COMPARISONS, Comparison, PaperStudy
-from tasks.benchmark.paper_score import METRICS, PaperScore, by_scene, figure_name, steps_row
+from tasks.benchmark.paper.score import METRICS, PaperScore, by_scene, figure_name, steps_row
+from tasks.benchmark.paper.study import BASE, COMPARISONS, Comparison, PaperStudy
 from tasks.evaluation.statistics import Interval
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from model.presets import Preset, PresetError
 from tasks.benchmark.errors import BenchmarkError
-from tasks.benchmark.paper import COMPARISONS, SWITCHES, PaperStudy, paper_study, studies_of
-from tasks.benchmark.paper_page import PAGE_FILE, markdown, write_paper_page
-from tasks.benchmark.paper_score import PaperScore
-from tasks.benchmark.paper_verdict import by_arm, difference, gains, sentence, sentences
+from tasks.benchmark.paper.page import PAGE_FILE, markdown, write_paper_page
+from tasks.benchmark.paper.score import PaperScore
+from tasks.benchmark.paper.study import COMPARISONS, SWITCHES, PaperStudy, paper_study, studies_of
+from tasks.benchmark.paper.verdict import by_arm, difference, gains, sentence, sentences
 
 STUDY = PaperStudy("demo", Preset.load("demo"), (0, 1, 2))
 WINDOWS = {f"scene{scene}+{start:02d}": f"scene{scene}" for scene in range(8) for start in (0, 16, 32)}

@@ -16,10 +16,10 @@ from infra.prefect_progress import FlowProgress
 from infra.storage import OnProgress, home
 from tasks.benchmark.arms import ablation_of
 from tasks.benchmark.errors import BenchmarkError
-from tasks.benchmark.paper import BASE, EXPERIMENT, PaperArm, PaperStudy, paper_study
-from tasks.benchmark.paper_page import markdown, write_paper_page
-from tasks.benchmark.paper_score import PaperScore, keep_paper_score, paper_score_before, score_paper_arm
-from tasks.benchmark.paper_verdict import gains, sentences
+from tasks.benchmark.paper.page import markdown, write_paper_page
+from tasks.benchmark.paper.score import PaperScore, keep_paper_score, paper_score_before, score_paper_arm
+from tasks.benchmark.paper.study import BASE, EXPERIMENT, PaperArm, PaperStudy, paper_study
+from tasks.benchmark.paper.verdict import gains, sentences
 from tasks.benchmark.training import is_trained, train_arms
 from tasks.encoding.encode import encode_run
 from tasks.encoding.latents import latents_key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import mlflow
 import pytest
@@ -14,10 +15,11 @@ from infra.mlflow_tracking import TrackingError
 from infra.storage import no_progress
 from model.build import build_transformer
 from model.presets import FOLDER, Preset
-from tasks.benchmark import paper_task
 from tasks.benchmark.errors import BenchmarkError
-from tasks.benchmark.paper import EXPERIMENT, SWITCHES, PaperStudy
-from tasks.benchmark.paper_score import MARKER, PaperScoring, paper_score_before, score_paper_arm, shrunk
+from tasks.benchmark.paper import task as paper_task
+from tasks.benchmark.paper.score import MARKER, PaperScoring, paper_score_before, score_paper_arm, shrunk
+from tasks.benchmark.paper.study import EXPERIMENT, SWITCHES, PaperStudy
+from tasks.evaluation.sampling import Sampler
 from tasks.evaluation.windows import Windows
 from tasks.sharding.reader import ClipIndex
 from tests.local_encoding import encode_here
@@ -25,6 +27,7 @@ from tests.synthetic_dataset import write_dataset
 
 TINY = FOLDER / "tiny.toml"
 STUDY = PaperStudy("toy", Preset.load("tiny"), (0,))
+UNUSED = cast(Sampler, None)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,7 @@ def means(name: str, spoil=lambda video: video) -> dict[str, float]:
     """Score a stand-in for an arm."""
     place = list(SWITCHES).index(name)
     run = STUDY.open_runs()[place]
-    score = score_paper_arm(STUDY, STUDY.arms[place], run, Seer(run, spoil))
+    score = score_paper_arm(STUDY, STUDY.arms[place], run, cast(Sampler, Seer(run, spoil)))
     assert {len(values) for values in score.figures.values()} == {6}
     return {figure: score.interval(figure).mean for figure in score.figures}
 
@@ -111,10 +114,10 @@ def test_other_data_and_an_empty_split_are_refused(home, tmp_path, monkeypatch):
     rows = ClipIndex(run.dataset_dir).rows
     monkeypatch.setattr(ClipIndex, "split", lambda self, name: [] if name == "test" else rows)
     with pytest.raises(BenchmarkError, match="has no clips in split 'test'"):
-        PaperScoring(STUDY, run, None)
+        PaperScoring(STUDY, run, UNUSED)
     changed = type(run)(run.dataset, "0" * 64, run.preset, run.name)
     with pytest.raises(BenchmarkError, match="was changed since run"):
-        PaperScoring(STUDY, changed, None)
+        PaperScoring(STUDY, changed, UNUSED)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""The paper's own ablations on an ordinary data set (paper, section 5.3)."""

@@ -1,0 +1,158 @@
+"""Single figures among the scores, probes of a model, and what a clip without ground truth gives: a reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tasks.evaluation import scores as names
+from tasks.evaluation.sampling import Sampler
+from tasks.evaluation.score import views
+from tasks.evaluation.scores import Scores
+from tasks.evaluation.shared_world import probes
+from tasks.evaluation.shared_world.figures import FIGURES, label_of
+from tasks.evaluation.shared_world.measure import STANDS_FOR
+from tasks.evaluation.shared_world.scoring import SharedWorld
+from tasks.evaluation.windows import Window, Windows
+from tasks.evaluation.write import latents_dir_of
+from tasks.sharding.reader import ClipIndex
+
+
+def window(scene: str, start: int = 0) -> Window:
+    row = {"key": scene, "scene_id": scene, "recording_id": scene, "variant": "base", "town": "T", "weather": "w",
+           "trajectory_type": "crossing"}  # fmt: skip
+    return Window(row, start)
+
+
+def scores_with(truth: list[float], floor: list[float], model: list[float]) -> Scores:
+    scores = Scores(None)
+    for number, values in enumerate(zip(truth, floor, model, strict=True)):
+        for row, value in zip((names.GROUND_TRUTH, names.SHUFFLED_PAIRS, names.ONE_STEP), values, strict=True):
+            scores.put_figures(row, window(f"s{number}"), {"covisible_correlation": value})
+    return scores
+
+
+def test_normalised_figures_lie_between_strangers_and_truth():
+    scores = scores_with([0.9, 0.7], [0.1, 0.3], [0.6, 0.4])
+    assert scores.normalise() == {}
+    assert scores.per_window(names.GROUND_TRUTH, "covisible_agreement") == {"s0+00": 1, "s1+00": 1}
+    assert scores.mean(names.SHUFFLED_PAIRS, "covisible_agreement") == pytest.approx(0)
+    assert scores.mean(names.ONE_STEP, "covisible_agreement") == pytest.approx(0.5)
+
+
+def test_without_a_scale_there_is_no_figure():
+    scores = scores_with([0.5, 0.5], [0.49, 0.5], [0.6, 0.4])
+    assert "ground truth (0.500) lies no 0.02 above" in scores.normalise()["covisible_agreement"]
+    assert "covisible_agreement" not in scores.metrics(names.ONE_STEP)
+    alone = Scores(None)
+    alone.put_figures(names.GROUND_TRUTH, window("s0"), {"covisible_correlation": 0.9})
+    assert "one scene" in alone.normalise()["covisible_agreement"]
+
+
+def test_what_no_window_gives_is_no_figure_and_one_scene_gives_no_interval():
+    scores = scores_with([0.9, 0.7], [0.1, 0.3], [0.6, 0.4])
+    scores.put_figures(names.ONE_STEP, window("s0"), {"psnr_only_other": 20.0, "psnr_nobody": None})
+    assert (names.ONE_STEP, "psnr_nobody") not in scores.arrays
+    assert set(scores.drop_lonely()) == {f"{names.ONE_STEP}/psnr_only_other"}
+    assert "psnr_only_other" not in scores.metrics(names.ONE_STEP)
+    assert scores.metrics(names.ONE_STEP) == ["covisible_correlation"]
+
+
+def test_the_table_has_a_window_s_figures_where_it_has_some():
+    scores = scores_with([0.9, 0.7], [0.1, 0.3], [0.6, 0.4])
+    scores.put_figures(names.ONE_STEP, window("s1"), {"swap_psnr": 30.0})
+    lines = [line for line in scores.table() if line["row"] == names.ONE_STEP]
+    assert [line.get("swap_psnr") for line in lines] == [None, 30.0]
+
+
+def test_every_figure_has_a_name_for_people():
+    assert label_of("psnr_only_other") == FIGURES["psnr_only_other"].label
+    assert label_of("rollout_psnr_2") == "PSNR of rollout window 2, dB"
+
+
+def test_clips_without_ground_truth_give_reasons_and_no_number(run):
+    scores = Scores(None)
+    windows = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("train"), run.preset)
+    world = SharedWorld(windows, scores)
+    truth = views(windows.video([0]), run.preset)
+    world.batch([0], truth, None, [(names.COPY, [0], truth)])
+    missing = world.finish()
+    assert set(STANDS_FOR.values()) <= set(missing)
+    assert all("has no depth and instance ids" in missing[name] for name in STANDS_FOR.values())
+    assert scores.arrays == {}
+
+
+def test_a_car_that_the_codec_takes_away_is_not_called_missing(run):
+    scores = Scores(None)
+    windows = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("test"), run.preset)
+    world = SharedWorld(windows, scores)
+    for row, recall in ((names.GROUND_TRUTH, 0.95), (names.CODEC, 0.1), (names.ONE_STEP, 0.2)):
+        for scene in ("s0", "s1"):
+            scores.put_figures(row, window(scene), {"other_recall": recall, "other_iou": recall})
+    assert "colour in 10% of the views" in world.finish()["other_recall"]
+    assert scores.metrics(names.ONE_STEP) == []
+    assert scores.mean(names.CODEC, "other_recall") == pytest.approx(0.1)
+
+
+@pytest.fixture
+def asked(run):
+    """A sampler, two windows, their first frames and a way to cut views."""
+    sampler = Sampler.of_checkpoint(run.preset, run.latest_checkpoint(), latents_dir_of(run))
+    windows = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("test"), run.preset)
+    return sampler, windows, windows.video([0, 2])[:, :, :, 0], lambda video: views(video, run.preset)
+
+
+def wake(sampler: Sampler) -> None:
+    """Let agents exchange something: the projectors and raymap encoders start at zero."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in sampler.pipeline.transformer.parameters():
+            if not parameter.any():
+                parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+
+
+def test_agents_that_exchange_nothing_have_no_order_and_no_partner(asked):
+    sampler, windows, first, cut = asked
+    video = sampler.generate(first, windows.raymaps([0, 2]), [windows[0].name, windows[2].name], 1)
+    figures = probes.swap_figures(sampler, windows, [0, 2], first, video, cut)
+    assert [figure["swap_psnr"] for figure in figures] == [60, 60]
+    assert max(figure["noise_psnr"] for figure in figures) < 40
+    foreign = probes.with_stranger(sampler, windows, [0, 2], first, first.flip(0))
+    assert torch.allclose(foreign, video, atol=1e-5)
+
+
+def test_agents_that_exchange_something_are_asked_about_it(asked):
+    sampler, windows, first, cut = asked
+    wake(sampler)
+    video = sampler.generate(first, windows.raymaps([0, 2]), [windows[0].name, windows[2].name], 1)
+    assert all(f["swap_psnr"] < 60 for f in probes.swap_figures(sampler, windows, [0, 2], first, video, cut))
+    foreign = probes.with_stranger(sampler, windows, [0, 2], first, first.flip(0))
+    assert (foreign - video).abs().max() > 1e-3
+
+
+def test_the_variant_of_a_scene_is_asked_about_where_an_agent_drives_the_same_way(asked):
+    sampler, windows, _, cut = asked
+    assert (
+        "no two recordings of one scene"
+        in probes.counterfactuals(sampler, windows, Scores(None), cut)["counterfactual_response"]
+    )
+    first, second = windows[0].row, windows[2].row
+    assert first["key"] != second["key"]
+    second |= {"scene_id": first["scene_id"], "variant": "other_trajectory"}
+    assert probes.variant_pairs(windows) == []  # both drive elsewhere
+    windows.cameras[second["key"]].c2w[0] = windows.cameras[first["key"]].c2w[0]
+    assert probes.variant_pairs(windows) == [(0, 2, 0), (1, 3, 0)]
+    scores = Scores(None)
+    assert probes.counterfactuals(sampler, windows, scores, cut) == {}
+    assert scores.mean(names.GROUND_TRUTH, "counterfactual_response") == pytest.approx(1)
+    assert scores.mean(names.GROUND_TRUTH, "counterfactual_outside") == 0
+    assert np.isfinite(scores.mean(names.ONE_STEP, "counterfactual_response"))
+
+
+def test_a_rollout_goes_over_the_whole_clip(asked):
+    sampler, windows, _, cut = asked
+    scores = Scores(None)
+    assert probes.rollouts(sampler, windows, scores, cut) == {}
+    assert {"rollout_psnr_1", "rollout_psnr_2", "rollout_drift"} == set(scores.metrics(names.ONE_STEP))
+    assert len(scores.arrays[names.COPY, "rollout_drift"]) == 3

@@ -275,7 +275,7 @@ def poses_of(scene: Scene, paths: np.ndarray) -> np.ndarray:
 
 def scene_rows(preset: PlanPreset, shared: dict, spot: Spot, number: int, key: list) -> list[dict[str, Any]]:
     """Return a scene's row and its twin's, in which only the fact is another; of some also a repeat's."""
-    task, distance = preset.fact_task, preset.fact_distance
+    task, distance = preset.fact_task, distance_of(preset, shared["split"], number)
     setting, rng = SETTINGS[task, distance], np.random.default_rng(key)
     informative = task != "binding" or number % UNINFORMATIVE_EVERY != UNINFORMATIVE_EVERY - 1
     scene = draw_scene(preset, spot, setting, informative, rng)
@@ -309,6 +309,12 @@ def scene_rows(preset: PlanPreset, shared: dict, spot: Spot, number: int, key: l
             for name, path in made
         ]  # fmt: skip
     return rows
+
+
+def distance_of(preset: PlanPreset, split: str, number: int) -> str:
+    """Return the distance of a town's `number`-th scene: training may go from large to small (a curriculum)."""
+    turns = preset.train_distances if split == "train" else ()
+    return turns[number % len(turns)] if turns else preset.fact_distance
 
 
 def hidden_fact_rows(preset: PlanPreset, roads: RoadNetwork, opendrive_sha256: str) -> list[dict[str, Any]]:

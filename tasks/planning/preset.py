@@ -32,6 +32,8 @@ class PlanPreset:
     """"meetings" of the six types, or "hidden_facts": scenes of the benchmark (hidden_facts.py)."""
     fact_task: str = "appearance"
     fact_distance: str = "large"
+    train_distances: tuple[str, ...] = ()
+    """Distances of the training scenes in turn, a curriculum; empty: `fact_distance`."""
     recordings_per_town: int = 3
     test_recordings_per_town: int = 3
     """Scenes in a test town; of hidden facts only."""
@@ -111,7 +113,7 @@ def checked(preset: PlanPreset) -> PlanPreset:
         ("held-out town", (*preset.val_towns, *preset.test_towns), preset.towns),
         ("scenes", (preset.scenes,), ("meetings", "hidden_facts")),
         ("fact_task", (preset.fact_task,), FACT_TASKS),
-        ("fact_distance", (preset.fact_distance,), FACT_DISTANCES),
+        ("fact_distance", (preset.fact_distance, *preset.train_distances), FACT_DISTANCES),
         ("short_towns", (preset.short_towns,), ("refuse", "less")),
         ("ground-truth split", preset.ground_truth_splits, ("train", "val", "test")),
     ):
@@ -128,8 +130,10 @@ def checked(preset: PlanPreset) -> PlanPreset:
             raise PlanningError(f"{name} is {getattr(preset, name)}: give 1 or more.")
     if preset.frames % 8 != 1:
         raise PlanningError(f"frames is {preset.frames}: it must be 8k+1 (9, 17, 49, ...), or the VAE decodes wrongly.")
-    if preset.scenes == "hidden_facts" and preset.fact_task != "appearance" and preset.fact_distance != "large":
-        raise PlanningError(f"fact_distance {preset.fact_distance!r} belongs to the task appearance: give large.")
+    if preset.scenes == "hidden_facts" and preset.fact_task != "appearance":
+        for distance in (preset.fact_distance, *preset.train_distances):
+            if distance != "large":
+                raise PlanningError(f"fact_distance {distance!r} belongs to the task appearance: give large.")
     last = max(preset.windows) + preset.stride * (preset.frames - 1)
     if last >= preset.ticks or min(preset.windows) < 0:
         raise PlanningError(f"the windows {list(preset.windows)} need {last + 1} ticks, and there are {preset.ticks}.")

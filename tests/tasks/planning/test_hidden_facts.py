@@ -101,6 +101,12 @@ def test_cars_never_touch_each_other(name, maps):
         assert gap(poses[:, 0], poses[:, 1]).min() > 0.3
 
 
+def test_a_curriculum_mixes_distances_in_training_only(maps):
+    rows = [row for row in plan_of("shared-world-bench-small", maps).to_pylist() if row["variant"] == "base"]
+    found = Counter((row["split"], json.loads(row["fact"])["distance"]) for row in rows)
+    assert found == {("train", "large"): 4, ("train", "medium"): 3, ("train", "small"): 3, ("test", "small"): 10}
+
+
 def test_the_plan_is_the_same_again_and_reads_back(maps, tmp_path):
     import pyarrow.parquet as pq
 

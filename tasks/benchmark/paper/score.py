@@ -32,9 +32,9 @@ class PaperScore:
     """What was measured of one arm: figures by window, as named by `figure_name`."""
 
     arm: PaperArm
-    scenes: Mapping[str, str]
+    scenes: dict[str, str]
     """Window -> scene."""
-    figures: Mapping[str, Mapping[str, float]]
+    figures: dict[str, dict[str, float]]
     """Figure -> window -> value; PSNR in dB."""
 
     def interval(self, figure: str) -> Interval:
@@ -145,7 +145,7 @@ def score_paper_arm(
 
 def keep_paper_score(run: Run, score: PaperScore) -> None:
     """Write an arm's figures down."""
-    record = {"arm": str(score.arm), "scenes": dict(score.scenes), "figures": score.figures}
+    record = {"arm": str(score.arm), "scenes": score.scenes, "figures": score.figures}
     with atomic_file(run.folder / MARKER) as path:
         path.write_text(json.dumps(record))
 

@@ -140,6 +140,7 @@ def score_paper_arm(
     for places in scoring.windows.batches(sampler.batch):
         on_progress(places[0], len(scoring.windows), str(arm))
         scoring.batch(places)
+    on_progress(len(scoring.windows), len(scoring.windows), str(arm))
     return PaperScore(arm, {window.name: window.scene for window in scoring.windows}, scoring.figures())
 
 

@@ -13,7 +13,7 @@ from prefect.logging import get_run_logger
 
 from infra.mlflow_tracking import RunLog, TrackingError
 from infra.prefect_progress import FlowProgress
-from infra.storage import OnProgress, home
+from infra.storage import home
 from tasks.benchmark.arms import ablation_of
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.paper.page import markdown, write_paper_page
@@ -69,7 +69,7 @@ def compare_with_paper(size: str, dataset: str, preset: str) -> list[dict[str, A
     todo = [run for run, score in zip(runs, known, strict=True) if score is None]
     log.info(f"{dataset}: {len(runs) - len(todo)} of {len(runs)} runs were scored before.")
     train_missing(todo, lambda run: trackers[run.run_id].rows)
-    scores = score_missing(study, runs, known, trackers, FlowProgress("scoring", "windows"))
+    scores = score_missing(study, runs, known, trackers)
     page = write_paper_page(study, scores, runs[0].folder)
     publish_verdict(study, scores, runs[0], page)
     for line in sentences(study, scores):
@@ -94,7 +94,6 @@ def score_missing(
     runs: Sequence[Run],
     known: Sequence[PaperScore | None],
     trackers: Mapping[str, TrainingLog],
-    on_progress: OnProgress,
 ) -> list[PaperScore]:
     """Score and publish what is not scored yet, one run after another; return all scores in the study's order."""
     scores: list[PaperScore] = []
@@ -102,7 +101,7 @@ def score_missing(
     for arm, run, before in zip(study.arms, runs, known, strict=True):
         score = before
         if score is None:
-            score = score_paper_arm(study, arm, run, paper_sampler(run), on_progress)
+            score = score_paper_arm(study, arm, run, paper_sampler(run), FlowProgress("scoring", "windows"))
             publish(study, score, run, trackers[run.run_id], bases.get(arm.seed))
             keep_paper_score(run, score)
         if arm.name == BASE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def write_card(dataset_dir: Path, *, on_progress: OnProgress = no_progress) -> b
     with atomic_dir(dataset_dir / FOLDER) as folder:
         for done, town in enumerate(towns):
             on_progress(done, len(towns), town)
-            mine = shown([row for row in plan if row.town == town])
+            mine = shown([row for row in plan if row.town == town and row.frames > 1])
             roads = RoadNetwork(town, (dataset_dir / "maps" / f"{town}.xodr").read_text(encoding="utf-8"))
             trajectory_plot(folder / f"trajectories-{town}.png", roads, mine)
             contact_sheet(folder / f"contact-sheet-{town}.png", town, first_clips(index, mine))
@@ -108,6 +109,7 @@ def text(index: ClipIndex, plan: Sequence[PlannedRecording], towns: Sequence[str
         "## Counts",
         cross_table(index.rows),
         *(count_table(name, record["counts"][name]) for name in ("trajectory_type", "weather", "variant")),
+        *fact_text(plan),
         "## Not in it",
         missing_text(record["missing_recordings"]),
         "## Cameras",
@@ -126,6 +128,29 @@ def text(index: ClipIndex, plan: Sequence[PlannedRecording], towns: Sequence[str
             f"![Both agents' mosaics in {town}](contact-sheet-{town}.png)",
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def fact_text(plan: Sequence[PlannedRecording]) -> list[str]:
+    """Return what a data set of hidden facts measures and what it cannot; nothing for an ordinary one."""
+    facts = [row for row in plan if row.fact]
+    if not facts:
+        return []
+    counts = Counter(
+        (row.fact["task"], row.fact["distance"], row.split, row.variant, row.fact["label"], row.fact["informative"])
+        for row in facts
+    )
+    head = ("task", "distance", "split", "variant", "label", "agent 1 can know", "recordings")
+    return [
+        "## Hidden facts",
+        "Each scene holds a fact that agent 1 can know at the start and agent 0 cannot: a container hides it from all "
+        "four of its cameras, or it lies in agent 1's future. Agent 0 sees it later. A scene's twin (`fact_changed`) "
+        "differs in the fact alone: agent 0's first frame and cameras are the same (train: frame 0 only). `repeat` is "
+        "frame 0 recorded once more: by so much two recordings of one scene may differ.",
+        "It measures whether a model passes on what one agent saw to the other agent's video. It says nothing on "
+        "picture quality, on facts smaller than these, or on whether the two worlds agree in everything else; "
+        "colours and vehicles are few, and a model may have learned these scenes' layout.",
+        table(head, [(*key, count) for key, count in sorted(counts.items())]),
+    ]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -6,8 +6,8 @@ change of the observer's later frames and g the generated one (every pixel and c
   counterfactual_response = <g, d> / <d, d>                 how much of the true change is there
   counterfactual_cosine   = <g, d> / (|g| |d|)              how much of the generated change is the right one
   counterfactual_outside  = share of |g|^2 where |d| is less than THRESHOLD in every channel.
-Range: response 0 (none) .. 1 (all), can lie outside; cosine -1..1; outside 0..1. Ground truth has 1, 1, 0; shuffled
-pairs (g of another scene's pair) have about 0.
+Range: response 0 (none) .. 1 (all), can lie outside; cosine -1..1; outside 0..1. Ground truth has 1, 1 and
+nearly 0; shuffled pairs (g of another scene's pair) have about 0.
 Failure cases: a true change of almost nothing (the partner is never in sight) measures nothing: below LEAST_CHANGE it
 is left out; where the first frame already shows the difference to the observer, copying it is a response: read the
 copied first frame's figure beside; a video that does not change at all has no cosine.

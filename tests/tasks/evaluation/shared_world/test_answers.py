@@ -37,8 +37,8 @@ def test_the_true_car_is_found_where_it_is(meeting):
     assert calibrate([meeting]).strength in localisation.STRENGTHS
 
 
-def test_a_car_in_the_wrong_place_is_off_by_so_many_pixels_and_degrees(meeting):
-    world, truth = meeting
+def test_a_car_in_the_wrong_place_is_off_by_so_many_pixels_and_degrees():
+    world, truth = room.build(room.car_poses(4, 0.1, apart_m=5.0), width=48, height=32)
     moved = np.where((world.ids > 0)[..., None], np.float32(0.3), truth)
     shifted = np.roll(world.ids > 0, -2, -1)
     assert not (world.ids > 0)[..., :2].any()  # no part of it leaves the view

@@ -104,12 +104,12 @@ def asked(run):
 
 
 def wake(sampler: Sampler) -> None:
-    """Let agents exchange something: the projectors and raymap encoders start at zero."""
+    """Let agents exchange something: the projector starts at zero."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in sampler.pipeline.transformer.parameters():
-            if not parameter.any():
-                parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+        for name, parameter in sampler.pipeline.transformer.named_parameters():
+            if name.endswith("projector.weight"):
+                parameter.copy_(3 * torch.randn(parameter.shape, generator=generator))
 
 
 def test_agents_that_exchange_nothing_have_no_order_and_no_partner(asked):
@@ -146,7 +146,7 @@ def test_the_variant_of_a_scene_is_asked_about_where_an_agent_drives_the_same_wa
     scores = Scores(None)
     assert probes.counterfactuals(sampler, windows, scores, cut) == {}
     assert scores.mean(names.GROUND_TRUTH, "counterfactual_response") == pytest.approx(1)
-    assert scores.mean(names.GROUND_TRUTH, "counterfactual_outside") == 0
+    assert scores.mean(names.GROUND_TRUTH, "counterfactual_outside") < 1e-3
     assert np.isfinite(scores.mean(names.ONE_STEP, "counterfactual_response"))
 
 

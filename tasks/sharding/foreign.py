@@ -16,7 +16,7 @@ from infra.storage import canonical_json, sha256_bytes, sha256_file
 from model.camera import VIEWS
 from tasks.sharding.shards import SPLITS, ShardError
 
-DESCRIPTION = {
+DESCRIPTION: dict[str, Any] = {
     "fps": None, "town": None, "weather": "unlabelled", "type": "unlabelled", "scene": "", "up": "z",
     "metres_per_unit": 1.0,
 }  # fmt: skip

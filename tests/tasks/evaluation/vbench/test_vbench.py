@@ -235,7 +235,7 @@ def test_vbench_has_the_pinned_versions():
     assert found["vbench"] == pins["vbench"] == "0.1.5"
     assert found["transformers"] == pins["transformers"]
     lines = subprocess.run(
-        [environment.interpreter(), "-m", "pip", "freeze"], capture_output=True, text=True, check=True
+        [environment.interpreter(), "-m", "pip", "freeze", "--all"], capture_output=True, text=True, check=True
     ).stdout
     frozen = dict(line.lower().replace("_", "-").split("==") for line in lines.splitlines() if "==" in line)
     assert {name: frozen.get(name) for name in pins} == pins

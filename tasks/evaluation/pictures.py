@@ -20,6 +20,8 @@ WIDTH_PX = 480
 """Least width of one agent's mosaic in a video."""
 CLIP_WIDTH_PX = 192
 """Least width of one agent's mosaic in a clip on the page."""
+EDGE = 3
+"""Rows of a clip on either side of the line between two agents that are painted white."""
 SMALL_CRF = 23
 """Of x264, for videos that are embedded or sent to MLflow."""
 STILL_WIDTH_PX = 288
@@ -91,8 +93,9 @@ def write_video(path: Path, frames: np.ndarray, fps: float, *, width: int = WIDT
 
 def stacked(videos: np.ndarray, views: str) -> np.ndarray:
     """Return [T, H, W, 3] of videos [A, T, h, w, 3]: enlarged, the agents above each other, equally high."""
-    tiles = [[np.asarray(tile(frame, CLIP_WIDTH_PX, views)) for frame in video] for video in videos]
-    return np.concatenate(np.array(tiles), 1)
+    tiles = np.array([[np.asarray(tile(frame, CLIP_WIDTH_PX, views)) for frame in video] for video in videos])
+    tiles[:-1, :, -EDGE:] = tiles[1:, :, :EDGE] = 255
+    return np.concatenate(tiles, 1)
 
 
 def jpeg(frame: np.ndarray) -> bytes:

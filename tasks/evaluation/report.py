@@ -192,8 +192,9 @@ def orders(evaluation: Evaluation) -> dict[str, dict[str, bool]]:
     scores = evaluation.scores
     found: dict[str, dict[str, bool]] = {}
     for metric, higher in HIGHER_IS_BETTER.items():
-        ceiling = names.CODEC if metric in names.TRIVIAL else names.GROUND_TRUTH
-        ends = [row for row in (ceiling, names.SHUFFLED_PAIRS) if (row, metric) in scores.arrays]
+        ceilings = [row for row in (names.GROUND_TRUTH, names.CODEC)
+                    if (row, metric) in scores.arrays and says_something(row, metric)]  # fmt: skip
+        ends = [*ceilings[:1], *[row for row in (names.SHUFFLED_PAIRS,) if (row, metric) in scores.arrays]]
         for steps, models in ORDERS.items():
             between = [row for row in models if (row, metric) in scores.arrays]
             if higher is None or len(ends) < 2 or not between:

@@ -108,14 +108,14 @@ def colour_references(scenes: BenchScenes) -> tuple[dict[str, torch.Tensor], tor
     names = sorted({colour for fact in scenes.facts for colour in fact["colors"]})
     sums = torch.zeros(len(scenes), len(names), 3, dtype=torch.float64)
     counts = torch.zeros(len(scenes), len(names), 1, dtype=torch.float64)
-    seen = []
+    squares = torch.zeros(len(scenes), len(names), 3, 3, dtype=torch.float64)
     for place in range(len(scenes)):
         for variant in range(2):
             for slot, colour in enumerate(colours_of(scenes, place, int(scenes.labels[place, variant]))):
                 value, number = observed[variant][place, slot], names.index(colour)
                 if value.isfinite().all():
-                    seen.append((place, number, value))
                     sums[place, number] += value
+                    squares[place, number] += torch.outer(value, value)
                     counts[place, number] += 1
     others = counts.sum(0) - counts
     if (others == 0).any():
@@ -124,12 +124,9 @@ def colour_references(scenes: BenchScenes) -> tuple[dict[str, torch.Tensor], tor
             f"colour {names[number]} is seen in one scene or none, and no clip may judge itself: take more scenes."
         )
     means = (sums.sum(0) - sums) / others
-    scatter = torch.zeros(len(scenes), 3, 3, dtype=torch.float64)
-    for place, number, value in seen:
-        residual = value - means[place, number]
-        scatter[place] += torch.outer(residual, residual)
-    total = counts.sum() - counts.sum((1, 2))
-    covariance = (scatter.sum(0) - scatter) / total[:, None, None]
+    around = means[..., None] * means[..., None, :]
+    scatter = squares.sum(0) - squares - others[..., None] * around
+    covariance = scatter.sum(1) / others.sum(1, keepdim=True)
     covariance += COLOUR_NOISE**2 * torch.eye(3, dtype=torch.float64)
     whitening = torch.linalg.inv(torch.linalg.cholesky(covariance))
     return {name: means[:, number] for number, name in enumerate(names)}, whitening

@@ -187,7 +187,7 @@ def open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def kinds_of(folders: list[Path], split: str) -> tuple[str, ...]:
-    """Return which ground truth a clip has. ShardError for some of a kind, and for no depth where the split needs it."""
+    """Return which ground truth a clip has. ShardError for some of a kind, or no depth where the split needs it."""
     kinds = []
     for kind in ("depth", "instance"):
         files = [folder / f"{view}.{kind}.npy" for folder in folders for view in VIEWS]

@@ -41,7 +41,7 @@ def write_rows(
     What was read back from a file that was written lossily is a video as any other. One clip is held at a time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, list[Path]] = {f"{name}, mosaics": []} | ({f"{name}, views": []} if views else {})
+    rows: dict[str, list[Path]] = {f"{name}, {what}": [] for what in ("mosaics", "views")[: 1 + views]}
     for clip, video in enumerate(videos):
         for agent, pixels in enumerate(video):
             parts = {f"{name}, mosaics": [pixels]}

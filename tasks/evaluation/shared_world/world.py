@@ -18,6 +18,8 @@ from tasks.sharding.reader import ClipPair
 
 MOST_FRAMES = 17
 """Longer windows are measured on every second, fourth, ... frame, frame 0 and the last one among them."""
+MOST_PIXELS = 32_768
+"""Of larger views every second, fourth, ... pixel across and down is followed; depth is looked up in all of them."""
 MIXED_SHARE, LOWEST_EYE_M = 0.1, 1.2
 """A pixel mixes surfaces where its inverse depth spreads by more than a tenth and more than level ground seen from
 1.2 m does."""
@@ -40,7 +42,8 @@ class World:
     K: np.ndarray
     """[A, V, 3, 3] pixels of the model's views."""
     inverse: np.ndarray
-    """[A, V, T, h, w] float32 1/m along the axis: 0 farther than 655 m, NaN where a pixel mixes surfaces."""
+    """[A, V, T, h, w] float32 1/m along the axis: 0 farther than 655 m, NaN where a pixel mixes surfaces
+    or is not followed."""
     ids: np.ndarray
     """[A, V, T, h, w] uint16 instance ids."""
     other: np.ndarray
@@ -87,6 +90,18 @@ def shrunk(inverse: np.ndarray, ids: np.ndarray, focal: float, down: int, across
     return np.where(mixed, np.float32(np.nan), mean), members[..., 0]
 
 
+def thinned(inverse: np.ndarray) -> np.ndarray:
+    """Return inverse depth [..., h, w] with NaN at the pixels that are not followed."""
+    step = 1
+    while inverse.shape[-2] * inverse.shape[-1] > MOST_PIXELS * step**2:
+        step *= 2
+    if step == 1:
+        return inverse
+    kept = np.full_like(inverse, np.nan)
+    kept[..., ::step, ::step] = inverse[..., ::step, ::step]
+    return kept
+
+
 def others(ids: np.ndarray) -> np.ndarray:
     """Return [A, ...] bool: the pixels of ids [A, ...] that show another agent's car."""
     own = np.arange(1, len(ids) + 1, dtype=ids.dtype).reshape(-1, *(1,) * (ids.ndim - 1))
@@ -129,7 +144,7 @@ def read_world(pair: ClipPair, video: VideoConfig, start: int = 0) -> World:
         c2w=np.ascontiguousarray(pair.cameras.c2w[:, :views, places]),
         cars=MIRROR @ carla_matrix(pair.cameras.agent_pose[:, places]),
         K=stored_K * np.array([1 / across, 1 / down, 1.0])[:, None],
-        inverse=small,
+        inverse=thinned(small),
         ids=small_ids,
         other=blocks(others(ids), down, across).mean(-1, dtype=np.float32),
         stored_K=stored_K,

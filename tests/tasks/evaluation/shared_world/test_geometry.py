@@ -145,3 +145,13 @@ def test_what_cannot_be_measured_is_one_sentence(clips, split, start, changes, s
         read_world(clips[split], video_config(**({"height": 64, "width": 96, "frames": 9} | changes)), start)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("not measured: ")
+
+
+def test_of_large_views_fewer_pixels_are_followed(clips, monkeypatch):
+    video = video_config(height=64, width=96, frames=9)
+    full = read_world(clips["test"], video)
+    monkeypatch.setattr("tasks.evaluation.shared_world.world.MOST_PIXELS", 32 * 48 // 2)
+    thin = read_world(clips["test"], video)
+    assert np.isfinite(thin.inverse).mean() == 0.25
+    assert (thin.inverse[..., ::2, ::2] == full.inverse[..., ::2, ::2]).all()
+    assert (thin.stored_inverse == full.stored_inverse).all()

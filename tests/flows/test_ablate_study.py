@@ -1,0 +1,51 @@
+"""Which parts of `ablate-shareverse` run, and in which order."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows import ablate_shareverse
+from tasks.benchmark.arms import ablation_of
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The flow with its steps written down instead of run; the ordinary data set is not there unless said so."""
+    calls: list[tuple] = []
+    there: set[str] = set()
+
+    def step(name, answer=None):
+        return lambda *given, **named: calls.append((name, *given)) or answer
+
+    for name, answer in (
+        ("collect", None), ("check_hidden_facts", {}), ("compare_arms", [{"arm": "cross"}]), ("sum_up", None),
+        ("compare_with_paper", [{"arm": "base"}]),
+    ):  # fmt: skip
+        monkeypatch.setattr(ablate_shareverse, name, step(name, answer))
+    monkeypatch.setattr(ablate_shareverse, "is_collected", there.__contains__)
+    return calls, there
+
+
+def test_full_ends_with_the_papers_ablations_whose_data_is_recorded_first(steps):
+    calls, _ = steps
+    rows = ablate_shareverse.ablate_shareverse.fn(size="full")
+    assert calls[0][:4] == ("collect", "demo", "demo", {})
+    assert calls[-2:] == [("sum_up", rows[:-1]), ("compare_with_paper", "full", "demo", "demo")]
+    assert rows == [{"arm": "cross"}] * len(ablation_of("full").settings) + [{"arm": "base"}]
+
+
+def test_the_papers_ablations_alone_on_a_data_set_that_is_there(steps):
+    calls, there = steps
+    there.add("mine")
+    rows = ablate_shareverse.ablate_shareverse.fn(study="paper", paper_dataset="mine", paper_preset="tiny")
+    assert calls == [("compare_with_paper", "quick", "mine", "tiny")]
+    assert rows == [{"arm": "base"}]
+
+
+@pytest.mark.parametrize("given", [{}, {"size": "demo"}, {"size": "full", "study": "sharing"}])
+def test_what_must_be_quick_leaves_them_out(steps, given):
+    calls, _ = steps
+    ablate_shareverse.ablate_shareverse.fn(**given)
+    names = {name for name, *_ in calls}
+    assert names == {"collect", "check_hidden_facts", "compare_arms", "sum_up"}
+    assert not any(call[1] == "demo" for call in calls if call[0] == "collect")

@@ -68,7 +68,7 @@ SETTINGS = {
     ("appearance", "large"): Setting(VAN, 1, (4.0, 4.6), (5.0, 8.0), (4.5, 6.5), 4),
     ("appearance", "medium"): Setting(VAN, 1, (6.4, 7.4), (5.0, 8.0), (4.5, 6.5), 4),
     ("appearance", "small"): Setting(COUPE, 1, (5.0, 5.8), (5.0, 8.0), (4.0, 6.0), 4),
-    ("binding", "large"): Setting(VAN, 2, (5.2, 5.8), (6.0, 9.0), (9.5, 11.5), 2),
+    ("binding", "large"): Setting(VAN, 2, (5.2, 5.8), (8.0, 10.5), (9.5, 11.5), 2),
     ("trajectory", "large"): Setting(VAN, 0, (0.0, 0.0), (9.0, 12.0), (5.0, 8.0), 2),
 }
 
@@ -228,8 +228,10 @@ def swerved(path: np.ndarray) -> np.ndarray:
     return aside
 
 
-def draw_scene(preset: PlanPreset, spot: Spot, setting: Setting, informative: bool, rng: np.random.Generator) -> Scene:
-    """Draw one scene that hides its fact. TooFewSites when none does, which is a fault of the settings."""
+def draw_scene(
+    preset: PlanPreset, spot: Spot, setting: Setting, informative: bool, rng: np.random.Generator
+) -> Scene | None:
+    """Draw one scene that hides its fact; None when none does, as where the lanes are too wide."""
     for _ in range(ATTEMPTS):
         starts = rng.uniform(*setting.start_m, 2)
         ends = rng.uniform(*setting.end_m, 2)
@@ -255,7 +257,20 @@ def draw_scene(preset: PlanPreset, spot: Spot, setting: Setting, informative: bo
             kept &= all(hidden(agents[INFORMANT], 0.0, car, mine[0]) for car in mine[1])
         if kept:
             return Scene(spot, screens, (tuple(mine[1]), tuple(theirs[1])), np.stack(paths, 1), informative)
-    raise TooFewSites(f"no scene at {spot.name} hides its fact in {ATTEMPTS} draws: this setting does not work there.")
+    return None
+
+
+def first_that_hides(
+    preset: PlanPreset, spots: Sequence[Spot], setting: Setting, informative: bool, rng: np.random.Generator
+) -> Scene:
+    """Draw a scene at the first of the spots that allows one. TooFewSites when none does."""
+    for spot in spots:
+        scene = draw_scene(preset, spot, setting, informative, rng)
+        if scene is not None:
+            return scene
+    raise TooFewSites(
+        f"none of {len(spots)} places hides its fact in {ATTEMPTS} draws: choose other towns, or another fact."
+    )
 
 
 def actors_of(scene: Scene, colors: tuple[list[str], list[str]]) -> list[dict[str, Any]]:
@@ -273,12 +288,15 @@ def poses_of(scene: Scene, paths: np.ndarray) -> np.ndarray:
     return np.array([[scene.spot.pose(*place) for place in tick] for tick in paths], np.float32)
 
 
-def scene_rows(preset: PlanPreset, shared: dict, spot: Spot, number: int, key: list) -> list[dict[str, Any]]:
-    """Return a scene's row and its twin's, in which only the fact is another; of some also a repeat's."""
+def scene_rows(preset: PlanPreset, shared: dict, spots: Sequence[Spot], number: int, key: list) -> list[dict[str, Any]]:
+    """Return a scene's row and its twin's, in which only the fact is another; of some also a repeat's.
+
+    At the first of the spots that allows the scene.
+    """
     task, distance = preset.fact_task, distance_of(preset, shared["split"], number)
     setting, rng = SETTINGS[task, distance], np.random.default_rng(key)
     informative = task != "binding" or number % UNINFORMATIVE_EVERY != UNINFORMATIVE_EVERY - 1
-    scene = draw_scene(preset, spot, setting, informative, rng)
+    scene = first_that_hides(preset, spots, setting, informative, rng)
     shades = [COLORS[k] for k in rng.permutation(len(COLORS))]
     label = int(rng.integers(setting.labels))
     twin = (label + 1 + int(rng.integers(setting.labels - 1))) % setting.labels
@@ -303,7 +321,7 @@ def scene_rows(preset: PlanPreset, shared: dict, spot: Spot, number: int, key: l
             made.append(("repeat", paths[:1]))
         rows += [
             finished(
-                preset, shared, {"name": spot.name}, {"number": number}, poses_of(scene, path), name, key,
+                preset, shared, {"name": scene.spot.name}, {"number": number}, poses_of(scene, path), name, key,
                 extra_actors=actors_of(scene, (mine, theirs)), fact=fact | {"label": value},
             )
             for name, path in made
@@ -327,9 +345,9 @@ def hidden_fact_rows(preset: PlanPreset, roads: RoadNetwork, opendrive_sha256: s
     rows = []
     for number in range(preset.test_recordings_per_town if split == "test" else preset.recordings_per_town):
         weather = preset.weathers[number % len(preset.weathers)]
-        spot = spots[order[number % len(order)]]
+        turn = [spots[place] for place in np.roll(order, -number)]
         kind = "straight_meeting"
         shared = {"town": town, "opendrive_sha256": opendrive_sha256, "trajectory_type": kind, "weather": weather,
                   "split": split}  # fmt: skip
-        rows += scene_rows(preset, shared, spot, number, [preset.seed, word(town), word(preset.fact_task), number])
+        rows += scene_rows(preset, shared, turn, number, [preset.seed, word(town), word(preset.fact_task), number])
     return rows

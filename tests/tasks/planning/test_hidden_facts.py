@@ -22,6 +22,7 @@ from tasks.planning.hidden_facts import (
     Spot,
     blocked,
     draw_scene,
+    first_that_hides,
     hidden,
     share_in_sight,
     swerved,
@@ -124,6 +125,7 @@ def test_scenes_hide_the_fact_from_one_and_show_it_to_the_other(key, seed, infor
     informative = informative or key[0] != "binding"
     preset = PlanPreset.load("shared-world-bench")
     scene = draw_scene(preset, SPOT, SETTINGS[key], informative, np.random.default_rng(seed))
+    assert scene is not None
     eye = scene.paths[0, 0, :2]
     for car in scene.parked[0]:
         # no straight line from the agent reaches any point of the vehicle without crossing the container
@@ -164,8 +166,10 @@ def test_a_car_beside_the_container_is_seen():
 
 def test_a_setting_that_hides_nothing_is_refused():
     near = Setting(VAN, 1, (1.0, 1.1), (5.0, 6.0), (4.0, 5.0), 4)
-    with pytest.raises(TooFewSites, match="no scene at here hides its fact in 60 draws"):
-        draw_scene(PlanPreset.load("shared-world-bench"), SPOT, near, True, np.random.default_rng(0))
+    preset, rng = PlanPreset.load("shared-world-bench"), np.random.default_rng(0)
+    assert draw_scene(preset, SPOT, near, True, rng) is None
+    with pytest.raises(TooFewSites, match="none of 2 places hides its fact in 60 draws"):
+        first_that_hides(preset, [SPOT, SPOT], near, True, rng)
 
 
 def test_a_swerve_leaves_the_lane_without_a_jump():

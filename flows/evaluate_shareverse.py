@@ -11,6 +11,11 @@ from tasks.evaluation.task import score_run
 
 
 @flow(name="evaluate-shareverse", validate_parameters=True)
-def evaluate_shareverse(dataset: Name = "demo", run_id: str = "", split: Literal["val", "test"] = "test") -> dict:
-    """Score the latest checkpoint of `run_id` (empty: the run trained last) on the held-out towns of `split`."""
-    return score_run(dataset, run_id, split)
+def evaluate_shareverse(
+    dataset: Name = "demo", run_id: str = "", split: Literal["val", "test"] = "test", without_run_id: str = ""
+) -> dict:
+    """Score the latest checkpoint of `run_id` (empty: the run trained last) on the held-out towns of `split`.
+
+    `without_run_id`: a run trained with `cross_agent` within or off, to be scored and shown beside it.
+    """
+    return score_run(dataset, run_id, split, without_run_id)

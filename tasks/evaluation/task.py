@@ -14,17 +14,18 @@ from tasks.training.run import read_run
 
 
 @task(name="score run", retries=0)
-def score_run(dataset: str, run_id: str = "", split: str = "test") -> dict[str, Any]:
+def score_run(dataset: str, run_id: str = "", split: str = "test", without_run_id: str = "") -> dict[str, Any]:
     """Score the last checkpoint of a run (empty: the run opened last) on a held-out split.
 
-    Returns the run's id, folder, MLflow address, figures and verdict. EvaluationError for a run of another data set.
+    `without_run_id`: a run whose agents exchange nothing, scored and shown beside it. Returns the run's id, folder, MLflow address, figures and verdict. EvaluationError for a run of another data set.
     """
     run = read_run(run_id)
     if run.dataset != dataset:
         raise EvaluationError(
             f"run {run.run_id} was trained on data set {run.dataset!r}, not {dataset!r}: give that, or another run_id."
         )
-    report = score(run, split, FlowProgress("evaluation", "windows"))
+    without = read_run(without_run_id) if without_run_id else None
+    report = score(run, split, FlowProgress("evaluation", "windows"), without=without)
     for sentence in report.verdict:
         get_run_logger().info(sentence)
     return {

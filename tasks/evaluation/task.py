@@ -17,7 +17,8 @@ from tasks.training.run import read_run
 def score_run(dataset: str, run_id: str = "", split: str = "test", without_run_id: str = "") -> dict[str, Any]:
     """Score the last checkpoint of a run (empty: the run opened last) on a held-out split.
 
-    `without_run_id`: a run whose agents exchange nothing, scored and shown beside it. Returns the run's id, folder, MLflow address, figures and verdict. EvaluationError for a run of another data set.
+    `without_run_id`: a run whose agents exchange nothing, scored and shown beside it. Returns the run's id, folder,
+    MLflow address, figures and verdict. EvaluationError for a run of another data set.
     """
     run = read_run(run_id)
     if run.dataset != dataset:

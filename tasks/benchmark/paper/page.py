@@ -16,7 +16,7 @@ from tasks.evaluation.metrics import CONVENTION
 from tasks.evaluation.page import Cell, Estimate, Row, Section, Table, Text, render
 
 PAGE_FILE = "paper-ablations.html"
-DIGITS = {"psnr": 2, "ssim": 4}
+DIGITS = {"psnr": 3, "ssim": 4}
 WHAT = (
     "Trainings that differ in one switch, on one data set, scored on the windows of held-out towns; every arm gets the "
     "same windows and is compared with the base of its own seed, window by window. Four views against the front view "

@@ -76,6 +76,11 @@ def difference(comparison: Comparison, figure: str, scores: Scores, seeds: Seque
     )
 
 
+def in_db(interval: Interval) -> str:
+    """Return a difference in words, to the thousandth: at small sizes they are that small."""
+    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}] dB"
+
+
 def figures_of(comparison: Comparison, study: PaperStudy, metric: str) -> list[str]:
     """Return the names of the compared figures, one for each number of sampling steps, one step first."""
     return [figure_name(metric, steps_row(steps), comparison.front) for steps in study.sampling_steps]
@@ -87,12 +92,12 @@ def sentence(comparison: Comparison, study: PaperStudy, scores: Scores) -> str:
     apart = [difference(comparison, name, scores, study.seeds) for name in names]
     first = apart[0]
     where = "front views at {1}x{0}".format(*study.front_size) if comparison.front else "all views"
-    seeds = ", ".join(f"seed {seed} {interval.mean:+.2f}" for seed, interval in first.by_seed.items())
+    seeds = ", ".join(f"seed {seed} {interval.mean:+.3f}" for seed, interval in first.by_seed.items())
     beside = "".join(
-        f"; at {steps} steps {other.together} dB"
+        f"; at {steps} steps {in_db(other.together)}"
         for steps, other in zip(study.sampling_steps[1:], apart[1:], strict=True)
     )
-    told = f"{comparison.question}: {first.together} dB on {where} at 1 sampling step ({seeds}{beside}). "
+    told = f"{comparison.question}: {in_db(first.together)} on {where} at 1 sampling step ({seeds}{beside}). "
     return told + judgement(first, study, scores)
 
 
@@ -104,7 +109,7 @@ def judgement(found: Difference, study: PaperStudy, scores: Scores) -> str:
         beside = difference(control, found.figure, scores, study.seeds)
         if not (beside.stands and beside.together.mean > 0):
             reasons = [*reasons, (
-                f"the control of equal capacity is as good (base minus {control.other}: {beside.together} dB), so that "
+                f"the control of equal capacity is as good (base minus {control.other}: {in_db(beside.together)}), so that "
                 "a gain would not be owed to exchange between agents"
             )]  # fmt: skip
     if reasons:

@@ -109,8 +109,8 @@ def judgement(found: Difference, study: PaperStudy, scores: Scores) -> str:
         beside = difference(control, found.figure, scores, study.seeds)
         if not (beside.stands and beside.together.mean > 0):
             reasons = [*reasons, (
-                f"the control of equal capacity is as good (base minus {control.other}: {in_db(beside.together)}), so that "
-                "a gain would not be owed to exchange between agents"
+                f"the control of equal capacity is as good (base minus {control.other}: {in_db(beside.together)}), so "
+                "that a gain would not be owed to exchange between agents"
             )]  # fmt: skip
     if reasons:
         leaning = " It leans AGAINST the paper." if found.together.mean < 0 else ""

@@ -3,7 +3,8 @@
 Makes a clip pair of 49 frames at 480x720 as the recorder would (H.264, depth and instance ids as FFV1), decodes it and
 measures it again and again, and prints the ratio; 100 pairs take 100 times as long, as nothing but sums is kept from
 one pair to the next. Decoding: both agents' videos, depth and ids. Measured: one generated video with its ground truth
-and shuffled floor: PSNR and SSIM of all frames, and the figures of the shared world on every fourth frame and pixel (world.py).
+and shuffled floor: PSNR and SSIM of all frames, and the figures of the shared world on every fourth frame and pixel
+(world.py).
 """
 
 from __future__ import annotations

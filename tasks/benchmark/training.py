@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -45,12 +46,14 @@ def train_arms(
     steps = {run.run_id: 0 for run in todo}
     total = sum(run.preset.training.train_steps for run in todo)
     together = min(at_a_time(), len(todo))
-    processes = torch.cuda.device_count() if torch.cuda.is_available() else 1
 
     def one(run: Run) -> None:
         def told(done: int, _: int, note: str) -> None:
             steps[run.run_id] = done
 
+        training = run.preset.training
+        shares = training.batch_size // training.micro_batch_size
+        processes = math.gcd(torch.cuda.device_count(), shares) if torch.cuda.is_available() else 1
         threads = max(1, len(os.sched_getaffinity(0)) // together)
         train(run, latents_dir, processes, told, rows_of(run), threads=threads)
 

@@ -8,7 +8,7 @@ fact. The same stands at the other side for agent 1, with colours of its own: bo
   appearance   which of four colours the parked vehicle has; three distances
   binding      two parked vehicles of two colours: which stands first? In every fifth scene agent 1 drives behind
                agent 0 and cannot know either: there, chance is the right answer
-  trajectory   nothing is parked; agent 1 keeps its lane or swerves
+  trajectory   nothing is parked; agent 1 keeps its lane or swerves, and then passes agent 0, which hardly moves
 
 Lengths in metres. Local axes at a site: x along agent 0's lane, y to its right (CARLA's left-handed axes).
 """
@@ -41,7 +41,8 @@ CLEAR_M = 0.3
 """Between the edge of the lane and a container; between what is parked in a row."""
 STRAIGHT_M, FLAT_M = 26.0, 0.25
 LANES_APART_M = (2.5, 5.0)
-SWERVE_M = 2.7
+SWERVE_M, RUN_UP_M, PAST_M = 2.8, 4.0, 1.5
+"""How far agent 1 swerves; how much farther away than agent 0 it starts then, and how far it gets past it."""
 EASE = 1.4
 """The cars slow down: 1 is an even speed."""
 ATTEMPTS = 60
@@ -69,7 +70,7 @@ SETTINGS = {
     ("appearance", "medium"): Setting(VAN, 1, (6.4, 7.4), (5.0, 8.0), (4.5, 6.5), 4),
     ("appearance", "small"): Setting(COUPE, 1, (5.0, 5.8), (5.0, 8.0), (4.0, 6.0), 4),
     ("binding", "large"): Setting(VAN, 2, (5.2, 5.8), (8.0, 10.5), (9.5, 11.5), 2),
-    ("trajectory", "large"): Setting(VAN, 0, (0.0, 0.0), (9.0, 12.0), (5.0, 8.0), 2),
+    ("trajectory", "large"): Setting(VAN, 0, (0.0, 0.0), (2.5, 3.5), (-1.6, -1.0), 2),
 }
 
 
@@ -218,7 +219,7 @@ def straight_path(ticks: int, start: float, end: float, right: float, turn_deg: 
 
 
 def swerved(path: np.ndarray) -> np.ndarray:
-    """Return the path of agent 1 [ticks, 3], turned aside to its right between its second and its middle tick."""
+    """Return the path of agent 1 [ticks, 3], turned aside to its right until its middle tick."""
     share = np.clip(np.arange(len(path)) / max(len(path) // 2, 1), 0, 1)
     aside = path.copy()
     aside[:, 1] -= SWERVE_M * (3 * share**2 - 2 * share**3)
@@ -245,6 +246,7 @@ def draw_scene(
             paths[1] = np.stack([behind, np.full(preset.ticks, aside[1]), np.zeros(preset.ticks)], 1)
         agents = [path[0, :2] for path in paths]
         if not setting.count:
+            paths[1] = straight_path(preset.ticks, starts[1] + RUN_UP_M, ends[1] - PAST_M, paths[1][0, 1], 180.0)
             return Scene(spot, (), ((), ()), np.stack(paths, 1), informative)
         sides = [draw_side(spot, setting, rng) for _ in range(2)]
         mine, theirs = sides[0], (opposite(spot, sides[1][0]), [opposite(spot, car) for car in sides[1][1]])

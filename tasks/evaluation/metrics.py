@@ -39,26 +39,28 @@ def psnr(generated: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return values.clamp(max=HIGHEST_DB).view(truth.shape[:-3])
 
 
-def gaussian_rows(size: int) -> torch.Tensor:
-    """Return [size - 10, size]: each row weighs the 11 neighbours that lie wholly inside."""
+def smooth(x: torch.Tensor) -> torch.Tensor:
+    """Return Gaussian means [..., h - 10, w - 10] of x [..., h, w], where the window lies wholly inside.
+
+    Sums of shifted pictures: on a CPU much faster than a convolution of one channel.
+    """
     taps = torch.exp(-0.5 * (torch.arange(WINDOW_PX) - WINDOW_PX // 2).double().div(WINDOW_SIGMA_PX).square())
-    rows = torch.zeros(size - WINDOW_PX + 1, size, dtype=torch.float64)
-    for place, row in enumerate(rows):
-        row[place : place + WINDOW_PX] = taps / taps.sum()
-    return rows.float()
+    weights: list[float] = (taps / taps.sum()).tolist()
+    for axis in (-2, -1):
+        size = x.shape[axis] - WINDOW_PX + 1
+        total = weights[0] * x.narrow(axis, 0, size)
+        for place, weight in enumerate(weights[1:], start=1):
+            total.add_(x.narrow(axis, place, size), alpha=weight)
+        x = total
+    return x
 
 
 def ssim(generated: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Return the structural similarity (Wang et al. 2004), [...], of frames [..., 3, h, w] in [0, 1], sides >= 11.
 
-    The Gaussian means are two matrix products, which gives scikit-image's figures (tested) in a tenth of its time. What
-    the true frame has in the mean is taken off before squaring: float32 would lose faint contrast on a bright ground.
+    Equal to scikit-image's (tested). What the true frame has in the mean is taken off before squaring: float32 would
+    lose faint contrast on a bright ground.
     """
-    vertical, horizontal = gaussian_rows(truth.shape[-2]), gaussian_rows(truth.shape[-1]).T
-
-    def smooth(x: torch.Tensor) -> torch.Tensor:
-        return vertical @ x @ horizontal
-
     level = truth.mean((-2, -1), keepdim=True)
     generated, truth = generated - level, truth - level
     mean_g, mean_t = smooth(generated), smooth(truth)

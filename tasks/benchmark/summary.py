@@ -32,7 +32,7 @@ def cell(row: dict[str, Any], name: str) -> str:
         return "–"
     text = f"{row[name]:.2f}" if name.startswith("psnr") else f"{row[name]:.3f}"
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-    return text if low is None else f"{text} [{low:.2f}, {high:.2f}]"
+    return text if low is None or high is None else f"{text} [{low:.2f}, {high:.2f}]"
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

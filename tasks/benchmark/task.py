@@ -73,17 +73,21 @@ def compare_arms(size: str, setting_number: int, leaks: dict[str, Any]) -> list[
     log.info(f"{setting.name}: {jury.detector.calibration}.")
     folder = report_folder(runs[0], ablation.size)
     page = write_page(ablation, setting, scores, jury, folder)
-    for score, run in zip(scores, runs, strict=True):
-        publish(ablation, score, run, logs[run.run_id], leaks, page)
+    kept = [
+        publish(ablation, score, run, logs[run.run_id], leaks, page) for score, run in zip(scores, runs, strict=True)
+    ]
     for line in sentences(scores):
         log.info(line)
-    return [row_of(score) for score in scores]
+    return [row_of(score) for score in kept]
 
 
 def publish(
     ablation: Ablation, score: ArmScore, run: Run, training: TrainingLog, leaks: dict[str, Any], page: Path
-) -> None:
-    """Send an arm's figures and pictures to its MLflow run, then write them down. TrackingError when it is down."""
+) -> ArmScore:
+    """Send an arm's figures and pictures to its MLflow run, then write them down; return what was written.
+
+    TrackingError when MLflow is down.
+    """
     training.rows(read_rows(run.spool))  # an arm may have been trained for another size of the comparison
     training.end()
     log = arm_opener(ablation, score.arm)(run, prefect_tags())
@@ -98,7 +102,9 @@ def publish(
         raise TrackingError(
             f"MLflow did not take the figures of {score.arm} ({error}): run ablate-shareverse again to send them."
         ) from error
-    keep(run, ablation, ArmScore(score.arm, figures, score.missing))
+    kept = ArmScore(score.arm, figures, score.missing)
+    keep(run, ablation, kept)
+    return kept
 
 
 @task(name="sum-up")

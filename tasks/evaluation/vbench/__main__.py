@@ -2,6 +2,7 @@
 
 python -m tasks.evaluation.vbench setup                     make its environment (Python 3.11, about 6 GB)
 python -m tasks.evaluation.vbench check                     say what each dimension still needs
+python -m tasks.evaluation.vbench run --run ID --out scores.json              ground truth and a run's videos
 python -m tasks.evaluation.vbench score NAME=FOLDER [NAME=FOLDER ...] --out scores.json
 """
 
@@ -10,14 +11,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from infra.storage import StorageError, atomic_file
+from model.codec import CodecError
+from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.vbench.environment import folder, setup
 from tasks.evaluation.vbench.errors import VBenchError
+from tasks.evaluation.vbench.run import write_run
 from tasks.evaluation.vbench.score import VBenchScores, score_videos, unavailable
 from tasks.evaluation.vbench.weights import DIMENSIONS, WEIGHTS_VARIABLE, weights_folder
+from tasks.sharding.shards import ShardError
+from tasks.training.run import TrainingError, read_run
 
 
 def videos_in(rows: Sequence[str]) -> dict[str, list[Path]]:
@@ -55,6 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
     scoring = commands.add_parser("score", help="score folders of .mp4 files")
     scoring.add_argument("rows", nargs="+", metavar="NAME=FOLDER", help="for example truth=videos/truth")
     scoring.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    running = commands.add_parser("run", help="score a run's held-out windows beside the recorded ones")
+    running.add_argument("--run", default="", help="id of the run (default: the one opened last)")
+    running.add_argument("--split", choices=("val", "test"), default="test")
+    running.add_argument("--steps", type=int, default=0, help="sampling steps (default: the preset's)")
+    running.add_argument("--out", type=Path, required=True, help="JSON file to write")
     given = parser.parse_args(arguments)
     try:
         if given.command == "setup":
@@ -66,11 +78,16 @@ def main(arguments: list[str] | None = None) -> int:
             for name in DIMENSIONS:
                 print(f"{name}: {unavailable(name) or 'ready'}")
         else:
-            scores = score_videos(videos_in(given.rows))
+            with tempfile.TemporaryDirectory() as videos:
+                if given.command == "run":
+                    rows = write_run(read_run(given.run), given.split, given.steps, Path(videos))
+                else:
+                    rows = videos_in(given.rows)
+                scores = score_videos(rows)
             with atomic_file(given.out) as temporary:
                 temporary.write_text(json.dumps(scores.record(), indent=1))
             print(table(scores))
-    except (VBenchError, StorageError) as error:
+    except (VBenchError, EvaluationError, ShardError, CodecError, TrainingError, StorageError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

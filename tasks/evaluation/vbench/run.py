@@ -1,0 +1,48 @@
+"""A run's held-out windows as VBench's rows: ground truth and model, mosaics and views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from infra.storage import OnProgress, no_progress
+from tasks.evaluation.errors import EvaluationError
+from tasks.evaluation.sampling import Sampler
+from tasks.evaluation.vbench.videos import write_rows
+from tasks.evaluation.windows import Windows
+from tasks.evaluation.write import frames_per_second, latents_dir_of
+from tasks.sharding.reader import ClipIndex
+from tasks.training.run import Run
+
+
+def write_run(
+    run: Run, split: str, steps: int, folder: Path, on_progress: OnProgress = no_progress
+) -> dict[str, list[Path]]:
+    """Write the windows of a split as recorded and as a run's last checkpoint generates them; return the rows.
+
+    `steps` 0: the preset's sampling steps. EvaluationError for a run without checkpoint, or a split without clips.
+    """
+    checkpoint, rows = run.latest_checkpoint(), ClipIndex(run.dataset_dir).split(split)
+    if checkpoint is None:
+        raise EvaluationError(f"run {run.run_id} has no checkpoint in {run.folder}: train it first.")
+    if not rows:
+        raise EvaluationError(f"{run.dataset_dir} has no clips in split {split!r}: score another split.")
+    windows = Windows(run.dataset_dir, rows, run.preset)
+    sampler = Sampler.of_checkpoint(run.preset, checkpoint, latents_dir_of(run))
+    fps, views = frames_per_second(run, split), run.preset.video.views == "four"
+
+    def generated() -> Iterator[torch.Tensor]:
+        for places in windows.batches(sampler.batch):
+            on_progress(places[0], len(windows), windows[places[0]].row["town"])
+            first, names = windows.video(places)[:, :, :, 0], [windows[place].name for place in places]
+            yield from sampler.generate(
+                first, windows.raymaps(places), names, steps or run.preset.sampling.sampling_steps
+            )
+
+    truth = (video for places in windows.batches(sampler.batch) for video in windows.video(places))
+    found = write_rows(folder, "ground truth", truth, fps, views=views)
+    found |= write_rows(folder, "model", generated(), fps, views=views)
+    on_progress(len(windows), len(windows), "")
+    return found

@@ -1,0 +1,141 @@
+"""The arms: equal but for one switch, scored on the same scenes, kept run by run, side by side in MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from infra import mlflow_tracking
+from infra.storage import no_progress
+from model.build import build_transformer
+from model.presets import Preset
+from tasks.benchmark import task as benchmark_task
+from tasks.benchmark.arms import EVERYTHING, LARGE, SIZES, Ablation, Arm, Setting, ablation_of, planned_setting
+from tasks.benchmark.errors import BenchmarkError
+from tasks.benchmark.outcomes import ArmScore, marker_of, standing_of
+from tasks.benchmark.summary import row_of, sentences, table
+from tasks.benchmark.tracking import EXPERIMENT
+from tasks.benchmark.training import open_arms
+from tests.local_encoding import encode_here
+from tests.painted_world import write_painted_dataset
+
+LEAKS = {"leaking_scenes": 0, "checked_scenes": 8, "untold_scenes": 0}
+TOY = Ablation("quick", (Setting("appearance", "large", 2),), ("cross", "within", "none"), (0,), (1, 2))
+
+
+@pytest.mark.parametrize("setting", EVERYTHING, ids=lambda setting: setting.name)
+def test_every_setting_has_a_plan_of_its_own(setting):
+    plan = planned_setting(setting)
+    assert (plan.scenes, plan.fact_task, plan.fact_distance) == ("hidden_facts", setting.task, setting.distance)
+    assert len({other.dataset for other in EVERYTHING}) == len(EVERYTHING)
+    assert LARGE.dataset == "shared-world-bench"
+    video = Preset.load("bench").video
+    assert (plan.frames, plan.view_height, plan.view_width) == (video.frames, video.height, video.width)
+    assert plan.test_recordings_per_town * len(plan.test_towns) >= 64
+
+
+def test_arms_differ_in_the_switch_alone():
+    presets = [arm.preset.flat() for arm in SIZES["quick"].arms_of(LARGE)]
+    assert [preset.pop("cross_agent") for preset in presets] == ["on", "within", "off"]
+    assert presets[0] == presets[1] == presets[2]
+    assert presets[0]["raymap_centroid"] == "first"  # trap 41
+    assert {arm.preset.training.seed for arm in SIZES["full"].arms_of(LARGE)} == {0, 1, 2}
+
+
+def test_an_unknown_size_is_refused():
+    with pytest.raises(BenchmarkError, match="there is no size 'huge': take one of demo, quick, full"):
+        ablation_of("huge")
+
+
+def score_of(name: str, **metrics: float) -> ArmScore:
+    given = {"accuracy": 0.25, "accuracy_low": 0.2, "chance": 0.25, "follows": 0.3, "keeps": 0.2} | metrics
+    return ArmScore(Arm(LARGE, name, 0), given, {})
+
+
+def test_what_the_arms_show_is_said_in_words():
+    lines = sentences([score_of("cross", accuracy=0.99, follows=0.98, keeps=0.0), score_of("within")])
+    assert len(lines) == 1
+    assert "right in 99.0% of the videos with exchange and in 25.0% without (chance 25%)" in lines[0]
+    assert "98.0% follow and 0.0% keep" in lines[0]
+
+
+def test_a_control_above_chance_is_called_a_leak():
+    lines = sentences([score_of("cross"), score_of("within", accuracy=0.4, accuracy_low=0.3)])
+    assert lines[1] == "ATTENTION: arm 'within' is above chance, so something gives the fact away: find it."
+
+
+def test_the_table_shows_what_was_measured_and_a_dash_for_the_rest():
+    first, second = score_of("cross", psnr=20.123, accuracy_high=0.3), score_of("none")
+    lines = table([row_of(first), row_of(second)]).splitlines()
+    assert lines[0] == "| task | distance | arm | seed | chance | accuracy | follows | keeps | dB |"
+    assert lines[2] == "| appearance | large | cross | 0 | 0.25 | 0.250 [0.20, 0.30] | 0.300 | 0.200 | 20.12 |"
+    assert lines[3].endswith("| – |")
+
+
+@pytest.fixture
+def compare(tmp_path, monkeypatch):
+    """The Prefect task as a plain function on painted scenes, models at their random start; what it did."""
+    home = tmp_path / "home"
+    write_painted_dataset(home / "datasets" / "shared-world-bench", train=8, test=12)
+    did: dict[str, list] = {"trained": [], "said": []}
+
+    class Logger:
+        info = warning = staticmethod(did["said"].append)
+
+    def encode_run(run, on_progress):
+        return encode_here(run.dataset_dir, run.preset), {}
+
+    def train_arms(runs, latents, rows_of, on_progress):
+        for run in runs:
+            if run.latest_checkpoint() is None:
+                did["trained"].append(run.run_id)
+                folder = run.folder / "checkpoints" / "step-000002"
+                build_transformer(run.preset).save_pretrained(folder / "model")
+                (folder / "trainer.json").write_text("{}")
+
+    monkeypatch.setenv("SHAREVERSE_HOME", str(home))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    for name, stand_in in {
+        "get_run_logger": lambda: Logger, "FlowProgress": lambda *_: no_progress, "prefect_tags": dict,
+        "encode_run": encode_run, "train_arms": train_arms, "ablation_of": lambda size: TOY,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(benchmark_task, name, stand_in)
+    return lambda: benchmark_task.compare_arms.fn("quick", 0, LEAKS), did
+
+
+def logged() -> dict[str, mlflow.entities.Run]:
+    client = mlflow_tracking.client()
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    return {run.data.params["arm"]: run for run in client.search_runs([experiment.experiment_id])}
+
+
+def test_arms_are_scored_alike_and_nothing_is_done_twice(compare):
+    run_it, did = compare
+    rows = run_it()
+    runs = logged()
+    assert [row["arm"] for row in rows] == list(TOY.arms)
+    assert runs.keys() == set(TOY.arms)
+    for row in rows:
+        run = runs[row["arm"]]
+        assert run.info.status == "FINISHED"
+        given = {name: run.data.params[name] for name in ("task", "distance", "arm", "size", "seed")}
+        assert given == {"task": "appearance", "distance": "large", "arm": row["arm"], "size": "quick", "seed": "0"}
+        wanted = {"accuracy", "accuracy_low", "accuracy_high", "accuracy_2_steps", "chance", "partner_swap_accuracy",
+                  "follows", "keeps", "leaking_scenes", "scenes", "exact_change", "psnr_fact"}  # fmt: skip
+        assert wanted <= run.data.metrics.keys()
+        assert run.data.metrics["accuracy"] == pytest.approx(row["accuracy"])
+        assert (run.data.metrics["leaking_scenes"], run.data.metrics["scenes"]) == (0, 12)
+        # untrained projectors are zero: nobody's picture depends on the partner
+        assert run.data.metrics["exact_change"] == 0.0
+    files = mlflow_tracking.client().list_artifacts(runs["cross"].info.run_id, "benchmark")
+    assert {Path(file.path).name for file in files} == {"hidden_fact.png", "report.html"}
+    assert [run.run_id for run, _ in standing_of(TOY)] == did["trained"]
+
+    assert run_it() == rows
+    assert did["said"][-1] == "appearance large: all 3 arms were scored before."
+    marker_of(open_arms(TOY.arms_of(TOY.settings[0]))[1], TOY).unlink()
+    assert run_it() == rows
+    assert len(did["trained"]) == len(logged()) == 3

@@ -25,6 +25,8 @@ from tasks.benchmark.outcomes import report_folder, standing_of
 from tasks.benchmark.page import PAGE_FILE, PICTURE_FILE
 from tasks.benchmark.summary import row_of, table
 
+BASELINE_FIGURES = ("/psnr", "/ssim")
+"""What is printed of the baselines; the page has the rest."""
 POLL_S = 1.0
 PAGE = 200
 LATE = timedelta(seconds=15)
@@ -91,8 +93,13 @@ def outcome() -> list[str]:
     run_dir = home() / "runs" / (home() / "runs" / "last").read_text().strip()
     report = json.loads((run_dir / "evaluation" / "report.json").read_text())
     lines = ["", "== Outcome", f"run {run_dir.name}, {run_dir}"]
-    lines += [f"  {name:<34} {value:8.3f}" for name, value in report["metrics"].items()]
-    lines += [f"  {name:<34} {reason}" for name, reason in report["missing"].items()]
+    shown = {
+        name: value
+        for name, value in report["metrics"].items()
+        if name.count("/") == 1 or name.endswith(BASELINE_FIGURES)
+    }
+    lines += [f"  {name:<40} {value:8.3f}" for name, value in shown.items()]
+    lines += [f"  {name:<40} {reason}" for name, reason in report["missing"].items() if "/" not in name]
     lines += ["", *report["verdict"], ""]
     lines += [f"videos and report   {run_dir / 'evaluation'}", f"this run in MLflow  {report['mlflow_url']}"]
     return lines

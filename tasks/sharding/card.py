@@ -16,8 +16,8 @@ from tasks.sharding.reader import ClipIndex, ClipPair, read_pair
 from tasks.sharding.trajectory_plot import trajectory_plot
 
 FOLDER = "dataset_card"
-SHOWN = 6
-"""Recordings of a town that are drawn, one a trajectory type first."""
+SHOWN, SHOWN_FACTS = 6, 2
+"""Recordings of a town that are drawn, one a trajectory type first; of hidden facts, which look alike, fewer."""
 
 SNIPPET = """
 import io
@@ -42,12 +42,13 @@ for view, name in enumerate(["front", "rear", "left", "right"]):
 
 
 def shown(recordings: Sequence[PlannedRecording]) -> list[PlannedRecording]:
-    """Return at most SHOWN recordings, of as many types as there are, in the plan's order."""
+    """Return a few recordings, of as many types as there are, in the plan's order."""
     first: dict[str, PlannedRecording] = {}
     for row in recordings:
         first.setdefault(row.trajectory_type, row)
     others = [row for row in recordings if row not in first.values()]
-    chosen = {row.recording_id for row in [*first.values(), *others][:SHOWN]}
+    most = SHOWN_FACTS if recordings[0].fact else SHOWN
+    chosen = {row.recording_id for row in [*first.values(), *others][:most]}
     return [row for row in recordings if row.recording_id in chosen]
 
 
@@ -86,6 +87,7 @@ def write_card(dataset_dir: Path, *, on_progress: OnProgress = no_progress) -> b
 def text(index: ClipIndex, plan: Sequence[PlannedRecording], towns: Sequence[str]) -> str:
     """Return the card as Markdown."""
     record, first = index.record, plan[0]
+    most = SHOWN_FACTS if first.fact else SHOWN
     width, height = first.view_width // 2, first.view_height // 2
     shard = index.dataset_dir.resolve() / min(record["shards"])
     duration = (first.frames - 1) * first.stride * first.fixed_delta_s
@@ -118,7 +120,7 @@ def text(index: ClipIndex, plan: Sequence[PlannedRecording], towns: Sequence[str
         f"```python{SNIPPET.replace('SHARD', str(shard))}```",
         "## Towns",
         "Each sheet shows the clip in the middle of a recording."
-        + (f" At most {SHOWN} recordings a town are drawn." if len(plan) > SHOWN * len(towns) else ""),
+        + (f" At most {most} recordings a town are drawn." if len(plan) > most * len(towns) else ""),
     ]  # fmt: skip
     for town in towns:
         split = next(row.split for row in plan if row.town == town)

@@ -5,23 +5,22 @@ Slow: it paints 512 scenes and trains both arms through the product's own code.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from model.presets import Preset
 from tasks.benchmark.detector import calibrated
 from tasks.benchmark.entries import Ours
+from tasks.benchmark.outcomes import sampler_of
 from tasks.benchmark.picture import explaining_picture
 from tasks.benchmark.scenes import read_scenes
 from tasks.benchmark.score import Outcome, difference, score
-from tasks.evaluation.sampling import Sampler
-from tasks.training.group import train
+from tasks.benchmark.training import train_arms
+from tasks.training.group import no_rows
 from tasks.training.run import create_run
 from tests.local_encoding import encode_here
 from tests.painted_world import write_painted_dataset
 
-SMALLEST = Preset.load("bench").replace(num_layers=2, learning_rate=4e-3, train_steps=800, checkpoint_every=800)
+SMALLEST = Preset.load("bench").replace(train_steps=600, checkpoint_every=600)
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +31,13 @@ def outcomes(tmp_path_factory) -> dict[str, Outcome]:
     latents = encode_here(dataset, SMALLEST)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHAREVERSE_HOME", str(home))
-        samplers = {arm: trained(dataset, latents, arm) for arm in ("on", "within")}
+        arms = "on", "within"
+        runs = [create_run(dataset.name, SMALLEST.replace(cross_agent=arm)) for arm in arms]
+        train_arms(runs, latents, lambda run: no_rows)
+        samplers = {arm: sampler_of(run, latents) for arm, run in zip(arms, runs, strict=True)}
     scenes = read_scenes(dataset, SMALLEST)
     detector = calibrated(scenes, samplers["on"].round_trip)
     return {arm: score(Ours(sampler, 1, arm), scenes, detector) for arm, sampler in samplers.items()}
-
-
-def trained(dataset: Path, latents: Path, arm: str) -> Sampler:
-    run = create_run(dataset.name, SMALLEST.replace(cross_agent=arm))
-    return Sampler.of_checkpoint(run.preset, train(run, latents, 1), latents)
 
 
 @pytest.mark.slow

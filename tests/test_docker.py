@@ -60,7 +60,7 @@ def test_carla_lies_where_the_paper_deployment_looks():
     target = re.search(r"^COPY --from=carla-server \S+ \S+ (\S+)$", DOCKERFILE, re.MULTILINE)[1]
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     named = [d["parameters"]["carla_executable"] for d in deployments if "carla_executable" in d["parameters"]]
-    assert named == [f"{target}/CarlaUE4.sh"]
+    assert set(named) == {f"{target}/CarlaUE4.sh"}
 
 
 @pytest.mark.parametrize("stage", ["worker", "carla"])

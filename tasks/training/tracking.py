@@ -35,8 +35,8 @@ Opener = Callable[[Run, Mapping[str, str]], RunLog]
 class TrainingLog:
     """Forwards rows and samples as they come; after a failure they wait half a minute before the next attempt."""
 
-    def __init__(self, run: Run, tags: Mapping[str, str], opener: Opener = open_log) -> None:
-        self.run, self.tags, self.opener = run, tags, opener
+    def __init__(self, run: Run, tags: Mapping[str, str], opener: Opener | None = None) -> None:
+        self.run, self.tags, self.opener = run, tags, opener or open_log
         self.log: RunLog | None = None
         self.pending: list[Mapping[str, Any]] = []
         self.samples: list[str] = []

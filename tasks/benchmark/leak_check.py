@@ -7,6 +7,7 @@ are equal, and the check is exact. Where instance ids are recorded, the fact mus
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +59,6 @@ class LeakCheck:
 
 def read_given(index: ClipIndex, row: dict[str, Any]) -> Given:
     """Read frame 0 and the cameras of a clip."""
-    import json
-
     members = index.read(row)
     meta = json.loads(members["meta.json"])
     agents = sum(name.startswith("agent") and name.endswith(".mp4") for name in members)

@@ -1,4 +1,4 @@
-"""Scoring the arms of a setting, and what is kept of it: `runs/<id>/benchmark.json`, written last."""
+"""Scoring the arms of a setting, and what is kept of it: `runs/<id>/<size>-benchmark.json`, written last."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from tasks.benchmark.score import Outcome, score
 from tasks.evaluation.sampling import Sampler
 from tasks.training.run import Run, create_run
 
-MARKER = "benchmark.json"
 BESIDE = ("accuracy", "accuracy_low", "accuracy_high", "follows", "keeps", "psnr", "psnr_fact")
 """Figures that are also given at other numbers of sampling steps than the first."""
 
@@ -35,7 +34,7 @@ class ArmScore:
 
 
 def marker_of(run: Run, ablation: Ablation) -> Path:
-    return run.folder / f"{ablation.size}-{MARKER}"
+    return run.folder / f"{ablation.size}-benchmark.json"
 
 
 def scored_before(run: Run, ablation: Ablation, arm: Arm) -> ArmScore | None:
@@ -63,11 +62,11 @@ def standing_of(ablation: Ablation) -> list[tuple[Run, ArmScore]]:
     return found
 
 
-def keep(run: Run, ablation: Ablation, score_: ArmScore) -> None:
+def keep(run: Run, ablation: Ablation, measured: ArmScore) -> None:
     """Write an arm's figures down."""
     with atomic_file(marker_of(run, ablation)) as path:
         path.write_text(
-            json.dumps({"arm": str(score_.arm), "metrics": score_.metrics, "missing": score_.missing}, indent=1)
+            json.dumps({"arm": str(measured.arm), "metrics": measured.metrics, "missing": measured.missing}, indent=1)
         )
 
 

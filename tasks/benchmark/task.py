@@ -49,7 +49,7 @@ def check_hidden_facts(dataset: str) -> dict[str, Any]:
 def compare_arms(size: str, setting_number: int, leaks: dict[str, Any]) -> list[dict[str, Any]]:
     """Train and score a setting's arms, those that an earlier run has not; return a row of figures an arm.
 
-    Safe to end and run again: checkpoints and figures are kept run by run.
+    Safe to end and run again: each arm goes on from its checkpoint; a setting's arms are scored together, for its page.
     """
     ablation = ablation_of(size)
     setting = ablation.settings[setting_number]

@@ -14,18 +14,28 @@ from tasks.training.tracking import Opener
 EXPERIMENT = DATASET
 
 
-def arm_opener(ablation: Ablation, arm: Arm) -> Opener:
-    """Return what opens an arm's MLflow run; TrackingError when MLflow does not take it."""
+def opener_of(experiment: str, name: str, told: Mapping[str, str], of: str = "") -> Opener:
+    """Return what opens an arm's MLflow run in an experiment; `told` are parameters beside the preset's.
+
+    `of`: where one training has several runs there, which of them. TrackingError when MLflow does not take it.
+    """
 
     def open_arm(run: Run, tags: Mapping[str, str]) -> RunLog:
-        name = f"{arm.setting.task} {arm.setting.distance} · {arm.name} · seed {arm.seed} ({ablation.size})"
-        log = RunLog(EXPERIMENT, f"{run.run_id}-{ablation.size}", name, {"shareverse.training": run.run_id, **tags})
-        told = {"task": arm.setting.task, "distance": arm.setting.distance, "arm": arm.name, "size": ablation.size}
+        key = f"{run.run_id}-{of}" if of else run.run_id
+        log = RunLog(experiment, key, name, {"shareverse.training": run.run_id, **tags})
         try:
             log.params({"preset": run.preset.name, **run.preset.flat(), **told})
             log.dataset(run.dataset, run.dataset_digest, run.dataset_dir)
         except MlflowException as error:
-            raise TrackingError(f"MLflow did not take the parameters of {arm}: {error}") from error
+            raise TrackingError(f"MLflow did not take the parameters of {name}: {error}") from error
         return log
 
     return open_arm
+
+
+def arm_opener(ablation: Ablation, arm: Arm) -> Opener:
+    """Return what opens the MLflow run of an arm of hidden facts, one a size of the comparison."""
+    setting, size = arm.setting, ablation.size
+    name = f"{setting.task} {setting.distance} · {arm.name} · seed {arm.seed} ({size})"
+    told = {"task": setting.task, "distance": setting.distance, "arm": arm.name, "size": size}
+    return opener_of(EXPERIMENT, name, told, of=size)

@@ -11,7 +11,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
-from infra.mlflow_tracking import RunLog, TrackingError
+from infra.mlflow_tracking import TrackingError
 from infra.prefect_progress import FlowProgress
 from infra.storage import home
 from tasks.benchmark.arms import ablation_of
@@ -20,6 +20,7 @@ from tasks.benchmark.paper.page import markdown, write_paper_page
 from tasks.benchmark.paper.score import PaperScore, keep_paper_score, paper_score_before, score_paper_arm
 from tasks.benchmark.paper.study import BASE, EXPERIMENT, PaperArm, PaperStudy, paper_study
 from tasks.benchmark.paper.verdict import gains, sentences
+from tasks.benchmark.tracking import opener_of
 from tasks.benchmark.training import is_trained, train_arms
 from tasks.encoding.encode import encode_run
 from tasks.encoding.latents import latents_key
@@ -38,19 +39,8 @@ def is_collected(dataset: str) -> bool:
 
 
 def paper_opener(arm: PaperArm) -> Opener:
-    """Return what opens an arm's MLflow run; TrackingError when MLflow does not take it."""
-
-    def open_arm(run: Run, tags: Mapping[str, str]) -> RunLog:
-        marks = {"shareverse.training": run.run_id, **tags}
-        log = RunLog(EXPERIMENT, run.run_id, f"{arm.name} · seed {arm.seed}", marks)
-        try:
-            log.params({"preset": run.preset.name, **run.preset.flat(), "arm": arm.name})
-            log.dataset(run.dataset, run.dataset_digest, run.dataset_dir)
-        except MlflowException as error:
-            raise TrackingError(f"MLflow did not take the parameters of {arm}: {error}") from error
-        return log
-
-    return open_arm
+    """Return what opens the MLflow run of an arm of the paper's ablations."""
+    return opener_of(EXPERIMENT, f"{arm.name} · seed {arm.seed}", {"arm": arm.name})
 
 
 @task(name="compare-with-paper")

@@ -8,8 +8,6 @@ import mlflow
 import pytest
 
 from infra import mlflow_tracking
-from infra.storage import no_progress
-from model.build import build_transformer
 from model.presets import Preset
 from tasks.benchmark import task as benchmark_task
 from tasks.benchmark.arms import EVERYTHING, LARGE, SIZES, Ablation, Arm, Setting, ablation_of, planned_setting
@@ -18,8 +16,8 @@ from tasks.benchmark.outcomes import ArmScore, marker_of, standing_of
 from tasks.benchmark.summary import row_of, sentences, table
 from tasks.benchmark.tracking import EXPERIMENT
 from tasks.benchmark.training import open_arms
-from tests.local_encoding import encode_here
 from tests.painted_world import write_painted_dataset
+from tests.tasks.benchmark.untrained import stand_ins
 
 LEAKS = {"leaking_scenes": 0, "checked_scenes": 8, "untold_scenes": 0}
 TOY = Ablation("quick", (Setting("appearance", "large", 2),), ("cross", "within", "none"), (0,), (1, 2))
@@ -81,27 +79,10 @@ def compare(tmp_path, monkeypatch):
     write_painted_dataset(home / "datasets" / "shared-world-bench", train=8, test=12)
     did: dict[str, list] = {"trained": [], "said": []}
 
-    class Logger:
-        info = warning = staticmethod(did["said"].append)
-
-    def encode_run(run, on_progress):
-        return encode_here(run.dataset_dir, run.preset), {}
-
-    def train_arms(runs, latents, rows_of, on_progress):
-        for run in runs:
-            if run.latest_checkpoint() is None:
-                did["trained"].append(run.run_id)
-                folder = run.folder / "checkpoints" / "step-000002"
-                build_transformer(run.preset).save_pretrained(folder / "model")
-                (folder / "trainer.json").write_text("{}")
-
     monkeypatch.setenv("SHAREVERSE_HOME", str(home))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)
-    for name, stand_in in {
-        "get_run_logger": lambda: Logger, "FlowProgress": lambda *_: no_progress, "prefect_tags": dict,
-        "encode_run": encode_run, "train_arms": train_arms, "ablation_of": lambda size: TOY,
-    }.items():  # fmt: skip
+    for name, stand_in in (stand_ins(did) | {"ablation_of": lambda size: TOY}).items():
         monkeypatch.setattr(benchmark_task, name, stand_in)
     return lambda: benchmark_task.compare_arms.fn("quick", 0, LEAKS), did
 

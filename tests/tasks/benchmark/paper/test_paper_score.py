@@ -12,8 +12,6 @@ from mlflow.exceptions import MlflowException
 
 from infra import mlflow_tracking
 from infra.mlflow_tracking import TrackingError
-from infra.storage import no_progress
-from model.build import build_transformer
 from model.presets import FOLDER, Preset
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.paper import task as paper_task
@@ -22,8 +20,8 @@ from tasks.benchmark.paper.study import EXPERIMENT, SWITCHES, PaperStudy
 from tasks.evaluation.sampling import Sampler
 from tasks.evaluation.windows import Windows
 from tasks.sharding.reader import ClipIndex
-from tests.local_encoding import encode_here
 from tests.synthetic_dataset import write_dataset
+from tests.tasks.benchmark.untrained import stand_ins
 
 TINY = FOLDER / "tiny.toml"
 STUDY = PaperStudy("toy", Preset.load("tiny"), (0,))
@@ -125,31 +123,14 @@ def compare(home, monkeypatch, tmp_path):
     """The Prefect task as a plain function, with models at their random start for trained ones; what it did."""
     did: dict[str, list] = {"trained": [], "scored": [], "said": []}
 
-    class Logger:
-        info = warning = staticmethod(did["said"].append)
-
-    def encode_run(run, on_progress):
-        return encode_here(run.dataset_dir, run.preset), {}
-
-    def train_arms(runs, latents, rows_of, on_progress):
-        for run in runs:
-            if run.latest_checkpoint() is None:
-                did["trained"].append(run.run_id)
-                folder = run.folder / "checkpoints" / f"step-{run.preset.training.train_steps:06d}"
-                build_transformer(run.preset).save_pretrained(folder / "model")
-                (folder / "trainer.json").write_text("{}")
-
     def scoring(study, arm, *given):
         did["scored"].append(arm.name)
         return score_paper_arm(study, arm, *given)
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)
-    for name, stand_in in {
-        "get_run_logger": lambda: Logger, "FlowProgress": lambda *_: no_progress, "prefect_tags": dict,
-        "create_markdown_artifact": lambda *given, **named: None, "encode_run": encode_run, "train_arms": train_arms,
-        "score_paper_arm": scoring,
-    }.items():  # fmt: skip
+    beside = {"create_markdown_artifact": lambda *given, **named: None, "score_paper_arm": scoring}
+    for name, stand_in in (stand_ins(did) | beside).items():
         monkeypatch.setattr(paper_task, name, stand_in)
     yield lambda: paper_task.compare_with_paper.fn("quick", "toy", str(TINY)), did
     for run in STUDY.open_runs():

@@ -36,6 +36,6 @@ def opener_of(experiment: str, name: str, told: Mapping[str, str], of: str = "")
 def arm_opener(ablation: Ablation, arm: Arm) -> Opener:
     """Return what opens the MLflow run of an arm of hidden facts, one a size of the comparison."""
     setting, size = arm.setting, ablation.size
-    name = f"{setting.task} {setting.distance} · {arm.name} · seed {arm.seed} ({size})"
+    name = f"{arm.name}, {size}, seed {arm.seed}: {setting.name}"
     told = {"task": setting.task, "distance": setting.distance, "arm": arm.name, "size": size}
     return opener_of(EXPERIMENT, name, told, of=size)

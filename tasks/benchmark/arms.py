@@ -77,9 +77,9 @@ LARGE = Setting("appearance", "large", 800)
 EVERYTHING = (
     LARGE,
     Setting("appearance", "medium", 1600),
-    Setting("appearance", "small", 2400),
-    Setting("binding", "large", 1600),
+    Setting("binding", "large", 1200),
     Setting("trajectory", "large", 1600),
+    Setting("appearance", "small", 2400),  # the longest comes last
 )
 SIZES = {
     "demo": Ablation("demo", (Setting("appearance", "large", 500),), ("cross", "within"), (0,), (1,)),

@@ -91,19 +91,20 @@ class Jury:
         scenes = read_scenes(dataset_dir, run.preset, limit)
         return cls(scenes, calibrated(scenes, sampler_of(run, latents_dir).round_trip))
 
-    def score(self, entry: Entry) -> Outcome:
-        return score(entry, self.scenes, self.detector)
+    def score(self, entry: Entry, *, swap: bool = True) -> Outcome:
+        return score(entry, self.scenes, self.detector, swap=swap)
 
 
 def score_arm(arm: Arm, run: Run, latents_dir: Path, jury: Jury, sampling_steps: Sequence[int]) -> ArmScore:
     """Score an arm at each number of sampling steps."""
     sampler = sampler_of(run, latents_dir)
-    outcomes = [jury.score(Ours(sampler, steps, f"{arm.name}, {steps} steps")) for steps in sampling_steps]
-    metrics = outcomes[0].metrics()
-    for steps, outcome in zip(sampling_steps[1:], outcomes[1:], strict=True):
-        other = outcome.metrics()
+    first, *beside = sampling_steps
+    outcome = jury.score(Ours(sampler, first, f"{arm.name}, {first} steps"))
+    metrics = outcome.metrics()
+    for steps in beside:
+        other = jury.score(Ours(sampler, steps, f"{arm.name}, {steps} steps"), swap=False).metrics()
         metrics |= {f"{name}_{steps}_steps": other[name] for name in BESIDE}
-    return ArmScore(arm, metrics, outcomes[0].missing, outcomes[0])
+    return ArmScore(arm, metrics, outcome.missing, outcome)
 
 
 def score_arms(

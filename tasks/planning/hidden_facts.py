@@ -298,6 +298,7 @@ def scene_rows(preset: PlanPreset, shared: dict, spots: Sequence[Spot], number: 
     task, distance = preset.fact_task, distance_of(preset, shared["split"], number)
     setting, rng = SETTINGS[task, distance], np.random.default_rng(key)
     informative = task != "binding" or number % UNINFORMATIVE_EVERY != UNINFORMATIVE_EVERY - 1
+    shared = shared | {"trajectory_type": "straight_meeting" if informative else "following"}
     scene = first_that_hides(preset, spots, setting, informative, rng)
     shades = [COLORS[k] for k in rng.permutation(len(COLORS))]
     label = int(rng.integers(setting.labels))
@@ -348,8 +349,6 @@ def hidden_fact_rows(preset: PlanPreset, roads: RoadNetwork, opendrive_sha256: s
     for number in range(preset.test_recordings_per_town if split == "test" else preset.recordings_per_town):
         weather = preset.weathers[number % len(preset.weathers)]
         turn = [spots[place] for place in np.roll(order, -number)]
-        kind = "straight_meeting"
-        shared = {"town": town, "opendrive_sha256": opendrive_sha256, "trajectory_type": kind, "weather": weather,
-                  "split": split}  # fmt: skip
+        shared = {"town": town, "opendrive_sha256": opendrive_sha256, "weather": weather, "split": split}
         rows += scene_rows(preset, shared, turn, number, [preset.seed, word(town), word(preset.fact_task), number])
     return rows

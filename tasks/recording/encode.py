@@ -25,7 +25,8 @@ H264 = {
     "preset": "veryfast",
     "crf": CRF,
     "x264-params": "mbtree=0",  # with it, what comes later would change frame 0
-    "vf": "scale=out_color_matrix=bt709:out_range=tv",
+    # without these flags swscale rounds down: everything turns darker, greys greenish, by 1 to 3 of 255
+    "vf": "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int",
     "movflags": "+faststart",
 }
 FFV1 = {"vcodec": "ffv1", "level": 3, "pix_fmt": "gray16le"}

@@ -13,12 +13,15 @@ from typing import Any
 import av
 import numpy as np
 import pyarrow.parquet as pq
+from av.video.reformatter import Interpolation
 
 from infra.storage import sha256_bytes
 from tasks.sharding.shards import ShardError
 
 FAR = 65535
 """Depth code of everything farther than 655.34 m."""
+EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+"""swscale's own choice rounds down, each channel by another amount."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def decode_video(data: bytes, most: int | None = None) -> np.ndarray:
             if frame.format.name.startswith("gray16"):
                 frames.append(frame.to_ndarray(format="gray16le"))
             else:
-                frames.append(frame.reformat(format="rgb24", src_colorspace="itu709").to_ndarray())
+                frames.append(frame.reformat(format="rgb24", src_colorspace="itu709", interpolation=EXACT).to_ndarray())
     return np.stack(frames)
 
 

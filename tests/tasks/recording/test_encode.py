@@ -50,7 +50,14 @@ def test_colours_come_back_through_bt709(tmp_path):
     bars = np.broadcast_to(colours.repeat(WIDTH // 4, 0)[None, None], (9, HEIGHT, WIDTH, 3))
     back = decode_video(encoded(tmp_path / "a.mp4", bars[..., ::-1]))
     middles = back[:, HEIGHT // 2, WIDTH // 8 :: WIDTH // 4]
-    assert np.abs(middles.astype(int) - colours).max() <= 4
+    assert np.abs(middles.astype(int) - colours).max() <= 2
+
+
+def test_greys_stay_grey_and_as_light_as_they_were(tmp_path):
+    ramp = np.broadcast_to(np.linspace(0, 255, 256).astype(np.uint8)[None, None, :, None], (9, HEIGHT, 256, 3))
+    error = decode_video(encoded(tmp_path / "a.mp4", ramp)).astype(float) - ramp
+    assert np.abs(error.mean((0, 1, 2))).max() < 0.2
+    assert np.abs(error - error.mean(-1, keepdims=True)).max() < 1
 
 
 def test_sixteen_bits_are_kept_exactly(tmp_path):

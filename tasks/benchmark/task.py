@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlflow.exceptions import MlflowException
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
-from infra.mlflow_tracking import TrackingError
 from infra.prefect_progress import FlowProgress
 from infra.storage import home
 from tasks.benchmark.arms import Ablation, ablation_of
@@ -19,11 +17,10 @@ from tasks.benchmark.leak_check import LeakCheck, check_leaks
 from tasks.benchmark.outcomes import ArmScore, keep, report_folder, score_arms, scored_before
 from tasks.benchmark.page import write_page
 from tasks.benchmark.summary import row_of, sentences, table
-from tasks.benchmark.tracking import arm_opener
+from tasks.benchmark.tracking import arm_opener, publish_arm
 from tasks.benchmark.training import is_trained, open_arms, train_arms
 from tasks.encoding.encode import encode_run
 from tasks.training.run import Run
-from tasks.training.spool import read_rows
 from tasks.training.task import prefect_tags
 from tasks.training.tracking import TrainingLog
 
@@ -88,20 +85,12 @@ def publish(
 
     TrackingError when MLflow is down.
     """
-    training.rows(read_rows(run.spool))  # an arm may have been trained for another size of the comparison
-    training.end()
-    log = arm_opener(ablation, score.arm)(run, prefect_tags())
     figures = score.metrics | {name: float(value) for name, value in leaks.items()}
-    try:
-        log.final_metrics(figures, step=run.preset.training.train_steps)
-        if score.arm.name == "cross":
-            log.artifacts(page.parent, "benchmark")
-        log.note(f"{score.arm}: see the report among the artifacts of the cross run.", score.missing)
-        log.close("FINISHED")
-    except MlflowException as error:
-        raise TrackingError(
-            f"MLflow did not take the figures of {score.arm} ({error}): run ablate-shareverse again to send them."
-        ) from error
+    publish_arm(
+        arm_opener(ablation, score.arm), str(score.arm), run, training, figures,
+        "see the report among the artifacts of the cross run.", score.missing,
+        page.parent if score.arm.name == "cross" else None,
+    )  # fmt: skip
     kept = ArmScore(score.arm, figures, score.missing)
     keep(run, ablation, kept)
     return kept

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
 from infra.mlflow_tracking import RunLog, TrackingError
 from tasks.benchmark.arms import DATASET, Ablation, Arm
 from tasks.training.run import Run
-from tasks.training.tracking import Opener
+from tasks.training.spool import read_rows
+from tasks.training.task import prefect_tags
+from tasks.training.tracking import Opener, TrainingLog
 
 EXPERIMENT = DATASET
 
@@ -31,6 +34,33 @@ def opener_of(experiment: str, name: str, told: Mapping[str, str], of: str = "")
         return log
 
     return open_arm
+
+
+def publish_arm(
+    opener: Opener,
+    arm: str,
+    run: Run,
+    training: TrainingLog,
+    figures: Mapping[str, float],
+    note: str,
+    missing: Mapping[str, str],
+    artifacts: Path | None = None,
+) -> None:
+    """Send what an arm's training and scoring gave to its MLflow run and end that; `artifacts` a folder for
+    "benchmark". TrackingError when MLflow is down."""
+    training.rows(read_rows(run.spool))  # the arm may have been trained for another run of MLflow, or while it was down
+    training.end()
+    log = opener(run, prefect_tags())
+    try:
+        log.final_metrics(figures, step=run.preset.training.train_steps)
+        if artifacts is not None:
+            log.artifacts(artifacts, "benchmark")
+        log.note(f"{arm}: {note}", missing)
+        log.close("FINISHED")
+    except MlflowException as error:
+        raise TrackingError(
+            f"MLflow did not take the figures of {arm} ({error}): run ablate-shareverse again to send them."
+        ) from error
 
 
 def arm_opener(ablation: Ablation, arm: Arm) -> Opener:

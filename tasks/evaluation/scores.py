@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from tasks.evaluation.lpips import LpipsAlex
-from tasks.evaluation.metrics import GIVEN_FRAMES, psnr, ssim, temporal_flickering
+from tasks.evaluation.metrics import GIVEN_FRAMES, psnr, temporal_flickering
 from tasks.evaluation.shared_world.figures import LEAST_SPAN, NORMALISED
+from tasks.evaluation.ssim import ssim
 from tasks.evaluation.statistics import Interval, cluster_interval
 from tasks.evaluation.windows import Window
 

@@ -20,7 +20,7 @@ from tasks.benchmark.paper.page import markdown, write_paper_page
 from tasks.benchmark.paper.score import PaperScore, keep_paper_score, paper_score_before, score_paper_arm
 from tasks.benchmark.paper.study import BASE, EXPERIMENT, PaperArm, PaperStudy, paper_study
 from tasks.benchmark.paper.verdict import gains, sentences
-from tasks.benchmark.tracking import opener_of
+from tasks.benchmark.tracking import opener_of, publish_arm
 from tasks.benchmark.training import is_trained, train_arms
 from tasks.encoding.encode import encode_run
 from tasks.encoding.latents import latents_key
@@ -28,7 +28,6 @@ from tasks.evaluation.sampling import Sampler
 from tasks.evaluation.write import latents_dir_of
 from tasks.training.group import OnRows
 from tasks.training.run import Run
-from tasks.training.spool import read_rows
 from tasks.training.task import prefect_tags
 from tasks.training.tracking import Opener, TrainingLog
 
@@ -112,18 +111,9 @@ def paper_sampler(run: Run) -> Sampler:
 
 def publish(study: PaperStudy, score: PaperScore, run: Run, training: TrainingLog, base: PaperScore | None) -> None:
     """Send an arm's figures, and the base's lead over it, to its MLflow run. TrackingError when it is down."""
-    training.rows(read_rows(run.spool))  # what MLflow missed when it was down
-    training.end()
     figures = score.metrics() if base is None else score.metrics() | gains(study, score, base)
-    log = paper_opener(score.arm)(run, prefect_tags())
-    try:
-        log.final_metrics(figures, step=run.preset.training.train_steps)
-        log.note(f"{score.arm}: the comparison is among the artifacts of the run `{study.arms[0]}`.", {})
-        log.close("FINISHED")
-    except MlflowException as error:
-        raise TrackingError(
-            f"MLflow did not take the figures of {score.arm} ({error}): run ablate-shareverse again to send them."
-        ) from error
+    note = f"the comparison is among the artifacts of the run `{study.arms[0]}`."
+    publish_arm(paper_opener(score.arm), str(score.arm), run, training, figures, note, {})
 
 
 def publish_verdict(study: PaperStudy, scores: Sequence[PaperScore], run: Run, page: Path) -> None:

@@ -57,8 +57,9 @@ def measure(
             classes = classify(world, agent, frame).ravel()
             pixels += np.bincount(classes, minlength=UNCLEAR_CLASS + 1)
             for row, video in videos.items():
-                error = np.square(video[agent, :, frame] - truth[agent, :, frame]).mean(-1)
-                errors[row] += np.bincount(classes, error.ravel(), UNCLEAR_CLASS + 1)
+                error = video[agent, :, frame] - truth[agent, :, frame]
+                squared = np.einsum("...c,...c->...", error, error) / error.shape[-1]
+                errors[row] += np.bincount(classes, squared.ravel(), UNCLEAR_CLASS + 1)
     figures = {
         row: {f"psnr_{name}": decibels(sums[code], pixels[code]) for name, code in CLASSES.items()}
         for row, sums in errors.items()

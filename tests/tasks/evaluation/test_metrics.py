@@ -9,7 +9,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from model import mosaic
 from tasks.evaluation.lpips import ALEXNET_VARIABLE, LpipsAlex, LpipsMissing, load_lpips
-from tasks.evaluation.metrics import HIGHEST_DB, front_of, psnr, ssim, temporal_flickering, views_of
+from tasks.evaluation.metrics import HIGHEST_DB, front_of, psnr, temporal_flickering, views_of
+from tasks.evaluation.ssim import ssim
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from infra.storage import sha256_file
 from tasks.evaluation import lpips
-from tasks.evaluation.metrics import CONVENTION, psnr, ssim
+from tasks.evaluation.metrics import CONVENTION, psnr
 from tasks.evaluation.scores import Scores
+from tasks.evaluation.ssim import ssim
 
 HEADS = published.__file__.replace("lpips.py", "lpips_models/alex.pth")
 CHANNELS = (3, 64, 192, 384, 256, 256)

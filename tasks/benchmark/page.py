@@ -17,6 +17,7 @@ from tasks.evaluation.page import Cell, Estimate, Figure, Missing, Row, Section,
 PICTURE_FILE, PAGE_FILE = "hidden_fact.png", "report.html"
 COLUMNS = {
     "accuracy": "right",
+    "accuracy_decided": "right of those read",
     "partner_swap_accuracy": "right, partner swapped",
     "follows": "follows the changed fact",
     "keeps": "keeps the old one",
@@ -66,8 +67,9 @@ def write_page(ablation: Ablation, setting: Setting, scores: Sequence[ArmScore],
     steps = ablation.sampling_steps[0]
     note = (
         f"{steps} sampling step{'s' if steps > 1 else ''}; {len(jury.scenes)} scenes of towns never trained on, each "
-        f"with its twin; 95 % intervals over scenes. Chance is {1 / jury.scenes.alternatives:.2f}. within: blocks of "
-        "equal capacity that see one's own agent only."
+        f"with its twin; 95 % intervals over scenes. Chance is {1 / jury.scenes.alternatives:.2f}. A video in which "
+        "the judge cannot tell counts as not right, so that a control may lie below chance; of those that it can read "
+        "a control gets chance right. within: blocks of equal capacity that see one's own agent only."
     )
     with atomic_dir(folder) as temporary:
         explaining_picture(jury.scenes, cross, within).save(temporary / PICTURE_FILE, optimize=True)

@@ -15,6 +15,8 @@ from tasks.benchmark.scenes import BenchScenes
 from tasks.evaluation.metrics import GIVEN_FRAMES, HIGHEST_DB, front_of, psnr, views_of
 from tasks.evaluation.statistics import Interval, donors
 
+FIGURES = ("accuracy", "accuracy_decided", "accuracy_uninformative", "partner_swap_accuracy", "follows", "keeps")
+
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
@@ -43,6 +45,7 @@ class Outcome:
     def shares(self, name: str) -> np.ndarray:
         """Return one share a scene of "accuracy" (also "_uninformative", "partner_swap_"), "follows" or "keeps".
 
+        "accuracy_decided" is of the clips alone that the detector could read, over the scenes that have one.
         BenchmarkError for what was not measured.
         """
         if name in self.missing:
@@ -51,13 +54,18 @@ class Outcome:
         own, new = scenes.labels.unbind(1)
         values = {
             "accuracy": self.read == scenes.labels,
+            "accuracy_decided": self.read == scenes.labels,
             "accuracy_uninformative": self.read == scenes.labels,
             "partner_swap_accuracy": self.read if self.swapped is None else self.swapped == scenes.labels,
             "follows": (self.counterfactual == new)[:, None],
             "keeps": (self.counterfactual == own)[:, None],
         }[name]
-        chosen = values[~informed if name == "accuracy_uninformative" else informed]
-        return chosen.double().mean(1).numpy()
+        chosen = ~informed if name == "accuracy_uninformative" else informed
+        if name != "accuracy_decided":
+            return values[chosen].double().mean(1).numpy()
+        decided = (self.read != CANNOT_TELL)[chosen]
+        shares = (values[chosen] & decided).sum(1) / decided.sum(1)
+        return shares[decided.any(1)].double().numpy()
 
     def interval(self, name: str) -> Interval:
         """Return the mean and 95 % interval of what `shares` gives."""
@@ -70,7 +78,7 @@ class Outcome:
         all clips that the detector leaves open (they count as not right). `neither` holds these too.
         """
         found: dict[str, float] = {}
-        for name in ("accuracy", "accuracy_uninformative", "partner_swap_accuracy", "follows", "keeps"):
+        for name in FIGURES:
             if name not in self.missing:
                 interval = self.interval(name)
                 found |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
@@ -118,13 +126,16 @@ def score(entry: Entry, scenes: BenchScenes, detector: Detector, *, swap: bool =
         missing["partner_swap_accuracy"] = "there is no other scene to take a partner from."
     else:
         swapped = torch.stack([detector.read(observed(*inputs)) for inputs in swaps(scenes)], 1)
+    read = torch.stack([detector.read(videos), detector.read(twin_videos)], 1)
+    if (read[scenes.informative] == CANNOT_TELL).all():
+        missing["accuracy_decided"] = "the detector can read none of the videos."
     if scenes.informative.all():
         missing["accuracy_uninformative"] = "the partner sees the fact in every scene."
     pairs = (videos, scenes.truth[:, observer]), (twin_videos, scenes.twin_truth[:, observer])
     return Outcome(
         entry.name,
         scenes,
-        torch.stack([detector.read(videos), detector.read(twin_videos)], 1),
+        read,
         detector.read(counterfactual),
         swapped,
         float((counterfactual - videos).abs().max()),

@@ -10,6 +10,7 @@ from tasks.benchmark.score import difference
 
 COLUMNS = {
     "accuracy": "accuracy",
+    "accuracy_decided": "of those read",
     "accuracy_20_steps": "at 20 steps",
     "partner_swap_accuracy": "partner swapped",
     "follows": "follows",
@@ -44,6 +45,22 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         values = [row["task"], row["distance"], row["arm"], str(row["seed"]), f"{row['chance']:.2f}"]
         lines.append("| " + " | ".join([*values, *(cell(row, name) for name in columns)]) + " |")
     return "\n".join(lines)
+
+
+def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row an arm of a setting: means over its seeds, the lowest and the highest seed as low and high."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["distance"], row["arm"]), []).append(row)
+    merged = []
+    for (task, distance, arm), group in groups.items():
+        found = dict(task=task, distance=distance, arm=arm, seed=f"all {len(group)}", chance=group[0]["chance"])
+        for name in COLUMNS:
+            values = [row[name] for row in group if name in row]
+            if values:
+                found |= {name: sum(values) / len(values), f"{name}_low": min(values), f"{name}_high": max(values)}
+        merged.append(found)
+    return merged
 
 
 def sentences(scores: Sequence[ArmScore]) -> list[str]:

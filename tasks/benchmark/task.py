@@ -16,7 +16,7 @@ from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.leak_check import LeakCheck, check_leaks
 from tasks.benchmark.outcomes import ArmScore, keep, report_folder, score_arms, scored_before
 from tasks.benchmark.page import write_page
-from tasks.benchmark.summary import row_of, sentences, table
+from tasks.benchmark.summary import over_seeds, row_of, sentences, table
 from tasks.benchmark.tracking import arm_opener, publish_arm
 from tasks.benchmark.training import is_trained, open_arms, train_arms
 from tasks.encoding.encode import encode_run
@@ -98,8 +98,11 @@ def publish(
 
 @task(name="sum-up")
 def sum_up(rows: list[dict[str, Any]]) -> None:
-    """Leave the table on the flow run's page and in its log."""
-    for line in table(rows).splitlines():
+    """Leave the table, and with several seeds their means, on the flow run's page and in its log."""
+    told = table(rows)
+    if len({row["seed"] for row in rows}) > 1:
+        told += "\n\nMeans over the seeds [lowest, highest]:\n\n" + table(over_seeds(rows))
+    for line in told.splitlines():
         get_run_logger().info(line)
     question = "Does what one agent knows reach the other?"
-    create_markdown_artifact(table(rows), key="shared-world-bench", description=question)
+    create_markdown_artifact(told, key="shared-world-bench", description=question)

@@ -13,7 +13,7 @@ from tasks.benchmark import task as benchmark_task
 from tasks.benchmark.arms import EVERYTHING, LARGE, SIZES, Ablation, Arm, Setting, ablation_of, planned_setting
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.outcomes import ArmScore, marker_of, standing_of
-from tasks.benchmark.summary import row_of, sentences, table
+from tasks.benchmark.summary import over_seeds, row_of, sentences, table
 from tasks.benchmark.tracking import EXPERIMENT
 from tasks.benchmark.training import open_arms
 from tests.painted_world import write_painted_dataset
@@ -120,3 +120,12 @@ def test_arms_are_scored_alike_and_nothing_is_done_twice(compare):
     marker_of(open_arms(TOY.arms_of(TOY.settings[0]))[1], TOY).unlink()
     assert run_it() == rows
     assert len(did["trained"]) == len(logged()) == 3
+
+
+def test_seeds_are_merged_to_their_mean_lowest_and_highest():
+    rows = [row_of(score_of("cross", accuracy=value)) | {"seed": seed} for seed, value in enumerate((0.9, 1.0, 0.8))]
+    merged = over_seeds([*rows, row_of(score_of("within"))])
+    assert [(row["arm"], row["seed"]) for row in merged] == [("cross", "all 3"), ("within", "all 1")]
+    assert (merged[0]["accuracy_low"], merged[0]["accuracy_high"]) == (0.8, 1.0)
+    assert merged[0]["accuracy"] == pytest.approx(0.9)
+    assert "0.900 [0.80, 1.00]" in table(merged)

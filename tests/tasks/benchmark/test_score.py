@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -84,6 +85,25 @@ def test_what_cannot_be_told_is_not_right(made):
     unsure = (outcome.read == CANNOT_TELL).double().mean()
     assert metrics["cannot_tell"] == float(unsure)
     assert metrics["accuracy"] == float((outcome.read == scenes.labels).double().mean())
+
+
+def test_of_those_that_can_be_read_the_rest_is_left_out(made):
+    scenes, detector = made
+    outcome = score(Painter(), scenes, detector)
+    read = outcome.read.clone()
+    read[0, 0], read[1], read[2, 1] = CANNOT_TELL, CANNOT_TELL, (scenes.labels[2, 1] + 1) % 4
+    partly = dataclasses.replace(outcome, read=read)
+    assert partly.shares("accuracy_decided").tolist() == [1.0, 0.5] + [1.0] * 9
+    assert partly.shares("accuracy").tolist() == [0.5, 0.0, 0.5] + [1.0] * 9
+
+
+def test_where_nothing_can_be_read_there_is_no_share_of_it(made):
+    scenes, _ = made
+    blind = SimpleNamespace(scenes=scenes, read=lambda videos: torch.full((len(videos),), CANNOT_TELL))
+    outcome = score(Painter(), scenes, blind)
+    assert "none of the videos" in outcome.missing["accuracy_decided"]
+    assert "accuracy_decided" not in outcome.metrics()
+    assert outcome.metrics()["accuracy"] == 0.0
 
 
 def test_scenes_that_do_not_inform_count_apart():

@@ -1,4 +1,4 @@
-"""Images to clips while recording: an ffmpeg a video, four halved views a frame; equal bytes for equal images."""
+"""Images to clips while recording, through ffmpeg: four halved views a frame; equal bytes for equal images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -25,24 +26,44 @@ H264 = {
     "preset": "veryfast",
     "crf": CRF,
     "x264-params": "mbtree=0",  # with it, what comes later would change frame 0
-    # without these flags swscale rounds down: everything turns darker, greys greenish, by 1 to 3 of 255
-    "vf": "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int",
     "movflags": "+faststart",
+}
+TO_BT709 = {
+    "out_color_matrix": "bt709",
+    "out_range": "tv",
+    # without these swscale rounds down: everything turns darker, greys greenish, by 1 to 3 of 255
+    "flags": "bicubic+accurate_rnd+full_chroma_int",
 }
 FFV1 = {"vcodec": "ffv1", "level": 3, "pix_fmt": "gray16le"}
 
 
 class VideoWriter:
-    """An ffmpeg process that is fed frame by frame."""
+    """An ffmpeg process that is fed frame by frame: one video, or several of one size (starting ffmpeg is what costs
+    with small ones)."""
 
     def __init__(
-        self, path: Path, width: int, height: int, fps: float, *, lossless_16bit: bool = False, crf: int = CRF
+        self,
+        paths: Path | Sequence[Path],
+        width: int,
+        height: int,
+        fps: float,
+        *,
+        lossless_16bit: bool = False,
+        crf: int = CRF,
     ) -> None:
+        self.paths = [paths] if isinstance(paths, Path) else list(paths)
+        count = len(self.paths)
         source = "gray16le" if lossless_16bit else "bgr24"
         options = FFV1 | BITEXACT if lossless_16bit else H264 | BT709 | BITEXACT | {"crf": crf}
-        stream = ffmpeg.input("pipe:", format="rawvideo", pix_fmt=source, s=f"{width}x{height}", r=fps)
-        command = stream.output(str(path), **options).global_args("-loglevel", "error", "-nostdin")
-        self.path, self.frames = path, 0
+        stacked = ffmpeg.input("pipe:", format="rawvideo", pix_fmt=source, s=f"{width}x{count * height}", r=fps)
+        copies = stacked.filter_multi_output("split", count)
+        outputs = []
+        for place, path in enumerate(self.paths):
+            stream = copies[place].filter("crop", width, height, 0, place * height)
+            stream = stream if lossless_16bit else stream.filter("scale", **TO_BT709)
+            outputs.append(stream.output(str(path), **options))
+        command = ffmpeg.merge_outputs(*outputs).global_args("-loglevel", "error", "-nostdin")
+        self.frames = 0
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(
             command.overwrite_output().compile(cmd=imageio_ffmpeg.get_ffmpeg_exe()),
@@ -51,13 +72,19 @@ class VideoWriter:
             stderr=self.errors,
         )
 
-    def write(self, frame: np.ndarray) -> None:
-        """Append a frame: [H, W, 3] uint8 BGR, or [H, W] uint16 when lossless."""
+    @property
+    def name(self) -> str:
+        """The files' names."""
+        return ", ".join(path.name for path in self.paths)
+
+    def write(self, *frames: np.ndarray) -> None:
+        """Append a frame to each video: [H, W, 3] uint8 BGR, or [H, W] uint16 when lossless."""
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(np.ascontiguousarray(frame).data)
+            for frame in frames:
+                self.process.stdin.write(np.ascontiguousarray(frame).data)
         except OSError as error:
-            raise RecordingError(f"ffmpeg stopped writing {self.path.name}: {self.reason() or error}") from error
+            raise RecordingError(f"ffmpeg stopped writing {self.name}: {self.reason() or error}") from error
         self.frames += 1
 
     def reason(self) -> str:
@@ -72,11 +99,11 @@ class VideoWriter:
             code = self.process.wait(60)
         except (OSError, subprocess.TimeoutExpired) as error:
             self.abort()
-            raise RecordingError(f"ffmpeg did not finish {self.path.name}: {error}") from error
+            raise RecordingError(f"ffmpeg did not finish {self.name}: {error}") from error
         reason = self.reason()
         self.errors.close()
         if code:
-            raise RecordingError(f"ffmpeg failed on {self.path.name}: {reason}")
+            raise RecordingError(f"ffmpeg failed on {self.name}: {reason}")
 
     def abort(self) -> None:
         """End the process without a file to keep."""

@@ -21,6 +21,7 @@ from tasks.recording.rig import AGENTS, Rig, transform_of
 from tasks.recording.seeing import FOV_DEG, Box, camera_poses, find_extra_codes, remapped, sees
 
 WARM_UP_TICKS = 60
+NAMES = [f"agent{agent}" for agent in range(AGENTS)]
 STABLE = 0.5
 """Change of mean luminance a tick that counts as stable."""
 SPAWN_ABOVE_M = 0.3
@@ -35,24 +36,26 @@ class Window:
         self.ticks = [start + recording.stride * k for k in range(recording.frames)]
         folder.mkdir()
         size, fps = (recording.view_width, recording.view_height), 1 / (recording.stride * recording.fixed_delta_s)
-        self.videos: dict[str, VideoWriter] = {}
-        for agent in range(AGENTS):
-            self.videos[f"agent{agent}"] = VideoWriter(folder / f"agent{agent}.mp4", *size, fps)
-            if recording.record_ground_truth:
-                for kind in ("depth", "instance"):
-                    path = folder / f"agent{agent}.{kind}.mkv"
-                    self.videos[f"agent{agent}.{kind}"] = VideoWriter(path, *size, fps, lossless_16bit=True)
+        self.writers = [VideoWriter([folder / f"{agent}.mp4" for agent in NAMES], *size, fps)]
+        if recording.record_ground_truth:
+            truth = [folder / f"{agent}.{kind}.mkv" for agent in NAMES for kind in ("depth", "instance")]
+            self.writers.append(VideoWriter(truth, *size, fps, lossless_16bit=True))
+
+    def write(self, colours: list[np.ndarray], truth: list[np.ndarray]) -> None:
+        """Append a tick: a mosaic an agent, then depth and instance of each agent, nothing where none is recorded."""
+        for writer, frames in zip(self.writers, (colours, truth), strict=False):
+            writer.write(*frames)
 
     def close(self) -> None:
-        for video in self.videos.values():
-            video.close()
-        counts = {video.frames for video in self.videos.values()}
+        for writer in self.writers:
+            writer.close()
+        counts = {writer.frames for writer in self.writers}
         if counts != {self.recording.frames}:
             raise RecordingError(f"window {self.start} holds {counts} frames instead of {self.recording.frames}.")
 
     def abort(self) -> None:
-        for video in self.videos.values():
-            video.abort()
+        for writer in self.writers:
+            writer.abort()
 
 
 class Recorder:
@@ -152,26 +155,25 @@ class Recorder:
         """Halve the views of a tick, lay their mosaics and hand them to the clips that take this tick."""
         count = AGENTS * len(VIEWS)
         extent, centre = self.rig.box()
+        colours: list[np.ndarray] = []
+        truth: list[np.ndarray] = []
         for agent in range(AGENTS):
             mine = slice(agent * len(VIEWS), (agent + 1) * len(VIEWS))
             views = [halved(shot.bgra) for shot in shots[mine]]
             pose, other = recording.poses[tick, agent], recording.poses[tick, 1 - agent]
             seen = sees(views, pose, other, extent[1 - agent], centre[1 - agent])
-            frames = {f"agent{agent}": mosaic(views)}
+            colours.append(mosaic(views))
             if recording.record_ground_truth:
                 depth = [depth_cm(shot.bgra) for shot in shots[count:][mine]]
                 instance = [shot.bgra for shot in shots[2 * count :][mine]]
-                frames[f"agent{agent}.depth"] = mosaic([halved_nearest(image) for image in depth])
                 find_extra_codes(instance, depth, pose, self.extra_boxes, self.rig.instance_codes, others)
-                frames[f"agent{agent}.instance"] = mosaic(
-                    [halved_nearest(remapped(image, self.rig.instance_codes, others)) for image in instance]
-                )
-                first = tick == recording.windows[0]
-                scores.add_instances(agent, frames[f"agent{agent}.instance"], first=first)
+                ids = [halved_nearest(remapped(image, self.rig.instance_codes, others)) for image in instance]
+                truth += (mosaic([halved_nearest(image) for image in depth]), mosaic(ids))
+                scores.add_instances(agent, truth[-1], first=tick == recording.windows[0])
             for window in windows:
                 scores.add(window.start, agent, views, seen)
-                for name, frame in frames.items():
-                    window.videos[name].write(frame)
+        for window in windows:
+            window.write(colours, truth)
 
     def write_cameras(self, recording: PlannedRecording, window: Window) -> None:
         """Write cameras.npz from the commanded poses, which every image's pose was checked against."""

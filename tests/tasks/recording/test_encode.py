@@ -60,6 +60,20 @@ def test_greys_stay_grey_and_as_light_as_they_were(tmp_path):
     assert np.abs(error - error.mean(-1, keepdims=True)).max() < 1
 
 
+def test_videos_that_share_a_process_have_the_bytes_of_single_ones(tmp_path):
+    pictures = [moving(seed) for seed in range(3)]
+    codes = [frames[..., 0].astype(np.uint16) * 257 for frames in pictures]
+    for clips, end, options in ((pictures, "mp4", {}), (codes, "mkv", {"lossless_16bit": True})):
+        paths = [tmp_path / f"{number}.{end}" for number in range(3)]
+        writer = VideoWriter(paths, WIDTH, HEIGHT, 10.0, **options)
+        for frames in zip(*clips, strict=True):
+            writer.write(*frames)
+        writer.close()
+        assert writer.frames == len(clips[0])
+        for path, frames in zip(paths, clips, strict=True):
+            assert path.read_bytes() == encoded(tmp_path / f"alone.{end}", frames, **options)
+
+
 def test_sixteen_bits_are_kept_exactly(tmp_path):
     codes = np.random.default_rng(0).integers(0, 65536, (9, HEIGHT, WIDTH)).astype(np.uint16)
     assert (decode_video(encoded(tmp_path / "a.mkv", codes, lossless_16bit=True)) == codes).all()

@@ -65,11 +65,13 @@ def write_page(ablation: Ablation, setting: Setting, scores: Sequence[ArmScore],
     if cross is None or within is None:
         raise BenchmarkError("the page shows an arm with exchange beside one without: score both.")
     steps = ablation.sampling_steps[0]
+    cells = jury.scenes.cells
     note = (
         f"{steps} sampling step{'s' if steps > 1 else ''}; {len(jury.scenes)} scenes of towns never trained on, each "
         f"with its twin; 95 % intervals over scenes. Chance is {1 / jury.scenes.alternatives:.2f}. A video in which "
         "the judge cannot tell counts as not right, so that a control may lie below chance; of those that it can read "
-        "a control gets chance right. within: blocks of equal capacity that see one's own agent only."
+        "a control gets chance right. within: blocks of equal capacity that see one's own agent only. The fact covers "
+        f"{cells.mean():.1f} latent cells of agent 0's video ({cells.min():.1f} to {cells.max():.1f}), all frames added."
     )
     with atomic_dir(folder) as temporary:
         explaining_picture(jury.scenes, cross, within).save(temporary / PICTURE_FILE, optimize=True)

@@ -87,6 +87,7 @@ class Outcome:
             "neither": 1 - found["follows"] - found["keeps"],
             "chance": 1 / self.scenes.alternatives,
             "scenes": float(informed.sum()),
+            "fact_cells": float(self.scenes.cells[informed].mean()),
             "cannot_tell": float((self.read == CANNOT_TELL).double().mean()),
             "psnr": float(self.psnr[informed].mean()),
             "psnr_fact": float(self.psnr_fact[informed].nanmean()),

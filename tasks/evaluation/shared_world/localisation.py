@@ -166,6 +166,8 @@ def calibrate(samples: Iterable[tuple[World, np.ndarray]]) -> Detector:
     seen: dict[float, list[Look]] = {strength: [] for strength in STRENGTHS}
     width = 0
     for world, truth in samples:
+        if world.agents < 2:
+            raise EvaluationError("not measured: one agent alone has no other car to be found in its videos.")
         width = truth.shape[4]
         for strength, found in seen.items():
             found += looks(world, truth, Detector(strength))

@@ -8,7 +8,7 @@ from numba import njit
 from tasks.evaluation.shared_world.world import World
 
 NOWHERE, UNSEEN, UNCLEAR, SEEN = 0, 1, 2, 3
-"""The pixel has no depth to go by; outside or hidden; at an edge of depth, where it may be seen; seen."""
+"""The pixel has no depth, or no pose of its car, to go by; outside or hidden; at an edge of depth, where it may be seen; seen."""
 NEAREST_M = 0.05
 TOLERANCE = 0.02
 """How far inverse depths may differ, as a share: on a plane they are equal to rounding. The back of a wall that is
@@ -49,6 +49,8 @@ def trace(inverse, ids, K, c2w, moves, target_inverse, target_K, target_w2c):
                         n[1, 0] * px + n[1, 1] * py + n[1, 2] * pz + n[1, 3],
                         n[2, 0] * px + n[2, 1] * py + n[2, 2] * pz + n[2, 3],
                     )
+                    if not np.isfinite(px):
+                        continue
                 best = UNSEEN
                 for t in range(targets):
                     w = target_w2c[t]

@@ -10,7 +10,7 @@ import torch
 
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.metrics import HIGHEST_DB
-from tasks.evaluation.shared_world import drift, localisation, swap
+from tasks.evaluation.shared_world import drift, localisation, swap, visibility
 from tasks.evaluation.shared_world.counterfactual import response
 from tasks.evaluation.shared_world.localisation import Detector, calibrate, figures, looks
 from tests.tasks.evaluation.shared_world import room
@@ -71,6 +71,22 @@ def test_distances_are_kept_apart():
     assert near_and_far["other_recall_middle"] == 1  # 16.5 m
     assert near_and_far["other_recall_near"] is None
     assert near_and_far["other_recall_far"] is None
+
+
+def test_one_agent_alone_has_no_other_car():
+    with pytest.raises(EvaluationError, match="not measured: one agent alone"):
+        calibrate([room.build(room.car_poses(3, 0.5)[:1])])
+
+
+def test_a_car_whose_pose_is_not_known_is_nobodys(meeting):
+    world, _ = meeting
+    unknown = dataclasses.replace(world, cars=np.full_like(world.cars, np.nan))
+    for agent in range(2):
+        classes, known = (visibility.classify(of, agent, 3) for of in (unknown, world))
+        car = world.ids[agent, :, 3] > 0
+        assert car.any()
+        assert (classes[car] == 0).all()
+        assert np.array_equal(classes[~car], known[~car])
 
 
 def test_a_detector_that_cannot_tell_says_so(meeting):

@@ -141,6 +141,13 @@ class VaeCodec:
         return self.vae.decode(scaled.contiguous()).sample.float().clamp(-1, 1)
 
 
+@torch.no_grad()
+def round_trip(codec: Codec, videos: torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Return videos [N, A, 3, T, H, W] encoded and decoded, on the CPU: the ceiling of what a model can reach."""
+    latents, _ = codec.encode(videos.flatten(0, 1).to(device))
+    return codec.decode(latents.to(device)).float().cpu().view_as(videos)
+
+
 def load_codec(config: CodecConfig, folder: Path | None = None) -> Codec:
     """Load the preset's codec: the linear one from `folder`/codec, the VAE from its diffusers folder or name."""
     if config.codec == "linear":

@@ -2,7 +2,8 @@
 
 appearance, binding: the mean colour of the fact's pixels against each colour's mean in the ground truth of all other
 scenes (no clip judges itself), in units of the spread within a colour. trajectory: which recording is nearer inside the
-pixels of the other car, the scene's or its twin's.
+pixels of the other car, the scene's or its twin's; a recording is its own reference there, so that only a scene whose
+two recordings hardly differ, and the codec's round trip, can fail the calibration.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ MARGIN = 0.05
 """Least (second - best) / (second + best) of the distances to the two nearest labels; below, it cannot tell."""
 LEAST_PIXELS = 4
 """Fewer pixels of a vehicle tell nothing."""
+LEAST_APART = 0.1
+"""Task "trajectory": root mean square, of values in [-1, 1], by which the two recordings differ at the least."""
 COLOUR_NOISE = 0.02
 """Spread of a colour that is assumed even where the ground truth has none."""
 TRUTH_ACCURACY, ROUND_TRIP_ACCURACY = 0.98, 0.95
@@ -138,11 +141,9 @@ def distances(
     """Return how far each video is from each label, [N, L]; inf for a label that is no alternative of its scene."""
     found = torch.full((len(scenes), scenes.alternatives), torch.inf, dtype=torch.float64)
     if scenes.task == "trajectory":
-        weights = scenes.masks.double()  # N 1 T H W
         for variant, truth in enumerate((scenes.truth, scenes.twin_truth)):
-            squared = (videos - truth[:, scenes.observer]).double().square() * weights
-            mean = squared.sum((1, 2, 3, 4)) / weights.sum((1, 2, 3, 4)) / 3
-            found[torch.arange(len(scenes)), scenes.labels[:, variant]] = mean.sqrt()
+            apart = apart_inside(videos, truth[:, scenes.observer], scenes.masks)
+            found[torch.arange(len(scenes)), scenes.labels[:, variant]] = apart
         return found
     observed = slot_colours(videos, scenes.masks).double()
     for place in range(len(scenes)):
@@ -152,10 +153,25 @@ def distances(
     return found
 
 
+def apart_inside(videos: torch.Tensor, others: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Return the root mean square difference [N] of videos [N, 3, T, H, W] in masks [N, 1, T, H, W]; nan if empty."""
+    weights = masks.double()
+    squared = (videos - others).double().square() * weights
+    return (squared.sum((1, 2, 3, 4)) / weights.sum((1, 2, 3, 4)) / 3).sqrt()
+
+
+def readable(scenes: BenchScenes) -> torch.Tensor:
+    """Tell of each scene, [N] bool, whether its recordings show the fact so that it can be read."""
+    seen = (scenes.masks.flatten(2).sum(2) >= LEAST_PIXELS).all(1)
+    if scenes.task == "trajectory":
+        one, other = (truth[:, scenes.observer] for truth in (scenes.truth, scenes.twin_truth))
+        seen &= apart_inside(one, other, scenes.masks) >= LEAST_APART
+    return seen
+
+
 def decided(found: torch.Tensor, scenes: BenchScenes) -> torch.Tensor:
-    """Return the nearest label [N] of distances [N, L], CANNOT_TELL where two are as near or a vehicle is not seen."""
+    """Return the nearest label [N] of distances [N, L], CANNOT_TELL where two are as near or nothing can be read."""
     nearest = found.nan_to_num(nan=torch.inf).topk(2, largest=False)
     best, second = nearest.values.unbind(1)
     clear = (second - best) > MARGIN * (second + best)
-    seen = (scenes.masks.flatten(2).sum(2) >= LEAST_PIXELS).all(1)
-    return torch.where(clear & seen, nearest.indices[:, 0], torch.full_like(nearest.indices[:, 0], CANNOT_TELL))
+    return nearest.indices[:, 0].where(clear & readable(scenes), torch.tensor(CANNOT_TELL))

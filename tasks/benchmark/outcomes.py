@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from infra.storage import OnProgress, atomic_file, no_progress
+from model.codec import load_codec, round_trip
+from model.presets import Preset
 from tasks.benchmark.arms import Ablation, Arm
 from tasks.benchmark.detector import Detector, calibrated
 from tasks.benchmark.entries import Entry, Ours
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.scenes import BenchScenes, read_scenes
-from tasks.benchmark.score import Outcome, score
+from tasks.benchmark.score import Outcome, difference, score
 from tasks.evaluation.sampling import Sampler
+from tasks.evaluation.statistics import Interval
 from tasks.training.run import Run, create_run
 
-BESIDE = ("accuracy", "accuracy_low", "accuracy_high", "follows", "keeps", "psnr", "psnr_fact")
+BESIDE = ("accuracy", "accuracy_decided", "follows", "keeps", "psnr", "psnr_fact")
 """Figures that are also given at other numbers of sampling steps than the first."""
+CONTROLS = ("within", "none")
+LEADS = ("accuracy", "follows", "psnr_fact")
+"""Figures in which arm "cross" is compared with a control: `lead_within_accuracy`, ..."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +95,10 @@ class Jury:
     detector: Detector
 
     @classmethod
-    def of(cls, dataset_dir: Path, run: Run, latents_dir: Path, limit: int | None = None) -> Jury:
-        """Read the test scenes and calibrate the detector with the codec of a run. BenchmarkError when it fails."""
-        scenes = read_scenes(dataset_dir, run.preset, limit)
-        return cls(scenes, calibrated(scenes, sampler_of(run, latents_dir).round_trip))
+    def of(cls, dataset_dir: Path, preset: Preset, latents_dir: Path) -> Jury:
+        """Read the test scenes and calibrate the detector, also behind the codec. BenchmarkError when it fails."""
+        scenes = read_scenes(dataset_dir, preset)
+        return cls(scenes, calibrated(scenes, partial(round_trip, load_codec(preset.codec, latents_dir))))
 
     def score(self, entry: Entry, *, swap: bool = True) -> Outcome:
         return score(entry, self.scenes, self.detector, swap=swap)
@@ -103,7 +112,9 @@ def score_arm(arm: Arm, run: Run, latents_dir: Path, jury: Jury, sampling_steps:
     metrics = outcome.metrics()
     for steps in beside:
         other = jury.score(Ours(sampler, steps, f"{arm.name}, {steps} steps"), swap=False).metrics()
-        metrics |= {f"{name}_{steps}_steps": other[name] for name in BESIDE}
+        for name, end in itertools.product(BESIDE, ("", "_low", "_high")):
+            if name + end in other:
+                metrics[f"{name}_{steps}_steps{end}"] = other[name + end]
     return ArmScore(arm, metrics, outcome.missing, outcome)
 
 
@@ -112,14 +123,31 @@ def score_arms(
     arms: Sequence[Arm],
     runs: Sequence[Run],
     latents_dir: Path,
-    dataset_dir: Path,
+    jury: Jury,
     on_progress: OnProgress = no_progress,
-) -> tuple[Jury, list[ArmScore]]:
+) -> list[ArmScore]:
     """Score all arms of a setting on the same scenes and noise."""
-    jury = Jury.of(dataset_dir, runs[0], latents_dir)
     scores = []
     for done, (arm, run) in enumerate(zip(arms, runs, strict=True)):
         on_progress(done, len(arms), str(arm))
         scores.append(score_arm(arm, run, latents_dir, jury, ablation.sampling_steps))
     on_progress(len(arms), len(arms), "")
-    return jury, scores
+    return [with_leads(score, scores) for score in scores]
+
+
+def with_leads(score: ArmScore, scores: Sequence[ArmScore]) -> ArmScore:
+    """Return an arm "cross" with its leads over the controls of its seed; other arms as they are."""
+    metrics = dict(score.metrics)
+    for control in scores:
+        if score.arm.name == "cross" and control.arm.name in CONTROLS and control.arm.seed == score.arm.seed:
+            for name in LEADS:
+                apart = lead(name, [score], [control])
+                key = f"lead_{control.arm.name}_{name}"
+                metrics |= {key: apart.mean, f"{key}_low": apart.low, f"{key}_high": apart.high}
+    return dataclasses.replace(score, metrics=metrics)
+
+
+def lead(name: str, ours: Sequence[ArmScore], controls: Sequence[ArmScore]) -> Interval:
+    """Return a figure of some arms minus that of their controls (see `difference`); all must have been scored now."""
+    ones, others = ([score.outcome for score in some if score.outcome] for some in (ours, controls))
+    return difference(name, ones, others)

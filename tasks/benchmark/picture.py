@@ -121,9 +121,18 @@ def write_head(draw: ImageDraw.ImageDraw, scenes: BenchScenes, lefts: list[int])
         "side tells A's; without that exchange it has to guess."
     )
     draw.multiline_text((MARGIN, 48), text, GREY, font(15), spacing=5)
-    for left, (title, note) in zip(lefts, COLUMNS, strict=True):
+    for left, (title, note) in zip(lefts, columns_of(scenes), strict=True):
         draw.text((left, HEAD), title, INK, font(15, bold=True))
         draw.text((left, HEAD + 21), note, GREY, font(13))
+
+
+def columns_of(scenes: BenchScenes) -> list[tuple[str, str]]:
+    """Return title and note of each column."""
+    columns = list(COLUMNS)
+    if scenes.task == "trajectory":  # what car B knows is its own path, which no first frame shows
+        columns[0], columns[1] = ("Car A at the start", "four cameras"), ("Car B at the start", "it knows its path")
+        columns[CHANGED] = ("Car B, path changed", "both starts stay the same")
+    return columns
 
 
 def cells(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,9 +14,13 @@ from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.intervals import paired_interval, share_interval
 from tasks.benchmark.scenes import BenchScenes
 from tasks.evaluation.metrics import GIVEN_FRAMES, HIGHEST_DB, front_of, psnr, views_of
-from tasks.evaluation.statistics import Interval, donors
+from tasks.evaluation.statistics import Interval, cluster_interval, donors
 
-FIGURES = ("accuracy", "accuracy_decided", "accuracy_uninformative", "partner_swap_accuracy", "follows", "keeps")
+FIGURES = (
+    "accuracy", "accuracy_decided", "accuracy_uninformative", "accuracy_uninformative_decided", "partner_swap_accuracy",
+    "follows", "keeps",
+)  # fmt: skip
+"""Shares of clips, by scene."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,40 +47,39 @@ class Outcome:
     missing: dict[str, str] = field(default_factory=dict)
     """What could not be measured -> why."""
 
-    def shares(self, name: str) -> np.ndarray:
-        """Return one share a scene of "accuracy" (also "_uninformative", "partner_swap_"), "follows" or "keeps".
+    def by_scene(self, name: str) -> np.ndarray:
+        """Return one value a scene: a share of FIGURES, or "psnr_fact" in dB, nan where the fact has no pixel.
 
-        "accuracy_decided" is of the clips alone that the detector could read, over the scenes that have one.
-        BenchmarkError for what was not measured.
+        Over the scenes that the partner can inform, those named "_uninformative" over the others. "_decided": of the
+        clips alone that the detector could read, over the scenes that have one. BenchmarkError for what was not
+        measured.
         """
         if name in self.missing:
             raise BenchmarkError(f"{name} of {self.entry} was not measured: {self.missing[name]}")
-        scenes, informed = self.scenes, self.scenes.informative
-        own, new = scenes.labels.unbind(1)
-        values = {
-            "accuracy": self.read == scenes.labels,
-            "accuracy_decided": self.read == scenes.labels,
-            "accuracy_uninformative": self.read == scenes.labels,
-            "partner_swap_accuracy": self.read if self.swapped is None else self.swapped == scenes.labels,
+        chosen = self.scenes.informative ^ ("_uninformative" in name)
+        if name == "psnr_fact":
+            return self.psnr_fact[chosen].nanmean(1).double().numpy()
+        own, new = self.scenes.labels.unbind(1)
+        right = {
+            "partner_swap_accuracy": self.read if self.swapped is None else self.swapped == self.scenes.labels,
             "follows": (self.counterfactual == new)[:, None],
             "keeps": (self.counterfactual == own)[:, None],
-        }[name]
-        chosen = ~informed if name == "accuracy_uninformative" else informed
-        if name != "accuracy_decided":
-            return values[chosen].double().mean(1).numpy()
+        }.get(name, self.read == self.scenes.labels)[chosen]
+        if not name.endswith("_decided"):
+            return right.double().mean(1).numpy()
         decided = (self.read != CANNOT_TELL)[chosen]
-        shares = (values[chosen] & decided).sum(1) / decided.sum(1)
-        return shares[decided.any(1)].double().numpy()
+        some = decided.any(1)
+        return ((right & decided).sum(1)[some] / decided.sum(1)[some]).double().numpy()
 
     def interval(self, name: str) -> Interval:
-        """Return the mean and 95 % interval of what `shares` gives."""
-        return share_interval(self.shares(name))
+        """Return the mean and 95 % interval of a share."""
+        return share_interval(self.by_scene(name))
 
     def metrics(self) -> dict[str, float]:
         """Return what was measured by flat names; what was not is left out and has its reason in `missing`.
 
-        Over the scenes that the partner can inform, but for `accuracy_uninformative` and `cannot_tell`, the share of
-        all clips that the detector leaves open (they count as not right). `neither` holds these too.
+        Over the scenes that the partner can inform, but for `accuracy_uninformative...` and `cannot_tell`, the share
+        of all clips that the detector leaves open (they count as not right). `neither` holds these too.
         """
         found: dict[str, float] = {}
         for name in FIGURES:
@@ -128,10 +132,12 @@ def score(entry: Entry, scenes: BenchScenes, detector: Detector, *, swap: bool =
     else:
         swapped = torch.stack([detector.read(observed(*inputs)) for inputs in swaps(scenes)], 1)
     read = torch.stack([detector.read(videos), detector.read(twin_videos)], 1)
-    if (read[scenes.informative] == CANNOT_TELL).all():
-        missing["accuracy_decided"] = "the detector can read none of the videos."
     if scenes.informative.all():
         missing["accuracy_uninformative"] = "the partner sees the fact in every scene."
+        missing["accuracy_uninformative_decided"] = missing["accuracy_uninformative"]
+    for end, chosen in (("", scenes.informative), ("_uninformative", ~scenes.informative)):
+        if chosen.any() and (read[chosen] == CANNOT_TELL).all():
+            missing[f"accuracy{end}_decided"] = "the detector can read none of the videos."
     pairs = (videos, scenes.truth[:, observer]), (twin_videos, scenes.twin_truth[:, observer])
     return Outcome(
         entry.name,
@@ -182,11 +188,20 @@ def fact_psnr(made: torch.Tensor, truth: torch.Tensor, masks: torch.Tensor) -> t
     return (-10 * squared.log10()).clamp(max=HIGHEST_DB)
 
 
-def difference(name: str, one: Outcome, other: Outcome) -> Interval:
-    """Return `name` of one arm minus that of another on the same scenes, paired by scene, with its 95 % interval.
+def difference(name: str, ones: Sequence[Outcome], others: Sequence[Outcome]) -> Interval:
+    """Return `name` (see `Outcome.by_scene`) of one arm minus that of another, paired by scene, and its 95 % interval.
 
-    `name` as in `Outcome.shares`. BenchmarkError for outcomes of other scenes.
+    Several seeds of an arm are averaged by scene first: they are not independent. BenchmarkError for outcomes of other
+    scenes.
     """
-    if one.scenes.names != other.scenes.names:
-        raise BenchmarkError(f"{one.entry} and {other.entry} were scored on other scenes: score them on the same.")
-    return paired_interval(one.shares(name), other.shares(name))
+    names = ones[0].scenes.names
+    for outcome in (*ones, *others):
+        if outcome.scenes.names != names:
+            raise BenchmarkError(
+                f"{ones[0].entry} and {outcome.entry} were scored on other scenes: score them on the same."
+            )
+    one, other = (np.mean([outcome.by_scene(name) for outcome in some], 0) for some in (ones, others))
+    if name in FIGURES:
+        return paired_interval(one, other)
+    apart = one - other
+    return cluster_interval(apart[np.isfinite(apart)], np.array(names)[ones[0].scenes.informative][np.isfinite(apart)])

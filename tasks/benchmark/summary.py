@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.benchmark.outcomes import ArmScore
-from tasks.benchmark.score import difference
+from tasks.benchmark.outcomes import CONTROLS, LEADS, ArmScore, lead
 
 COLUMNS = {
     "accuracy": "accuracy",
@@ -64,25 +63,48 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def sentences(scores: Sequence[ArmScore]) -> list[str]:
-    """Return what the arms show, a sentence a seed, and what must not be: a control above chance."""
+    """Return what the arms show, a sentence a seed, what all seeds show, and what must not be: a leak."""
+    seeds = sorted({score.arm.seed for score in scores})
     lines = []
-    for seed in sorted({score.arm.seed for score in scores}):
+    for seed in seeds:
         by_name = {score.arm.name: score for score in scores if score.arm.seed == seed}
         cross, within = by_name.get("cross"), by_name.get("within")
         if cross is None or within is None:
             continue
-        gain = ""
-        if cross.outcome is not None and within.outcome is not None:
-            apart = difference("accuracy", cross.outcome, within.outcome)
-            gain = f", a difference of {apart.mean:.2f} [{apart.low:.2f}, {apart.high:.2f}]"
+        figures = cross.metrics
         lines.append(
             f"{cross.arm.setting.name}, seed {seed}: what only the other agent saw is right in "
-            f"{cross.metrics['accuracy']:.1%} of the videos with exchange and in {within.metrics['accuracy']:.1%} "
-            f"without (chance {cross.metrics['chance']:.0%}){gain}; with the other agent's fact changed, "
-            f"{cross.metrics['follows']:.1%} follow and {cross.metrics['keeps']:.1%} keep the old one."
+            f"{figures['accuracy']:.1%} of the videos with exchange and in {within.metrics['accuracy']:.1%} without "
+            f"(chance {figures['chance']:.0%}); with the other agent's fact changed, {figures['follows']:.1%} follow "
+            f"and {figures['keeps']:.1%} keep the old one."
         )
-        for name in ("within", "none"):
-            control = by_name.get(name)
-            if control is not None and control.metrics["accuracy_low"] > control.metrics["chance"]:
-                lines.append(f"ATTENTION: arm {name!r} is above chance, so something gives the fact away: find it.")
+    if all(score.outcome for score in scores):
+        lines += leads(scores, seeds)
+    return lines + [line for score in scores for line in leaks(score)]
+
+
+def leads(scores: Sequence[ArmScore], seeds: Sequence[int]) -> list[str]:
+    """Return by how much arm "cross" leads each control, all seeds together, paired by scene."""
+    lines = []
+    for name in CONTROLS:
+        ours, controls = ([score for score in scores if score.arm.name == arm] for arm in ("cross", name))
+        if ours and len(ours) == len(controls):
+            accuracy, follows, fact = (lead(figure, ours, controls) for figure in LEADS)
+            lines.append(
+                f"cross minus {name}, {len(seeds)} seed{'s' * (len(seeds) > 1)}, paired by scene: right {accuracy}, "
+                f"follows {follows}, inside the fact {fact} dB."
+            )
     return lines
+
+
+def leaks(score: ArmScore) -> list[str]:
+    """Return what an arm gets right that nothing should have told it, in words."""
+    watched = ["accuracy_uninformative", "accuracy_uninformative_decided"]
+    if score.arm.name in CONTROLS:
+        watched += ["accuracy", "accuracy_decided"]
+    return [
+        f"ATTENTION: {score.arm}: {name} {score.metrics[name]:.3f} is above chance by more than its 95 % interval: "
+        "something may give the fact away, find it."
+        for name in watched
+        if score.metrics.get(f"{name}_low", 0.0) > score.metrics["chance"]
+    ]

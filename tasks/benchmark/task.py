@@ -14,7 +14,7 @@ from infra.storage import home
 from tasks.benchmark.arms import Ablation, ablation_of
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.leak_check import LeakCheck, check_leaks
-from tasks.benchmark.outcomes import ArmScore, keep, report_folder, score_arms, scored_before
+from tasks.benchmark.outcomes import ArmScore, Jury, keep, report_folder, score_arms, scored_before
 from tasks.benchmark.page import write_page
 from tasks.benchmark.summary import over_seeds, row_of, sentences, table
 from tasks.benchmark.tracking import arm_opener, publish_arm
@@ -26,12 +26,13 @@ from tasks.training.tracking import TrainingLog
 
 
 @task(name="check-hidden-facts")
-def check_hidden_facts(dataset: str) -> dict[str, Any]:
+def check_hidden_facts(dataset: str, exact: bool) -> dict[str, Any]:
     """Compare what the observer is given in every scene and its twin; return the outcome's figures.
 
-    BenchmarkError when a fact is not hidden: a score on such scenes would mean nothing.
+    `exact` on a simulator that repeats itself. BenchmarkError when a fact is not hidden: a score on such scenes would
+    mean nothing.
     """
-    found: LeakCheck = check_leaks(home() / "datasets" / dataset, FlowProgress("leak-check", "scenes"))
+    found: LeakCheck = check_leaks(home() / "datasets" / dataset, FlowProgress("leak-check", "scenes"), exact=exact)
     get_run_logger().info(f"{dataset}: {found}")
     if found.leaking:
         scene, reason = next(iter(found.leaking.items()))
@@ -39,7 +40,7 @@ def check_hidden_facts(dataset: str) -> dict[str, Any]:
             f"{len(found.leaking)} of {found.scenes} scenes of {dataset} give their fact away, the first is {scene} "
             f"({reason}): nothing that is scored on them would count."
         )
-    return {"leaking_scenes": len(found.leaking), "checked_scenes": found.scenes, "untold_scenes": found.untold}
+    return found.figures()
 
 
 @task(name="compare-arms")
@@ -47,6 +48,7 @@ def compare_arms(size: str, setting_number: int, leaks: dict[str, Any]) -> list[
     """Train and score a setting's arms, those that an earlier run has not; return a row of figures an arm.
 
     Safe to end and run again: each arm goes on from its checkpoint; a setting's arms are scored together, for its page.
+    BenchmarkError, before anything is trained, when no detector can read the setting's scenes.
     """
     ablation = ablation_of(size)
     setting = ablation.settings[setting_number]
@@ -57,6 +59,8 @@ def compare_arms(size: str, setting_number: int, leaks: dict[str, Any]) -> list[
         log.info(f"{setting.name}: all {len(arms)} arms were scored before.")
         return [row_of(score) for score in known if score]
     latents, _ = encode_run(runs[0], FlowProgress("encoding", "clips"))
+    jury = Jury.of(home() / "datasets" / setting.dataset, runs[0].preset, latents)
+    log.info(f"{setting.name}: {jury.detector.calibration}.")
     logs = {
         run.run_id: TrainingLog(run, prefect_tags(), arm_opener(ablation, arm))
         for arm, run in zip(arms, runs, strict=True)
@@ -65,9 +69,7 @@ def compare_arms(size: str, setting_number: int, leaks: dict[str, Any]) -> list[
     if before:
         log.info(f"{setting.name}: {before} of {len(arms)} arms were trained before.")
     train_arms(runs, latents, lambda run: logs[run.run_id].rows, FlowProgress("arms", "steps"))
-    dataset_dir = home() / "datasets" / setting.dataset
-    jury, scores = score_arms(ablation, arms, runs, latents, dataset_dir, FlowProgress("scoring", "arms"))
-    log.info(f"{setting.name}: {jury.detector.calibration}.")
+    scores = score_arms(ablation, arms, runs, latents, jury, FlowProgress("scoring", "arms"))
     folder = report_folder(runs[0], ablation.size)
     page = write_page(ablation, setting, scores, jury, folder)
     kept = [

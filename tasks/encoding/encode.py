@@ -65,7 +65,7 @@ def shard_jobs(index: ClipIndex, key: str) -> list[ShardJob]:
     """Return the latent shards of a data set in its order."""
     shards: dict[str, list[dict[str, Any]]] = {}
     for split in SPLITS:
-        for row in index.learned(split):
+        for row in index.whole(split):
             shards.setdefault(row["shard"], []).append(row)
     return [
         ShardJob(rows[0]["split"], shard, tuple(rows), sha256_bytes(f"{key} {index.record['shards'][shard]}".encode()))
@@ -136,7 +136,7 @@ def prepare_codec(index: ClipIndex, preset: Preset, folder: Path) -> None:
     """Fit the linear codec on training clips spread over the plan, unless it is there already."""
     if preset.codec.codec != "linear" or (folder / LINEAR_NAME).is_dir():
         return
-    clips = index.learned("train")
+    clips = index.whole("train")
 
     def videos() -> Iterator[torch.Tensor]:
         for row in clips[:: math.ceil(len(clips) / FIT_CLIPS)]:

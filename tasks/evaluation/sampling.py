@@ -10,7 +10,7 @@ import torch
 from infra.deepspeed_config import use_bf16
 from infra.storage import sha256_bytes
 from model.build import text_embedding
-from model.codec import Codec, load_codec
+from model.codec import Codec, load_codec, round_trip
 from model.objective import noise_schedule
 from model.pipeline import ShareVersePipeline
 from model.presets import Preset
@@ -88,8 +88,6 @@ class Sampler:
             )
         return videos
 
-    @torch.no_grad()
     def round_trip(self, videos: torch.Tensor) -> torch.Tensor:
-        """Return videos [N, A, 3, T, H, W] encoded and decoded: the ceiling of what the model can reach."""
-        latents, _ = self.codec.encode(videos.flatten(0, 1).to(self.device))
-        return self.codec.decode(latents.to(self.device)).float().cpu().view_as(videos)
+        """Return videos [N, A, 3, T, H, W] encoded and decoded (model/codec.py)."""
+        return round_trip(self.codec, videos, self.device)

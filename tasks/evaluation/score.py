@@ -181,13 +181,13 @@ def evaluate(
             f"run {run.run_id} was trained on data {run.dataset_digest[:12]} and {dataset_dir} is {index.digest[:12]} "
             "now: score it on its own data set, or train a new run."
         )
-    if not index.split(split):
+    if not index.whole(split):
         raise EvaluationError(f"{dataset_dir} has no clips in split {split!r}: score another split.")
     preset = run.preset
     sampler = Sampler.of_checkpoint(preset, checkpoint, latents_dir)
-    on_progress(0, len(index.split(split)), "choosing the blur on training towns")
+    on_progress(0, len(index.whole(split)), "choosing the blur on training towns")
     sigma_px = training_sigma(dataset_dir, index, preset)
-    windows = Windows(dataset_dir, index.split(split), preset)
+    windows = Windows(dataset_dir, index.whole(split), preset)
     everything = len(windows)
     windows.keep(MOST_WINDOWS)
     missing: dict[str, str] = {}

@@ -134,9 +134,10 @@ class ClipIndex:
     def split(self, split: str) -> list[dict[str, Any]]:
         return [row for row in self.rows if row["split"] == split]
 
-    def learned(self, split: str) -> list[dict[str, Any]]:
-        """Return a split's clips without the one-frame twins of hidden-fact scenes, which only check for leaks."""
-        return [row for row in self.split(split) if split != "train" or row["variant"] != "fact_changed"]
+    def whole(self, split: str) -> list[dict[str, Any]]:
+        """Return a split's clips without those of one frame, which only check hidden-fact scenes for leaks."""
+        single = {"repeat", "fact_changed"} if split == "train" else {"repeat"}
+        return [row for row in self.split(split) if row["variant"] not in single]
 
     def read(self, row: dict[str, Any]) -> dict[str, bytes]:
         """Return a row's members. ShardError when its bytes are not those that were written."""

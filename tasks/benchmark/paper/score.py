@@ -85,13 +85,13 @@ class PaperScoring:
         index = ClipIndex(run.dataset_dir)
         if index.digest != run.dataset_digest:
             raise BenchmarkError(f"{run.dataset_dir} was changed since run {run.run_id} was opened: start again.")
-        if not index.split(SPLIT):
+        if not index.whole(SPLIT):
             raise BenchmarkError(f"{run.dataset_dir} has no clips in split {SPLIT!r}: record held-out towns.")
         self.sampler, self.preset, self.size = sampler, run.preset, study.front_size
         height, width = self.size
         video = dataclasses.replace(run.preset.video, views="front", height=height, width=width)
-        self.windows = Windows(run.dataset_dir, index.split(SPLIT), run.preset)
-        self.fronts = Windows(run.dataset_dir, index.split(SPLIT), dataclasses.replace(run.preset, video=video))
+        self.windows = Windows(run.dataset_dir, index.whole(SPLIT), run.preset)
+        self.fronts = Windows(run.dataset_dir, index.whole(SPLIT), dataclasses.replace(run.preset, video=video))
         for windows in (self.windows, self.fronts):
             windows.keep(MOST_WINDOWS)
         self.steps = study.sampling_steps

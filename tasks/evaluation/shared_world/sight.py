@@ -8,7 +8,8 @@ from numba import njit
 from tasks.evaluation.shared_world.world import World
 
 NOWHERE, UNSEEN, UNCLEAR, SEEN = 0, 1, 2, 3
-"""The pixel has no depth, or no pose of its car, to go by; outside or hidden; at an edge of depth, where it may be seen; seen."""
+"""The pixel has no depth, or its car no pose, to go by; outside or hidden; at an edge of depth, where it may be seen;
+seen."""
 NEAREST_M = 0.05
 TOLERANCE = 0.02
 """How far inverse depths may differ, as a share: on a plane they are equal to rounding. The back of a wall that is

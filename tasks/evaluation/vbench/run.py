@@ -24,7 +24,7 @@ def write_run(
 
     `steps` 0: the preset's sampling steps. EvaluationError for a run without checkpoint, or a split without clips.
     """
-    checkpoint, rows = run.latest_checkpoint(), ClipIndex(run.dataset_dir).split(split)
+    checkpoint, rows = run.latest_checkpoint(), ClipIndex(run.dataset_dir).whole(split)
     if checkpoint is None:
         raise EvaluationError(f"run {run.run_id} has no checkpoint in {run.folder}: train it first.")
     if not rows:

@@ -12,7 +12,7 @@ from model.presets import Preset
 from tasks.benchmark import task as benchmark_task
 from tasks.benchmark.arms import EVERYTHING, LARGE, SIZES, Ablation, Arm, Setting, ablation_of, planned_setting
 from tasks.benchmark.errors import BenchmarkError
-from tasks.benchmark.outcomes import ArmScore, marker_of, standing_of
+from tasks.benchmark.outcomes import LEADS, ArmScore, marker_of, standing_of
 from tasks.benchmark.summary import over_seeds, row_of, sentences, table
 from tasks.benchmark.tracking import EXPERIMENT
 from tasks.benchmark.training import open_arms
@@ -61,7 +61,18 @@ def test_what_the_arms_show_is_said_in_words():
 
 def test_a_control_above_chance_is_called_a_leak():
     lines = sentences([score_of("cross"), score_of("within", accuracy=0.4, accuracy_low=0.3)])
-    assert lines[1] == "ATTENTION: arm 'within' is above chance, so something gives the fact away: find it."
+    assert lines[1].startswith("ATTENTION: appearance large, within, seed 0: accuracy 0.400 is above chance")
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("arm", "name"),
+    [("none", "accuracy_decided"), ("within", "accuracy_uninformative"), ("cross", "accuracy_uninformative_decided")],
+)
+def test_readings_that_are_left_open_do_not_hide_a_leak(arm, name):
+    leaking = score_of(arm, **{name: 0.5, f"{name}_low": 0.3})
+    assert [line for line in sentences([leaking]) if name in line]
+    assert not sentences([score_of(arm, **{name: 0.5, f"{name}_low": 0.2})])
 
 
 def test_the_table_shows_what_was_measured_and_a_dash_for_the_rest():
@@ -104,8 +115,12 @@ def test_arms_are_scored_alike_and_nothing_is_done_twice(compare):
         assert run.info.status == "FINISHED"
         given = {name: run.data.params[name] for name in ("task", "distance", "arm", "size", "seed")}
         assert given == {"task": "appearance", "distance": "large", "arm": row["arm"], "size": "quick", "seed": "0"}
-        wanted = {"accuracy", "accuracy_low", "accuracy_high", "accuracy_2_steps", "chance", "partner_swap_accuracy",
-                  "follows", "keeps", "leaking_scenes", "scenes", "exact_change", "psnr_fact"}  # fmt: skip
+        wanted = {"accuracy", "accuracy_low", "accuracy_high", "accuracy_2_steps", "accuracy_2_steps_low", "chance",
+                  "partner_swap_accuracy", "follows", "keeps", "leaking_scenes", "scenes", "exact_change", "psnr_fact",
+                  "fact_cells"}  # fmt: skip
+        if row["arm"] == "cross":
+            leads = {f"lead_{control}_{name}" for control in ("within", "none") for name in LEADS}
+            wanted |= leads | {f"{name}_low" for name in leads}
         assert wanted <= run.data.metrics.keys()
         assert run.data.metrics["accuracy"] == pytest.approx(row["accuracy"])
         assert (run.data.metrics["leaking_scenes"], run.data.metrics["scenes"]) == (0, 12)
@@ -113,6 +128,7 @@ def test_arms_are_scored_alike_and_nothing_is_done_twice(compare):
         assert run.data.metrics["exact_change"] == 0.0
     files = mlflow_tracking.client().list_artifacts(runs["cross"].info.run_id, "benchmark")
     assert {Path(file.path).name for file in files} == {"hidden_fact.png", "report.html"}
+    assert any(line.startswith("cross minus none, 1 seed, paired by scene: right +0.00") for line in did["said"])
     assert [run.run_id for run, _ in standing_of(TOY)] == did["trained"]
 
     assert run_it() == rows

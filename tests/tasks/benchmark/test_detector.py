@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from tasks.benchmark.detector import CANNOT_TELL, calibrated, colour_references
+from tasks.benchmark.detector import CANNOT_TELL, calibrated, colour_references, readable
 from tasks.benchmark.errors import BenchmarkError
 from tests.tasks.benchmark.made_scenes import COLOURS, SHOWN, made_scenes, paint
 
@@ -75,6 +75,15 @@ def test_recordings_that_do_not_show_the_fact_give_no_detector():
     blank = dataclasses.replace(scenes, truth=scenes.truth * 0, twin_truth=scenes.twin_truth * 0)
     with pytest.raises(BenchmarkError, match="of the recordings right"):
         calibrated(blank, same)
+
+
+def test_paths_that_hardly_differ_in_the_picture_give_no_detector():
+    scenes = made_scenes("trajectory")
+    alike = dataclasses.replace(scenes, twin_truth=scenes.truth + 0.02 * (scenes.twin_truth - scenes.truth))
+    assert int(readable(scenes).sum()) == len(scenes)
+    assert not readable(alike).any()
+    with pytest.raises(BenchmarkError, match=r"reads 0\.0% of the recordings right"):
+        calibrated(alike, same)
 
 
 def test_a_colour_of_one_scene_cannot_be_judged():

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from infra.carla_servers import CarlaServer, SimulatorSpec
 from model.presets import Preset
+from tasks.benchmark import leak_check
+from tasks.benchmark import task as benchmark_task
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.leak_check import Given, check_leaks, leak_of, read_given, tells
 from tasks.benchmark.scenes import read_scenes
+from tasks.evaluation.windows import Windows
 from tasks.planning.plan import make_plan
 from tasks.planning.preset import PlanPreset
 from tasks.recording.pool import record_plan
 from tasks.sharding.reader import ClipIndex, read_pair
 from tasks.sharding.shards import write_shards
 from tests.synthetic_dataset import write_dataset
+
+SCENES = {"44056cbe6e7af6b4", "64c48c7054b681dc", "c659c610ba4c7058"}
+"""Of towns Mini01 and Mini11."""
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +48,54 @@ def recorded(tmp_path_factory) -> Path:
 def test_recorded_scenes_hide_their_facts(recorded):
     found = check_leaks(recorded)
     assert (found.scenes, found.leaking, found.untold, found.repeats, found.tolerance) == (3, {}, 0, 2, 0.0)
+    assert (found.masked, found.unpaired) == (2, 0)  # training clips have no instance ids
     assert "exact" in str(found)
+    assert check_leaks(recorded, exact=True) == found
+
+
+def test_scenes_have_the_ids_that_others_report(recorded):
+    assert {row["scene_id"] for row in ClipIndex(recorded).rows} == SCENES
+
+
+def read_with_one_grey_level_more(variant: str):
+    """Return `read_given` that changes the observer's first frame in the recordings of a variant."""
+
+    def read(index, row):
+        given = read_given(index, row)
+        first = given.first.copy()
+        first[0, 5, 7, 1] ^= row["variant"] == variant
+        return replace(given, first=first)
+
+    return read
+
+
+def test_a_data_set_that_leaks_ends_the_flow(recorded, monkeypatch):
+    monkeypatch.setattr(leak_check, "read_given", read_with_one_grey_level_more("fact_changed"))
+    found = check_leaks(recorded)
+    assert found.leaking.keys() == SCENES
+    assert all("first frames differ by 0.000" in reason for reason in found.leaking.values())
+    monkeypatch.setattr(benchmark_task, "check_leaks", lambda *given, **named: found)
+    monkeypatch.setattr(benchmark_task, "FlowProgress", lambda *given: None)
+    monkeypatch.setattr(benchmark_task, "get_run_logger", logging.getLogger)
+    with pytest.raises(BenchmarkError, match=r"3 of 3 scenes of bench give their fact away, the first is .*Mini"):
+        benchmark_task.check_hidden_facts.fn("bench", exact=True)
+
+
+def test_what_two_recordings_differ_by_is_let_pass_but_not_where_they_must_be_equal(recorded, monkeypatch):
+    monkeypatch.setattr(leak_check, "read_given", read_with_one_grey_level_more("repeat"))
+    found = check_leaks(recorded)
+    assert found.tolerance == pytest.approx(1 / (32 * 48 * 3))
+    assert "as 2 repeats differ" in str(found)
+    with pytest.raises(BenchmarkError, match=r"two recordings of one scene .* on a simulator that repeats itself"):
+        check_leaks(recorded, exact=True)
+
+
+def test_a_scene_without_its_twin_is_counted(recorded, monkeypatch):
+    rows = [row for row in ClipIndex(recorded).rows if (row["split"], row["variant"]) != ("train", "fact_changed")]
+    monkeypatch.setattr(leak_check, "ClipIndex", lambda folder: SimpleNamespace(rows=rows, read=ClipIndex(folder).read))
+    found = check_leaks(recorded)
+    assert (found.scenes, found.unpaired) == (2, 1)
+    assert found.figures()["unpaired_scenes"] == 1
 
 
 def test_twins_differ_in_nothing_but_the_fact(recorded):
@@ -73,8 +128,9 @@ def test_training_twins_are_one_frame_and_are_not_learned_from(recorded):
     index = ClipIndex(recorded)
     frames = {row["variant"]: read_pair(row["key"], index.read(row)).videos.shape[1] for row in index.split("train")}
     assert frames == {"base": 9, "fact_changed": 1}
-    assert [row["variant"] for row in index.learned("train")] == ["base"]
-    assert len(index.learned("test")) == 6
+    assert [row["variant"] for row in index.whole("train")] == ["base"]
+    assert sorted(row["variant"] for row in index.whole("test")) == ["base"] * 2 + ["fact_changed"] * 2
+    assert len(Windows(recorded, index.whole("test"), Preset.load("bench"))) == 4
 
 
 def test_the_scenes_are_read_as_the_model_sees_them(recorded):

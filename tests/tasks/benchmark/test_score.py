@@ -78,23 +78,14 @@ def test_an_entry_that_always_says_the_same_is_right_by_chance(made):
     assert metrics["follows"] + metrics["keeps"] + metrics["neither"] == pytest.approx(1.0)
 
 
-def test_what_cannot_be_told_is_not_right(made):
-    scenes, detector = made
-    outcome = score(CopyFirstFrame(), scenes, detector)
-    metrics = outcome.metrics()
-    unsure = (outcome.read == CANNOT_TELL).double().mean()
-    assert metrics["cannot_tell"] == float(unsure)
-    assert metrics["accuracy"] == float((outcome.read == scenes.labels).double().mean())
-
-
 def test_of_those_that_can_be_read_the_rest_is_left_out(made):
     scenes, detector = made
     outcome = score(Painter(), scenes, detector)
     read = outcome.read.clone()
     read[0, 0], read[1], read[2, 1] = CANNOT_TELL, CANNOT_TELL, (scenes.labels[2, 1] + 1) % 4
     partly = dataclasses.replace(outcome, read=read)
-    assert partly.shares("accuracy_decided").tolist() == [1.0, 0.5] + [1.0] * 9
-    assert partly.shares("accuracy").tolist() == [0.5, 0.0, 0.5] + [1.0] * 9
+    assert partly.by_scene("accuracy_decided").tolist() == [1.0, 0.5] + [1.0] * 9
+    assert partly.by_scene("accuracy").tolist() == [0.5, 0.0, 0.5] + [1.0] * 9
 
 
 def test_where_nothing_can_be_read_there_is_no_share_of_it(made):
@@ -112,6 +103,7 @@ def test_scenes_that_do_not_inform_count_apart():
     metrics = score(GroundTruth(scenes), scenes, detector).metrics()
     assert (metrics["accuracy"], metrics["scenes"]) == (1.0, 8.0)
     assert metrics["accuracy_uninformative"] == 0.5  # the inputs do not tell scene from twin
+    assert metrics["accuracy_uninformative_decided"] == 0.5
     nobody = made_scenes("binding", uninformative=12)
     with pytest.raises(BenchmarkError, match="in none of the scenes"):
         score(CopyFirstFrame(), nobody, calibrated(nobody, lambda videos: videos))
@@ -165,14 +157,14 @@ def test_intervals_hold_at_the_ends():
 
 
 def test_paired_differences():
-    """Newcombe's example: 36 of 50 against 30 of 50 (both 28, only the first 8, only the second 2, neither 12)."""
-    first = np.repeat([1.0, 1.0, 0.0, 0.0], [28, 8, 2, 12])
-    second = np.repeat([1.0, 0.0, 1.0, 0.0], [28, 8, 2, 12])
+    """Newcombe's first example, Table II, method 10: both right 36, only the first 12, only the second 2 of 50."""
+    first = np.repeat([1.0, 1.0, 0.0], [36, 12, 2])
+    second = np.repeat([1.0, 0.0, 1.0], [36, 12, 2])
     paired = paired_interval(first, second)
-    assert paired.mean == pytest.approx(0.12)
-    assert paired.low < 0.12 < paired.high
-    loose = paired_interval(first, np.random.default_rng(0).permutation(second))
-    assert loose.high - loose.low > paired.high - paired.low
+    assert (paired.mean, paired.low, paired.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=5e-5)
+    alike, other = np.repeat([1.0, 0.0], [30, 20]), np.repeat([1.0, 0.0], [28, 22])
+    close, loose = paired_interval(alike, other), paired_interval(alike, np.random.default_rng(0).permutation(other))
+    assert loose.high - loose.low > close.high - close.low
     clear = paired_interval([1.0] * 20, [0.0] * 20)
     assert (clear.mean, clear.high) == (1.0, pytest.approx(1.0))
     assert 0.7 < clear.low < 0.9
@@ -183,11 +175,24 @@ def test_paired_differences():
 def test_arms_are_compared_on_the_same_scenes(made):
     scenes, detector = made
     good, bad = score(Painter(), scenes, detector), score(Painter(always=2), scenes, detector)
-    apart = difference("accuracy", good, bad)
+    apart = difference("accuracy", [good], [bad])
     assert apart.mean == pytest.approx(0.75)
     assert 0.3 < apart.low < 0.75 < apart.high <= 1.0
     with pytest.raises(BenchmarkError, match="scored on other scenes"):
-        difference("accuracy", good, dataclasses.replace(bad, scenes=made_scenes("appearance", 8)))
+        difference("accuracy", [good], [dataclasses.replace(bad, scenes=made_scenes("appearance", 8))])
+
+
+def test_seeds_are_averaged_by_scene_before_they_are_compared(made):
+    scenes, detector = made
+    good, bad = score(Painter(), scenes, detector), score(Painter(always=2), scenes, detector)
+    assert difference("accuracy", [good, bad], [bad, bad]).mean == pytest.approx(0.375)
+    assert difference("follows", [good, good], [bad, bad]) == difference("follows", [good], [bad])
+    better = dataclasses.replace(bad, psnr_fact=bad.psnr_fact + 3.0)
+    fact = difference("psnr_fact", [better, better], [bad, bad])
+    assert (fact.mean, fact.low, fact.high) == pytest.approx((3.0, 3.0, 3.0), abs=1e-4)
+    shown = dataclasses.replace(better, psnr_fact=better.psnr_fact.clone())
+    shown.psnr_fact[4] = torch.nan
+    assert difference("psnr_fact", [shown], [bad]).clusters == len(scenes) - 1
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from model.presets import Preset
 from tasks.benchmark.errors import BenchmarkError
-from tasks.planning.preset import PlanPreset
 
 SWITCHES = {"cross": "on", "within": "within", "none": "off"}
 MODEL_PRESET = "bench"
@@ -26,7 +25,7 @@ class Setting:
     task: str
     distance: str
     train_steps: int
-    """Twice where the learning curve jumps (docs/BENCHMARK.md), or more."""
+    """About twice where the learning curve jumps, where that is known (docs/BENCHMARK.md); the demo's are fewer."""
 
     @property
     def dataset(self) -> str:
@@ -93,8 +92,3 @@ def ablation_of(size: str) -> Ablation:
     if size not in SIZES:
         raise BenchmarkError(f"there is no size {size!r}: take one of {', '.join(SIZES)}.")
     return SIZES[size]
-
-
-def planned_setting(setting: Setting) -> PlanPreset:
-    """Return the plan preset of a setting's data set."""
-    return PlanPreset.load(setting.dataset)

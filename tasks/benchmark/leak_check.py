@@ -18,7 +18,8 @@ import numpy as np
 
 from infra.storage import OnProgress, no_progress
 from tasks.benchmark.errors import BenchmarkError
-from tasks.benchmark.scenes import BASE, FIRST_EXTRA_ID, TWIN
+from tasks.benchmark.scenes import BASE, TWIN
+from tasks.planning.rows import FIRST_EXTRA_ID
 from tasks.sharding.reader import Cameras, ClipIndex, decode_video, read_cameras
 
 REPEAT = "repeat"

@@ -16,12 +16,11 @@ from model import mosaic
 from model.presets import Preset, VideoConfig
 from tasks.benchmark.errors import BenchmarkError
 from tasks.encoding.frames import model_video
+from tasks.planning.rows import FIRST_EXTRA_ID
 from tasks.sharding.reader import ClipIndex, ClipPair, read_pair
 
 BASE, TWIN = "base", "fact_changed"
 TASKS = ("appearance", "binding", "trajectory")
-FIRST_EXTRA_ID = 3
-"""Instance id of the plan's first extra actor; those before are nothing and the agents."""
 CELL_PX = 64
 """Pixels of a latent cell: 8x8."""
 

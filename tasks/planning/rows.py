@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 from infra.storage import canonical_json, sha256_bytes
 from tasks.planning.preset import PlanPreset
 
+FIRST_EXTRA_ID = 3
+"""Instance id of a plan's first extra actor; 1 and 2 are the agents, 0 is what is no vehicle."""
 RIG = "two red vehicle.audi.tt, four 90-degree cameras each"
 SCHEMA = pa.schema([
     ("recording_id", pa.string()), ("scene_id", pa.string()), ("variant", pa.string()), ("town", pa.string()),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.planning.rows import FIRST_EXTRA_ID
 from tasks.recording.errors import GateError
 
 DEFAULTS = {
@@ -53,10 +54,10 @@ class Scores:
         self.visible_frames[agent] += seen
 
     def add_instances(self, agent: int, frame: np.ndarray, *, first: bool) -> None:
-        """Take an agent's stored instance mosaic [H, W] (extra actor k is 3 + k)."""
+        """Take an agent's stored instance mosaic [H, W] (extra actor k is FIRST_EXTRA_ID + k)."""
         if not self.fact.get("actors"):
             return
-        count = int(np.isin(frame, [3 + actor for actor in self.fact["actors"]]).sum())
+        count = int(np.isin(frame, [FIRST_EXTRA_ID + actor for actor in self.fact["actors"]]).sum())
         mine = agent == self.fact["observer"]
         name = ("first" if first else "later") if mine else ("told" if first else "")
         if name:

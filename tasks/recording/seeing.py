@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.camera import MOUNTS, VIEWS, carla_matrix, carla_pose, carla_to_c2w, intrinsics, project
+from tasks.planning.rows import FIRST_EXTRA_ID
 
 FOV_DEG = 90.0
 RED_SHARE = 0.05
@@ -129,7 +130,7 @@ def find_extra_codes(
     known: dict[tuple[int, int], int],
     others: dict[tuple[int, int], int],
 ) -> None:
-    """Enter the codes of extra actors that show for the first time in `others`, as 3 + their number in the plan.
+    """Enter the codes of extra actors that show for the first time in `others`, as FIRST_EXTRA_ID + number in the plan.
 
     By where their pixels are in space: simulators number instances each in its way.
     """
@@ -145,16 +146,16 @@ def find_extra_codes(
             points = pixel_points(centimetres, camera)[mine]
             shares = [float(box.holds(points).mean()) for box in boxes]
             best = int(np.argmax(shares))
-            others[code] = 3 + best if shares[best] > 0.5 else 3 + len(boxes) + len(others)
+            others[code] = FIRST_EXTRA_ID + (best if shares[best] > 0.5 else len(boxes) + len(others))
 
 
 def remapped(instance: np.ndarray, codes: dict[tuple[int, int], int], others: dict[tuple[int, int], int]) -> np.ndarray:
-    """Return [h, w] uint16: 0 no vehicle, 1 agent 0, 2 agent 1, other vehicles from 3 in order of appearance."""
+    """Return [h, w] uint16: 0 no vehicle, 1 agent 0, 2 agent 1, others from 3 in order of appearance."""
     result = np.zeros(instance.shape[:2], np.uint16)
     vehicle = np.isin(instance[..., 2], VEHICLE_TAGS)
     found = np.unique(instance[vehicle][:, [1, 0]], axis=0)
     for green, blue in found:
         code = int(green), int(blue)
-        number = codes.get(code) or others.setdefault(code, 3 + len(others))
+        number = codes.get(code) or others.setdefault(code, FIRST_EXTRA_ID + len(others))
         result[vehicle & (instance[..., 1] == green) & (instance[..., 0] == blue)] = number
     return result

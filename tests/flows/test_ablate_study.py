@@ -6,6 +6,7 @@ import pytest
 
 from flows import ablate_shareverse
 from tasks.benchmark.arms import ablation_of
+from tasks.benchmark.errors import BenchmarkError
 
 
 @pytest.fixture
@@ -49,3 +50,18 @@ def test_what_must_be_quick_leaves_them_out(steps, given):
     names = {name for name, *_ in calls}
     assert names == {"collect", "check_hidden_facts", "compare_arms", "sum_up"}
     assert not any(call[1] == "demo" for call in calls if call[0] == "collect")
+
+
+def test_a_setting_that_is_refused_does_not_stop_the_others(steps, monkeypatch):
+    calls, _ = steps
+
+    def check(dataset, exact):
+        if dataset == "shared-world-bench-medium":
+            raise BenchmarkError("two scenes leak.")
+
+    monkeypatch.setattr(ablate_shareverse, "check_hidden_facts", check)
+    with pytest.raises(BenchmarkError, match=r"^appearance medium: two scenes leak\.$"):
+        ablate_shareverse.ablate_shareverse.fn(size="full")
+    settings = len(ablation_of("full").settings)
+    assert [call[2] for call in calls if call[0] == "compare_arms"] == [n for n in range(settings) if n != 1]
+    assert [call[0] for call in calls[-2:]] == ["sum_up", "compare_with_paper"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -10,12 +11,13 @@ import pytest
 from infra import mlflow_tracking
 from model.presets import Preset
 from tasks.benchmark import task as benchmark_task
-from tasks.benchmark.arms import EVERYTHING, LARGE, SIZES, Ablation, Arm, Setting, ablation_of, planned_setting
+from tasks.benchmark.arms import EVERYTHING, LARGE, SIZES, Ablation, Arm, Setting, ablation_of
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.outcomes import LEADS, ArmScore, marker_of, standing_of
 from tasks.benchmark.summary import over_seeds, row_of, sentences, table
 from tasks.benchmark.tracking import EXPERIMENT
 from tasks.benchmark.training import open_arms
+from tasks.planning.preset import PlanPreset
 from tests.painted_world import write_painted_dataset
 from tests.tasks.benchmark.untrained import stand_ins
 
@@ -25,7 +27,7 @@ TOY = Ablation("quick", (Setting("appearance", "large", 2),), ("cross", "within"
 
 @pytest.mark.parametrize("setting", EVERYTHING, ids=lambda setting: setting.name)
 def test_every_setting_has_a_plan_of_its_own(setting):
-    plan = planned_setting(setting)
+    plan = PlanPreset.load(setting.dataset)
     assert (plan.scenes, plan.fact_task, plan.fact_distance) == ("hidden_facts", setting.task, setting.distance)
     assert len({other.dataset for other in EVERYTHING}) == len(EVERYTHING)
     assert LARGE.dataset == "shared-world-bench"
@@ -136,6 +138,21 @@ def test_arms_are_scored_alike_and_nothing_is_done_twice(compare):
     marker_of(open_arms(TOY.arms_of(TOY.settings[0]))[1], TOY).unlink()
     assert run_it() == rows
     assert len(did["trained"]) == len(logged()) == 3
+
+
+def test_the_table_of_several_seeds_is_left_in_log_and_artifact(monkeypatch):
+    said, left = [], {}
+    monkeypatch.setattr(benchmark_task, "get_run_logger", lambda: SimpleNamespace(info=said.append))
+    monkeypatch.setattr(
+        benchmark_task, "create_markdown_artifact", lambda text, **named: left.update(text=text, **named)
+    )
+    rows = [row_of(score_of("cross")) | {"seed": seed} for seed in range(2)]
+    benchmark_task.sum_up.fn(rows[:1])
+    assert left == {"text": table(rows[:1]), "key": "shared-world-bench", "description": left["description"]}
+    benchmark_task.sum_up.fn(rows)
+    assert left["text"].startswith(table(rows))
+    assert left["text"].endswith(table(over_seeds(rows)))
+    assert "\n".join(said).endswith(left["text"])
 
 
 def test_seeds_are_merged_to_their_mean_lowest_and_highest():

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 
+from tasks.benchmark.detector import calibrated
 from tasks.benchmark.entries import CopyFirstFrame, GroundTruth
-from tasks.benchmark.picture import GREEN, GREY, RED, cells, changed_box, chosen, explaining_picture, sight_of
+from tasks.benchmark.picture import (
+    GREEN,
+    GREY,
+    RED,
+    cells,
+    changed_box,
+    chosen,
+    columns_of,
+    explaining_picture,
+    sight_of,
+)
 from tasks.benchmark.score import score
 from tests.painted_world import FACE_ID, Scene
+from tests.tasks.benchmark.made_scenes import made_scenes
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +70,16 @@ def test_the_sheet_is_wide_enough_for_its_columns(scenes, outcomes):
     assert sheet.width == one.width > 7 * 240
     assert sheet.height - one.height > 160
     assert len(set(np.asarray(sheet)[300].reshape(-1, 3).astype(int) @ [65536, 256, 1])) > 20
+
+
+def test_a_path_is_no_picture_in_a_first_frame():
+    scenes = made_scenes("trajectory")
+    alike = dataclasses.replace(
+        scenes, twin_truth=torch.cat([scenes.truth[:, :, :, :1], scenes.twin_truth[:, :, :, 1:]], 3)
+    )
+    assert changed_box(alike, 0) is None
+    titles = [" ".join(column) for column in columns_of(alike)]
+    assert not [title for title in titles if "hidden" in title or "framed" in title]
+    assert [title for title in map(" ".join, columns_of(made_scenes("binding"))) if "framed" in title]
+    detector = calibrated(alike, lambda videos: videos)
+    explaining_picture(alike, score(GroundTruth(alike), alike, detector), score(CopyFirstFrame(), alike, detector))

@@ -2,9 +2,9 @@
 
 Makes a clip pair of 49 frames at 480x720 as the recorder would (H.264, depth and instance ids as FFV1), decodes it and
 measures it again and again, and prints the ratio; 100 pairs take 100 times as long, as nothing but sums is kept from
-one pair to the next. Decoding: both agents' videos, depth and ids. Measured: one generated video with its ground truth
-and shuffled floor: PSNR and SSIM of all frames, and the figures of the shared world on every fourth frame and pixel
-(world.py).
+one pair to the next. Decoding: both agents' videos, depth and ids. Views: the true video as the model sees it, cut into
+views. Measured: one generated video with its ground truth and shuffled floor: PSNR and SSIM of all frames, and the
+figures of the shared world on every fourth frame and pixel (world.py).
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def main() -> None:
     options.add_argument("--pairs", type=int, default=3)
     pairs = options.parse_args().pairs
     video = Preset.load("paper").video
-    taken: dict[str, list[float]] = {"decode": [], "shared world": [], "PSNR, SSIM": []}
+    taken: dict[str, list[float]] = {"decode": [], "views": [], "shared world": [], "PSNR, SSIM": []}
     with tempfile.TemporaryDirectory() as folder:
         cameras = write_clip(Path(folder))
         for _ in range(pairs + 1):
@@ -118,14 +118,16 @@ def main() -> None:
             clip = decode(Path(folder), cameras)
             decoded = time.process_time()
             truth = views_of(model_video(clip.videos, video)[None])[0]
-            generated, stranger = truth.roll(1, 2), truth.flip(-1)
             prepared = time.process_time()
+            generated, stranger = truth.roll(1, 2), truth.flip(-1)
+            made = time.process_time()
             window = Window.of_views(read_world(clip, video), truth, {"model": generated}, stranger)
             measure_window(window, Detector(0.8), {}, ground_truth="truth", floor="floor")
             measured = time.process_time()
             table_1(generated, truth)
             ended = time.process_time()
-            for name, seconds in zip(taken, (decoded - begun, measured - prepared, ended - measured), strict=True):
+            spent = decoded - begun, prepared - decoded, measured - made, ended - measured
+            for name, seconds in zip(taken, spent, strict=True):
                 taken[name].append(seconds)
     median = {name: statistics.median(seconds[1:]) for name, seconds in taken.items()}
     for name, seconds in median.items():

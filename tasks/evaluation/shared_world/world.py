@@ -154,4 +154,4 @@ def read_world(pair: ClipPair, video: VideoConfig, start: int = 0) -> World:
 
 def as_frames(views: torch.Tensor, frames: np.ndarray) -> np.ndarray:
     """Return the chosen frames of views [A, V, T, 3, h, w] in [0, 1] as [A, V, T', h, w, 3] float32."""
-    return np.ascontiguousarray(views[:, :, frames].movedim(-3, -1).float().numpy())
+    return np.ascontiguousarray(np.moveaxis(views.float().numpy()[:, :, frames], -3, -1))

@@ -131,18 +131,6 @@ class Scores:
         """Return the mean PSNR of frames 1, 2, ..."""
         return np.mean([values.mean((0, 1)) for values in self.arrays[row, "psnr"].values()], 0).tolist()
 
-    def by_group(self, row: str) -> dict[str, dict[str, float]]:
-        """Return the mean PSNR by town, weather and type."""
-        values = self.per_window(row, "psnr")
-        tables: dict[str, dict[str, float]] = {}
-        for title, column in GROUPED_BY.items():
-            names = sorted({str(self.windows[name].row[column]) for name in values})
-            tables[title] = {
-                group: float(np.mean([v for name, v in values.items() if self.windows[name].row[column] == group]))
-                for group in names
-            }
-        return tables
-
     def table(self) -> list[dict[str, Any]]:
         """Return a line a window and row: where it lies and its figures."""
         lines = []

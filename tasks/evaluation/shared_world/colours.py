@@ -14,7 +14,7 @@ LEAST_SPREAD = 1e-6
 
 @njit(cache=True, nogil=True)
 def add_pairs(sums, use, view, place, picture, other):
-    """Add to sums [11]: the count, |x - y|, x by channel, y by channel, xx, yy and xy over all channels.
+    """Add to sums [10]: the count, x by channel, y by channel, xx, yy and xy over all channels.
 
     x is `picture` [V, h, w, 3], y is `other` [W, h, w, 3] at view and place (shares of width and height), bilinear.
     """
@@ -37,26 +37,25 @@ def add_pairs(sums, use, view, place, picture, other):
                     y = (1 - fy) * ((1 - fx) * other[t, i, j, k] + fx * other[t, i, j + 1, k]) + fy * (
                         (1 - fx) * other[t, i + 1, j, k] + fx * other[t, i + 1, j + 1, k]
                     )
-                    sums[1] += abs(x - y) / 3
-                    sums[2 + k] += x
-                    sums[5 + k] += y
-                    sums[8] += x * x
-                    sums[9] += y * y
-                    sums[10] += x * y
+                    sums[1 + k] += x
+                    sums[4 + k] += y
+                    sums[7] += x * x
+                    sums[8] += y * y
+                    sums[9] += x * y
 
 
 def correlation_of(pictures: np.ndarray, others: np.ndarray) -> float | None:
     """Return the correlation of colours [..., 3] about each channel's mean, None as in `Colours.correlation`."""
     x, y = pictures.reshape(-1, 3).astype(np.float64), others.reshape(-1, 3).astype(np.float64)
     squares = [np.square(x).sum(), np.square(y).sum(), (x * y).sum()]
-    return Colours(np.array([len(x), np.abs(x - y).mean(1).sum(), *x.sum(0), *y.sum(0), *squares])).correlation()
+    return Colours(np.array([len(x), *x.sum(0), *y.sum(0), *squares])).correlation()
 
 
 @dataclass
 class Colours:
-    """Sums over pairs of colours x, y: what their correlation and mean difference need."""
+    """Sums over pairs of colours x, y: what their correlation needs."""
 
-    sums: np.ndarray = field(default_factory=lambda: np.zeros(11))
+    sums: np.ndarray = field(default_factory=lambda: np.zeros(10))
 
     def add(self, use: np.ndarray, view: np.ndarray, place: np.ndarray, picture: np.ndarray, other: np.ndarray) -> None:
         """Add the pixels `use` [V, h, w] of a picture [V, h, w, 3] beside another one at view and place."""
@@ -73,12 +72,8 @@ class Colours:
         """
         if self.pixels < FEWEST_PIXELS:
             return None
-        count, x, y = self.sums[0], self.sums[2:5], self.sums[5:8]
-        xx, yy = self.sums[8] / count - (x / count) @ (x / count), self.sums[9] / count - (y / count) @ (y / count)
+        count, x, y = self.sums[0], self.sums[1:4], self.sums[4:7]
+        xx, yy = self.sums[7] / count - (x / count) @ (x / count), self.sums[8] / count - (y / count) @ (y / count)
         if min(xx, yy) < LEAST_SPREAD:
             return None
-        return float((self.sums[10] / count - (x / count) @ (y / count)) / np.sqrt(xx * yy))
-
-    def difference(self) -> float | None:
-        """Return the mean absolute difference of colours in [0, 1], None for fewer than FEWEST_PIXELS."""
-        return float(self.sums[1] / self.sums[0]) if self.pixels >= FEWEST_PIXELS else None
+        return float((self.sums[9] / count - (x / count) @ (y / count)) / np.sqrt(xx * yy))

@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 EXPERIMENT = "shareverse"
 DATA_EXPERIMENT = "shareverse-datasets"
 RUN_ID_TAG = "shareverse.run_id"
+MISSING = "missing."
+"""Tags of figures that could not be measured begin with it."""
 BATCH = 900
 MAX_PARAM_LENGTH = 6000
 
@@ -156,12 +159,29 @@ class RunLog:
         return ""
 
     def final_metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Log figures of a finished evaluation at `step`; ValueError for one that is not finite."""
+        """Log figures of a finished evaluation at `step`; ValueError for one that is not finite.
+
+        A figure whose last value at this step is the same is not sent again. It isn't left to MLflow, which drops equal
+        points only at equal times, and takes the larger of two values at one time for the last.
+        """
+        from mlflow.entities import Metric
+
         for name, value in values.items():
             if not math.isfinite(value):
                 raise ValueError(f"metric {name} is {value}: a figure that could not be computed must not be logged.")
-        for name, value in values.items():
-            self.client.log_metric(self.run_id, name, value, step=step)
+        known, stamp = self.client.get_run(self.run_id).data.metrics, round(1000 * time.time())
+        rows = [
+            Metric(name, value, stamp, step)
+            for name, value in values.items()
+            if name not in known or self.last_value(name, step) != value
+        ]
+        for start in range(0, len(rows), BATCH):
+            self.client.log_batch(self.run_id, metrics=rows[start : start + BATCH])
+
+    def last_value(self, name: str, step: int) -> float | None:
+        """Return what a metric was last said to be at a step, None where nothing was said."""
+        points = [point for point in self.client.get_metric_history(self.run_id, name) if point.step == step]
+        return max(points, key=lambda point: point.timestamp).value if points else None
 
     def artifacts(self, path: Path, folder: str) -> None:
         """Upload a file, or the files of a folder, under `folder`."""
@@ -171,10 +191,17 @@ class RunLog:
             self.client.log_artifact(self.run_id, str(path), folder)
 
     def note(self, text: str, missing: Mapping[str, str]) -> None:
-        """Set the run's description, and a tag for each figure that could not be measured, with its reason."""
+        """Set the run's description, and a tag for each figure that could not be measured, with its reason.
+
+        Both are those of the last call: tags of figures that are missing no longer are deleted.
+        """
         self.client.set_tag(self.run_id, "mlflow.note.content", text)
-        for name, reason in missing.items():
-            self.client.set_tag(self.run_id, f"missing.{name}", reason)
+        tags = {f"{MISSING}{name}": reason for name, reason in missing.items()}
+        for tag in self.client.get_run(self.run_id).data.tags:
+            if tag.startswith(MISSING) and tag not in tags:
+                self.client.delete_tag(self.run_id, tag)
+        for tag, reason in tags.items():
+            self.client.set_tag(self.run_id, tag, reason)
 
     def close(self, status: str = "FINISHED") -> None:
         """Send what waits and end the run; TrackingError names what could not be sent."""

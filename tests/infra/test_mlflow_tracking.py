@@ -60,6 +60,36 @@ def test_a_figure_that_is_no_number_is_refused(tracking):
     assert not tracking.get_run(log.run_id).data.metrics
 
 
+def test_figures_sent_twice_are_one_point_and_a_new_value_is_the_last(tracking):
+    log = RunLog("shareverse", "abc", "demo", {})
+    figures = {"eval/psnr": 20.1, "eval/codec/psnr": 1 / 3}
+
+    def history(name):
+        points = sorted(tracking.get_metric_history(log.run_id, name), key=lambda point: (point.step, point.timestamp))
+        return [(point.step, point.value) for point in points]
+
+    for _ in range(2):
+        log.final_metrics(figures, step=400)
+    assert {name: history(name) for name in figures} == {name: [(400, value)] for name, value in figures.items()}
+    log.final_metrics(figures, step=800)
+    log.final_metrics(figures | {"eval/psnr": 19.9}, step=800)
+    log.final_metrics(figures, step=400)  # an earlier checkpoint again
+    assert history("eval/codec/psnr") == [(400, 1 / 3), (800, 1 / 3)]
+    assert history("eval/psnr") == [(400, 20.1), (800, 20.1), (800, 19.9)]
+    assert tracking.get_run(log.run_id).data.metrics["eval/psnr"] == 19.9
+
+
+def test_a_figure_that_is_measured_at_last_is_missing_no_longer(tracking):
+    log = RunLog("shareverse", "abc", "demo", {"shareverse.preset": "demo"})
+    log.note("without", {"lpips": "not measured: no weights", "seam_continuity": "not measured: a single view"})
+    log.note("with", {"seam_continuity": "not measured: narrow views"})
+    tags = tracking.get_run(log.run_id).data.tags
+    assert {name: tags[name] for name in tags if name.startswith("missing.")} == {
+        "missing.seam_continuity": "not measured: narrow views"
+    }
+    assert (tags["mlflow.note.content"], tags["shareverse.preset"]) == ("with", "demo")
+
+
 def test_the_dataset_is_an_input_of_the_run(tracking, tmp_path):
     log = RunLog("shareverse", "abc", "demo", {})
     log.dataset("demo", "0123456789abcdef" * 4, tmp_path)

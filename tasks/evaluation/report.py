@@ -188,7 +188,10 @@ def counted(evaluation: Evaluation, trained_steps: int) -> dict[str, Any]:
 
 
 def orders(evaluation: Evaluation) -> dict[str, dict[str, bool]]:
-    """Say of each metric whether ceiling, model, model without exchange and shuffled pairs follow each other."""
+    """Say of each metric whether ceiling, model, model without exchange and shuffled pairs follow each other.
+
+    Their means are over the windows that all of them have: at full steps there are fewer.
+    """
     scores = evaluation.scores
     found: dict[str, dict[str, bool]] = {}
     for metric, higher in HIGHER_IS_BETTER.items():
@@ -199,9 +202,10 @@ def orders(evaluation: Evaluation) -> dict[str, dict[str, bool]]:
             between = [row for row in models if (row, metric) in scores.arrays]
             if higher is None or len(ends) < 2 or not between:
                 continue
-            values = [scores.mean(row, metric) for row in (ends[0], *between, ends[1])]
-            holds = all(better > worse if higher else better < worse for better, worse in pairwise(values))
-            found.setdefault(metric, {})[steps.format(steps=evaluation.steps)] = holds
+            values = scores.means((ends[0], *between, ends[1]), metric)
+            if values:
+                holds = all(better > worse if higher else better < worse for better, worse in pairwise(values))
+                found.setdefault(metric, {})[steps.format(steps=evaluation.steps)] = holds
     return found
 
 

@@ -77,8 +77,8 @@ def pictures_table(report: Report) -> Table:
 
 HOW_TO_READ = (
     "Means over windows, below them 95 % intervals over scenes. Order: whether a figure puts the ceiling (ground truth "
-    "or codec), the model, the model without exchange where there is one, and another scene's video in this order; "
-    "where it does not, the figure says nothing about the model."
+    "or codec), the model, the model without exchange where there is one, and another scene's video in this order, "
+    "over the windows that all of them have; where it does not, the figure says nothing about the model."
 )
 
 

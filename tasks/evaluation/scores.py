@@ -116,6 +116,12 @@ class Scores:
     def mean(self, row: str, metric: str) -> float:
         return float(np.mean(list(self.per_window(row, metric).values())))
 
+    def means(self, rows: Sequence[str], metric: str) -> list[float]:
+        """Return the means of rows over the windows that all of them have; nothing where there is no such window."""
+        values = [self.per_window(row, metric) for row in rows]
+        common = [name for name in values[0] if all(name in others for others in values)]
+        return [float(np.mean([of[name] for name in common])) for of in values if common]
+
     def count(self, row: str) -> int:
         return len(self.arrays[row, "psnr"])
 

@@ -23,7 +23,7 @@ from tasks.evaluation.exchange import WITHOUT, WITHOUT_ONE_STEP, add_without, ch
 from tasks.evaluation.films import error_map
 from tasks.evaluation.metrics import HIGHEST_DB
 from tasks.evaluation.page import Estimate, Missing
-from tasks.evaluation.report import make_report
+from tasks.evaluation.report import make_report, orders
 from tasks.evaluation.report_page import missing_table, shared_table
 from tasks.evaluation.score import Evaluation, evaluate
 from tasks.evaluation.scores import Scores
@@ -107,6 +107,32 @@ def test_what_a_figure_ranks_wrongly_is_said(tmp_path):
     report = report_of(evaluation)
     assert report.orders["psnr"] == {"1 step": True, "20 steps": False}
     assert "temporal_flickering" not in report.orders
+
+
+def test_an_order_is_over_the_windows_that_all_have(tmp_path):
+    """At full steps the model has easy windows alone, and is worse there than another scene's video."""
+    evaluation = evaluation_with(tmp_path, one_step=16.0, blur=17.9, shuffled=14.0)
+    arrays = evaluation.scores.arrays
+    easy = [name for name in evaluation.scores.windows if name.startswith("clip0")]
+
+    def put(row: str, in_easy: float, in_others: float) -> None:
+        for name, values in arrays[row, "psnr"].items():
+            values[:] = in_easy if name in easy else in_others
+
+    put(names.CODEC, 24.0, 20.0)
+    put(names.SHUFFLED_PAIRS, 19.0, 9.0)
+    arrays[names.FULL_STEPS, "psnr"] = {name: np.full((2, 4, 8), 18.0) for name in easy}
+    ceiling, model, floor = (
+        evaluation.scores.mean(row, "psnr") for row in (names.CODEC, names.FULL_STEPS, names.SHUFFLED_PAIRS)
+    )
+    assert ceiling > model > floor  # each over its own windows
+    assert orders(evaluation)["psnr"] == {"1 step": True, "20 steps": False}
+    put(names.SHUFFLED_PAIRS, 17.0, 9.0)
+    assert orders(evaluation)["psnr"] == {"1 step": True, "20 steps": True}
+    arrays[names.CODEC, "psnr"] = {
+        name: values for name, values in arrays[names.CODEC, "psnr"].items() if name not in easy
+    }
+    assert orders(evaluation)["psnr"] == {"1 step": True}  # no window that all have
 
 
 def test_the_worst_windows_are_listed_lowest_first(tmp_path):

@@ -13,6 +13,7 @@ from tasks.evaluation import scores as names
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.metrics import front_of, views_of
 from tasks.evaluation.scores import Scores
+from tasks.evaluation.shared_world.figures import NORMALISED
 from tasks.evaluation.shared_world.localisation import Detector, calibrate
 from tasks.evaluation.shared_world.measure import STANDS_FOR, Window, measure_window
 from tasks.evaluation.shared_world.visibility import CLASSES
@@ -37,6 +38,8 @@ class SharedWorld:
         """Calibrate the detector on true videos; what can't be measured is in `missing` with its reason."""
         self.windows, self.scores = windows, scores
         self.missing: dict[str, str] = {}
+        self.figures: set[str] = set()
+        """What was put so far."""
         self.pair = lru_cache(RECENT_PAIRS)(self.read)
         self.detector: Detector | None = None
         try:
@@ -46,7 +49,7 @@ class SharedWorld:
             return
         try:
             self.detector = calibrate(self.samples())
-        except EvaluationError as reason:
+        except (EvaluationError, ShardError) as reason:
             self.missing[STANDS_FOR["localisation"]] = str(reason)
 
     @property
@@ -94,10 +97,19 @@ class SharedWorld:
                 found[WITH_PARTNER] |= gains(found[WITH_PARTNER], found.pop(WITH_STRANGER))
             for row, figures in found.items():
                 self.scores.put_figures(row, self.windows[place], figures)
+                self.figures |= set(figures)
 
     def finish(self) -> dict[str, str]:
         """Add what needs all windows, and return every figure that is missing with its reason."""
+        self.drop_partial()
         return self.missing | self.spare_generated() | self.scores.normalise() | self.scores.drop_lonely()
+
+    def drop_partial(self) -> None:
+        """Drop what a window had no ground truth for from all windows: a figure is over all or missing."""
+        lacking = {NORMALISED.get(name, name) for name in self.missing} if self.measurable else self.figures
+        for row, metric in list(self.scores.arrays):
+            if metric in lacking:
+                del self.scores.arrays[row, metric]
 
     def spare_generated(self) -> dict[str, str]:
         """Take back what the detector says of generated videos where it is blind behind the codec; return why."""

@@ -83,6 +83,43 @@ def test_clips_without_ground_truth_give_reasons_and_no_number(run):
     assert scores.arrays == {}
 
 
+def test_a_figure_is_over_all_windows_or_missing(run):
+    """The test clips have ground truth, the training clips, which come after them, have none."""
+    index, scores = ClipIndex(run.dataset_dir), Scores(None)
+    windows = Windows(run.dataset_dir, index.split("test") + index.split("train"), run.preset)
+    world = SharedWorld(windows, scores)
+
+    def batch(*places: int) -> None:
+        truth = views(windows.video(places), run.preset)
+        world.batch(places, truth, truth.flip(2), [(names.COPY, places, truth.roll(1, 3))])
+
+    batch(0, 1)
+    assert world.measurable
+    figures = {metric for _, metric in scores.arrays}
+    assert {"psnr_own", "share_own", "covisible_correlation", "seam_correlation"} <= figures
+    last = len(windows) - 1
+    batch(2, last)  # the failure is in the middle of a batch
+    assert not world.measurable
+    batch(3)
+    scores.put_figures(names.ONE_STEP, windows[0], {"swap_psnr": 30.0})
+    scores.put_figures(names.ONE_STEP, windows[2], {"swap_psnr": 32.0})
+    missing = world.finish()
+    reason = f"clip {windows[last].row['key']} has no depth and instance ids"
+    assert all(reason in missing[name] for name in STANDS_FOR.values())
+    assert list(scores.arrays) == [(names.ONE_STEP, "swap_psnr")]  # it needs no ground truth
+
+
+def test_what_one_window_has_no_seams_or_poses_for_is_dropped_alone(run):
+    scores = Scores(None)
+    world = SharedWorld(Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("test"), run.preset), scores)
+    put = {"seam_correlation": 0.9, "other_recall_near": 0.8, "other_iou": 0.7, "pose_correlation": 0.6}
+    for scene in ("s0", "s1"):
+        scores.put_figures(names.GROUND_TRUTH, window(scene), put)
+    world.missing = {"seam_continuity": "not measured: narrow", "other_recall_near": "not measured: no poses"}
+    assert world.missing.items() <= world.finish().items()
+    assert scores.metrics(names.GROUND_TRUTH) == ["other_iou", "pose_correlation"]
+
+
 def test_a_car_that_the_codec_takes_away_is_not_called_missing(run):
     scores = Scores(None)
     windows = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("test"), run.preset)

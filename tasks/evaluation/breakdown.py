@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.metrics import GIVEN_FRAMES
 from tasks.evaluation.scores import GROUPED_BY, Scores
 from tasks.evaluation.statistics import cluster_interval
@@ -22,7 +23,10 @@ Figure = dict[str, float]
 
 
 def distances(dataset_dir: Path, windows: Iterable[Window], scored_frames: int) -> dict[str, np.ndarray]:
-    """Return by window the distance in metres [A, T] of each agent to the nearest other one in every scored frame."""
+    """Return by window the distance in metres [A, T] of each agent to the nearest other one in every scored frame.
+
+    EvaluationError where a clip doesn't tell it.
+    """
     clips, poses = ClipIndex(dataset_dir), {}
     found = {}
     for window in windows:
@@ -33,6 +37,11 @@ def distances(dataset_dir: Path, windows: Iterable[Window], scored_frames: int) 
         apart = np.linalg.norm(at[:, None] - at[None], axis=-1)
         apart[np.arange(len(at)), np.arange(len(at))] = np.inf
         found[window.name] = apart.min(1)
+        if not np.isfinite(found[window.name]).all():
+            raise EvaluationError(
+                f"not measured: clip {window.row['key']} does not hold the poses of two agents' cars, so how far the "
+                "other car is isn't known."
+            )
     return found
 
 

@@ -6,12 +6,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from mlflow.exceptions import MlflowException
 
 from infra.mlflow_tracking import TrackingError
 from infra.storage import OnProgress, atomic_dir, atomic_file, no_progress, sweep_temporary
 from tasks.encoding.latents import latents_key
 from tasks.evaluation.breakdown import distances
+from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.exchange import add_without, check_without
 from tasks.evaluation.films import make_films
 from tasks.evaluation.metrics import GIVEN_FRAMES
@@ -71,6 +73,15 @@ def measured(run: Run, split: str, without: Run | None, on_progress: OnProgress)
     return evaluation
 
 
+def known_distances(run: Run, evaluation: Evaluation) -> dict[str, np.ndarray] | None:
+    """Return the agents' distances by window, or None and put the reason among what the evaluation misses."""
+    try:
+        return distances(run.dataset_dir, evaluation.scores.windows.values(), run.preset.video.frames - GIVEN_FRAMES)
+    except EvaluationError as reason:
+        evaluation.missing["psnr_by_distance"] = str(reason)
+        return None
+
+
 def score(
     run: Run, split: str = "test", on_progress: OnProgress = no_progress, *, without: Run | None = None
 ) -> Report:
@@ -84,7 +95,7 @@ def score(
     try:
         evaluation = measured(run, split, without, on_progress)
         trained = steps_of(evaluation.checkpoint)
-        apart = distances(run.dataset_dir, evaluation.scores.windows.values(), run.preset.video.frames - GIVEN_FRAMES)
+        apart = known_distances(run, evaluation)
         report = make_report(
             evaluation, trained_steps=trained, train_steps=wanted, mlflow_url=log.url, distance_m=apart
         )

@@ -3,7 +3,8 @@
 Definition: both agents' cars are red. In every view of every later frame the detector takes the largest connected
 region of red paint (tasks/recording/seeing.py's rule, its strength calibrated); true is where the instance ids show
 another agent's car. Over the view-frames in which it covers LEAST_SHARE of the view (at least LEAST_PIXELS) or more:
-  other_recall          share in which the detector finds something; also by distance and by view,
+  other_recall          share in which the detector finds something; also by view and, where the cars' poses are
+                        known, by distance,
   other_centre_px       mean distance of the centroids of region and truth, pixels of the model's view, found ones,
   other_bearing_deg     mean angle between the two, seen from above, degrees, found ones,
   other_iou             mean intersection over union of region and true mask, 0 where nothing was found;
@@ -42,6 +43,8 @@ LEAST_SHARE, LEAST_PIXELS = 0.005, 6
 LEAST_RECALL, MOST_FALSE_PRESENCE, MOST_CENTRE_SHARE = 0.8, 0.15, 0.05
 DISTANCES_M = {"near": 12.0, "middle": 25.0, "far": np.inf}
 """Between the cars' origins; each up to its number."""
+BY_DISTANCE = [f"other_recall_{name}" for name in DISTANCES_M]
+NO_POSES = "not measured: some clips have no poses of the agents' cars, so how far the other car is isn't known."
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Look:
 
     view: str
     distance_m: float
+    """NaN where the cars' poses are not known."""
     visible: bool
     found: bool
     centre_px: float = np.nan

@@ -82,4 +82,6 @@ def measure_window(
         missing[STANDS_FOR["seams"]] = str(reason)
     if detector is not None:
         merge(localisation.measure(world, window.rows(ground_truth, floor), detector))
+        if np.isnan(world.cars).any():
+            missing |= dict.fromkeys(localisation.BY_DISTANCE, localisation.NO_POSES)
     return found

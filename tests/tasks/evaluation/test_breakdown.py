@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from tasks.evaluation import breakdown
 from tasks.evaluation.breakdown import DISTANCE, by_group, distances, worst_windows
+from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.scores import Scores
 from tasks.evaluation.windows import Window
 from tasks.sharding.reader import ClipIndex, read_cameras
@@ -51,6 +55,16 @@ def test_distances_are_those_of_the_cars_in_the_scored_frames(run):
     assert found[0] == pytest.approx(np.linalg.norm(at[0] - at[1], axis=-1))
     assert (found[0] == found[1]).all()
     assert found[0, 0] != found[0, 7]
+
+
+def test_distances_that_the_cameras_do_not_tell_are_no_distances(run, monkeypatch):
+    row = ClipIndex(run.dataset_dir).split("test")[0]
+    cameras = read_cameras(ClipIndex(run.dataset_dir).read(row)["cameras.npz"])
+    for poses in (np.full_like(cameras.agent_pose, np.nan), cameras.agent_pose[:1]):
+        changed = dataclasses.replace(cameras, agent_pose=poses)
+        monkeypatch.setattr(breakdown, "read_cameras", lambda _, changed=changed: changed)
+        with pytest.raises(EvaluationError, match=f"clip {row['key']} does not hold the poses of two agents' cars"):
+            distances(run.dataset_dir, [Window(row, 4)], 8)
 
 
 def test_the_worst_come_first_and_one_a_recording():

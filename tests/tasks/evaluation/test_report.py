@@ -23,12 +23,13 @@ from tasks.evaluation.exchange import WITHOUT, WITHOUT_ONE_STEP, add_without, ch
 from tasks.evaluation.films import error_map
 from tasks.evaluation.metrics import HIGHEST_DB
 from tasks.evaluation.page import Estimate, Missing
+from tasks.evaluation.plots import plot_by_group
 from tasks.evaluation.report import make_report, orders
 from tasks.evaluation.report_page import missing_table, shared_table
 from tasks.evaluation.score import Evaluation, evaluate
 from tasks.evaluation.scores import Scores
 from tasks.evaluation.windows import Window, Windows
-from tasks.evaluation.write import films_of, latents_dir_of, score
+from tasks.evaluation.write import films_of, known_distances, latents_dir_of, score
 from tasks.sharding.reader import ClipIndex
 from tasks.training.run import Run, create_run
 
@@ -322,6 +323,18 @@ def test_an_evaluation_that_mlflow_does_not_take_stays_on_disk_and_unfinished(sc
         score(run)
     assert (run.folder / "evaluation" / "report.json").exists()
     assert run.finished() is None
+
+
+def test_unknown_distances_are_missing_with_their_reason(run, tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise EvaluationError("not measured: clip a does not hold the poses")
+
+    monkeypatch.setattr("tasks.evaluation.write.distances", refuse)
+    evaluation = evaluation_with(tmp_path, one_step=19.4, blur=17.9, shuffled=18.9)
+    assert known_distances(run, evaluation) is None
+    report = report_of(evaluation)
+    assert report.missing["psnr_by_distance"] == "not measured: clip a does not hold the poses"
+    assert plot_by_group(report, tmp_path) == ["psnr_by_town", "psnr_by_weather", "psnr_by_type"]
 
 
 def test_a_front_view_model_is_scored_on_one_view(run):

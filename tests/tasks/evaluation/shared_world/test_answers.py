@@ -13,6 +13,7 @@ from tasks.evaluation.metrics import HIGHEST_DB
 from tasks.evaluation.shared_world import drift, localisation, swap, visibility
 from tasks.evaluation.shared_world.counterfactual import response
 from tasks.evaluation.shared_world.localisation import Detector, calibrate, figures, looks
+from tasks.evaluation.shared_world.measure import Window, measure_window
 from tests.tasks.evaluation.shared_world import room
 
 
@@ -71,6 +72,22 @@ def test_distances_are_kept_apart():
     assert near_and_far["other_recall_middle"] == 1  # 16.5 m
     assert near_and_far["other_recall_near"] is None
     assert near_and_far["other_recall_far"] is None
+
+
+def test_without_the_cars_poses_only_the_split_by_distance_is_missing(meeting):
+    world, truth = meeting
+    unknown = dataclasses.replace(world, cars=np.full_like(world.cars, np.nan))
+    both = {}
+    for name, of in (("known", world), ("unknown", unknown)):
+        missing: dict[str, str] = {}
+        window = Window(of, truth, {}, None)
+        both[name] = measure_window(window, calibrate([(of, truth)]), missing, ground_truth="truth", floor="")["truth"]
+        reasons = {} if of is world else dict.fromkeys(localisation.BY_DISTANCE, localisation.NO_POSES)
+        assert missing == reasons
+    for figure in ("recall", "recall_front", "false_presence", "centre_px", "bearing_deg", "iou"):
+        assert both["unknown"][f"other_{figure}"] == both["known"][f"other_{figure}"] is not None
+    assert [both["unknown"][figure] for figure in localisation.BY_DISTANCE] == [None] * 3
+    assert both["known"]["other_recall_middle"] == 1
 
 
 def test_one_agent_alone_has_no_other_car():

@@ -81,7 +81,7 @@ EVERYTHING = (
     Setting("appearance", "small", 2400),  # the longest comes last
 )
 SIZES = {
-    "demo": Ablation("demo", (Setting("appearance", "large", 500),), ("cross", "within"), (0,), (1,)),
+    "demo": Ablation("demo", (Setting("appearance", "large", 600),), ("cross", "within"), (0,), (1,)),
     "quick": Ablation("quick", (LARGE,), ("cross", "within", "none"), (0,), (1, 20)),
     "full": Ablation("full", EVERYTHING, ("cross", "within", "none"), (0, 1, 2), (1, 20)),
 }

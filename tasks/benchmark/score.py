@@ -126,7 +126,7 @@ def score(entry: Entry, scenes: BenchScenes, detector: Detector, *, swap: bool =
     if not swap:
         missing["partner_swap_accuracy"] = "it was not asked for."
     elif not entry.takes_any_partner:
-        missing["partner_swap_accuracy"] = "takes no partner of another scene"
+        missing["partner_swap_accuracy"] = "takes no partner"
     elif len(scenes) < 2:
         missing["partner_swap_accuracy"] = "there is no other scene to take a partner from."
     else:

@@ -38,8 +38,7 @@ FFV1 = {"vcodec": "ffv1", "level": 3, "pix_fmt": "gray16le"}
 
 
 class VideoWriter:
-    """An ffmpeg process that is fed frame by frame: one video, or several of one size (starting ffmpeg is what costs
-    with small ones)."""
+    """An ffmpeg process that is fed frame by frame: one video, or several of one size, whose frames go in stacked."""
 
     def __init__(
         self,
@@ -78,8 +77,13 @@ class VideoWriter:
         return ", ".join(path.name for path in self.paths)
 
     def write(self, *frames: np.ndarray) -> None:
-        """Append a frame to each video: [H, W, 3] uint8 BGR, or [H, W] uint16 when lossless."""
+        """Append a frame to each video: [H, W, 3] uint8 BGR, or [H, W] uint16 when lossless.
+
+        ValueError for another number of frames than of videos: all that follow would be in the wrong one.
+        """
         assert self.process.stdin is not None
+        if len(frames) != len(self.paths):
+            raise ValueError(f"{len(frames)} frames were given for {len(self.paths)} videos ({self.name})")
         try:
             for frame in frames:
                 self.process.stdin.write(np.ascontiguousarray(frame).data)

@@ -22,7 +22,8 @@ import numpy as np
 
 from tasks.evaluation.shared_world.colours import Colours
 from tasks.evaluation.shared_world.sight import SEEN, look
-from tasks.evaluation.shared_world.world import STATIC_FROM, World
+from tasks.evaluation.shared_world.world import World
+from tasks.planning.rows import FIRST_EXTRA_ID
 
 GAP = 4
 """Frames between the two that are compared: at 10 Hz 0.4 s, some metres."""
@@ -46,7 +47,7 @@ def measure(world: World, videos: Mapping[str, np.ndarray]) -> dict[str, dict[st
         for agent in range(world.agents):
             state, view, place = look(world, agent, later, agent, earlier)
             ids = world.ids[agent, :, later]
-            use = (state == SEEN) & ((ids == 0) | (ids >= STATIC_FROM))
+            use = (state == SEEN) & ((ids == 0) | (ids >= FIRST_EXTRA_ID))  # other vehicles stand still
             for row, video in videos.items():
                 pictures = video[agent, :, later], video[agent, :, earlier]
                 moving[row].add(use, view, place, *pictures)

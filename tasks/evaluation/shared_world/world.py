@@ -24,8 +24,6 @@ MIXED_SHARE, LOWEST_EYE_M = 0.1, 1.2
 """A pixel mixes surfaces where its inverse depth spreads by more than a tenth and more than level ground seen from
 1.2 m does."""
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
-STATIC_FROM = 3
-"""Instance ids from here on are other vehicles, which stand still."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def test_without_exchange_it_is_not(outcomes):
     metrics = outcomes["within"].metrics()
     assert metrics["accuracy"] <= 0.45
     assert metrics["exact_change"] == 0.0
-    assert difference("accuracy", outcomes["on"], outcomes["within"]).low > 0.3
+    assert difference("accuracy", [outcomes["on"]], [outcomes["within"]]).low > 0.3
 
 
 @pytest.mark.slow

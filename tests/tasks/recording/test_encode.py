@@ -70,6 +70,8 @@ def test_videos_that_share_a_process_have_the_bytes_of_single_ones(tmp_path):
             writer.write(*frames)
         writer.close()
         assert writer.frames == len(clips[0])
+        with pytest.raises(ValueError, match="2 frames were given for 3 videos"):
+            writer.write(*clips[0][:2])
         for path, frames in zip(paths, clips, strict=True):
             assert path.read_bytes() == encoded(tmp_path / f"alone.{end}", frames, **options)
 

@@ -63,7 +63,7 @@ def body_rows(bodies: Sequence[Body]) -> np.ndarray:
 
 
 class Picture:
-    """One view being drawn; cameras of one place, size and angle share it."""
+    """One view; cameras of one place, size and angle share it."""
 
     def __init__(self, camera: Camera) -> None:
         axes, shape = rotation(camera.pose), (camera.height, camera.width)
@@ -104,6 +104,8 @@ class Renderer:
         rows, columns = scenery.ground.shape
         self.extent_m = max(rows, columns) * scenery.texel_m + 2 * MARGIN_M
         self.shades: OrderedDict[tuple, Shade] = OrderedDict()
+        self.drawn: tuple[tuple | None, list[Picture]] = (None, [])
+        """What was asked for last, and its pictures"""
 
     def warm_up(self) -> None:
         """Compile everything (seconds the first time on a machine, cached after that)."""
@@ -116,6 +118,13 @@ class Renderer:
         ValueError for a camera, a body or a weather with numbers that no picture can be drawn from.
         """
         refuse_nonsense(cameras, bodies, weather)
+        asked = tuple(cameras), tuple(bodies), weather
+        if self.drawn[0] != asked:  # a recorder waits some ticks in one place before it starts
+            self.drawn = asked, self.draw(*asked)
+        return [encoded(camera.kind, picture) for camera, picture in zip(cameras, self.drawn[1], strict=True)]
+
+    def draw(self, cameras: Sequence[Camera], bodies: Sequence[Body], weather: Weather) -> list[Picture]:
+        """Return what each camera shows; cameras of one place, size and angle get the same picture."""
         light, rows = light_of(weather), body_rows(bodies)
         scene = self.world, light, self.shade_for(light), rows
         pictures: dict[tuple, Picture] = {}
@@ -130,7 +139,7 @@ class Renderer:
         list(self.pool.map(lambda picture: picture.sort(self.world, rows, light.wet > 0), drawn))
         list(self.pool.map(lambda job: job[0].draw(*scene, job[1]), parts))
         list(self.pool.map(lambda job: job[0].smooth(*scene, job[1]), [job for job in parts if job[0].coloured]))
-        return [encoded(camera.kind, picture) for camera, picture in zip(cameras, shown, strict=True)]
+        return shown
 
     def shade_for(self, light: Light) -> Shade:
         """Return the shadow map of a position of the sun; the last few are kept."""

@@ -77,6 +77,21 @@ def test_pictures_are_fresh_arrays(square):
     assert np.array_equal(first, kept)
 
 
+def test_a_scene_that_did_not_change_is_not_drawn_again(square, monkeypatch):
+    views, body = [camera((0, 0, 2, 0, 0, 0), kind) for kind in CameraKind], coupe((9, 0, 0, 0, 20, 0), 1)
+    first = square.render(views, [body], Weather())
+    drawn = []
+    monkeypatch.setattr(square, "draw", lambda *asked: drawn.append(asked) or Renderer.draw(square, *asked))
+    again = square.render(views, [body], Weather())
+    assert not drawn
+    assert all(np.array_equal(one, other) and one is not other for one, other in zip(first, again, strict=True))
+    moved = dataclasses.replace(body, pose=(9, 1, 0, 0, 20, 0))
+    assert not np.array_equal(square.render(views, [moved], Weather())[0], first[0])
+    assert not np.array_equal(square.render(views, [moved], Weather(wetness=80))[0], first[0])
+    assert len(square.render(views[1:], [moved], Weather(wetness=80))) == len(views) - 1
+    assert len(drawn) == 3
+
+
 def test_cameras_of_all_kinds_at_one_place_agree(square):
     views = [camera((0, 0, 2, 0, 0, 0), kind) for kind in CameraKind]
     together = square.render(views, [coupe((8, 0, 0, 0, 0, 0))], Weather())

@@ -1,13 +1,14 @@
 """Reads the fact from the observer's video, and says how often it is wrong itself.
 
-appearance, binding: the mean colour of the fact's pixels against each colour's mean in the ground truth of all other
-scenes (no clip judges itself), in units of the spread within a colour. trajectory: which recording is nearer inside the
+appearance, binding: the mean colour of the fact's pixels against each colour's mean in all other scenes' recordings and
+their codec round trips (no clip judges itself), in units of the spread within a colour. trajectory: which recording is nearer inside the
 pixels of the other car, the scene's or its twin's; a recording is its own reference there, so that only a scene whose
 two recordings hardly differ, and the codec's round trip, can fail the calibration.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ class Detector:
 
     scenes: BenchScenes
     references: dict[str, torch.Tensor]
-    """Mean RGB [N, 3] of each colour in all other scenes; empty in task "trajectory"."""
+    """Mean RGB [N, 3] of each colour in all other scenes, with and without codec; empty in task "trajectory"."""
     spread: torch.Tensor
     """[N, 3, 3]: whitens RGB by the covariance within a colour, over all other scenes."""
     calibration: Calibration
@@ -69,11 +70,15 @@ def calibrated(scenes: BenchScenes, round_trip: RoundTrip) -> Detector:
     `round_trip` encodes and decodes [N, A, 3, T, H, W] (`Sampler.round_trip`). BenchmarkError when it reads less than
     98 % of the recordings or 95 % of the round trips right: no score of it would mean anything.
     """
-    references, spread = ({}, torch.empty(0)) if scenes.task == "trajectory" else colour_references(scenes)
+    truths = scenes.truth, scenes.twin_truth
+    trips = round_trip(scenes.truth), round_trip(scenes.twin_truth)
+    references, spread = {}, torch.empty(0)
+    if scenes.task != "trajectory":
+        references, spread = colour_references(scenes, truths, trips)
     shares = []
     for name, least, pair in (
-        ("recordings", TRUTH_ACCURACY, (scenes.truth, scenes.twin_truth)),
-        ("codec round trips", ROUND_TRIP_ACCURACY, (round_trip(scenes.truth), round_trip(scenes.twin_truth))),
+        ("recordings", TRUTH_ACCURACY, truths),
+        ("codec round trips", ROUND_TRIP_ACCURACY, trips),
     ):
         found = [distances(scenes, references, spread, part[:, scenes.observer]) for part in pair]
         read = torch.stack([decided(part, scenes) for part in found], 1)
@@ -103,19 +108,24 @@ def colours_of(scenes: BenchScenes, place: int, label: int) -> list[str]:
     return [colours[0], colours[1]] if label == 0 else [colours[1], colours[0]]
 
 
-def colour_references(scenes: BenchScenes) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Return each colour's mean and the whitening within colours, for each scene from all others."""
+def colour_references(
+    scenes: BenchScenes, *pairs: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Return each colour's mean and the whitening within colours, for each scene from all others.
+
+    `pairs`: videos [N, A, 3, T, H, W] of the scenes and of their twins.
+    """
     observed = [
-        slot_colours(truth[:, scenes.observer], scenes.masks).double() for truth in (scenes.truth, scenes.twin_truth)
+        [slot_colours(videos[:, scenes.observer], scenes.masks).double() for videos in pair] for pair in pairs
     ]
     names = sorted({colour for fact in scenes.facts for colour in fact["colors"]})
     sums = torch.zeros(len(scenes), len(names), 3, dtype=torch.float64)
     counts = torch.zeros(len(scenes), len(names), 1, dtype=torch.float64)
     squares = torch.zeros(len(scenes), len(names), 3, 3, dtype=torch.float64)
     for place in range(len(scenes)):
-        for variant in range(2):
+        for pair, variant in itertools.product(observed, range(2)):
             for slot, colour in enumerate(colours_of(scenes, place, int(scenes.labels[place, variant]))):
-                value, number = observed[variant][place, slot], names.index(colour)
+                value, number = pair[variant][place, slot], names.index(colour)
                 if value.isfinite().all():
                     sums[place, number] += value
                     squares[place, number] += torch.outer(value, value)

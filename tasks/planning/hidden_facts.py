@@ -67,8 +67,8 @@ class Setting:
 
 SETTINGS = {
     ("appearance", "large"): Setting(VAN, 1, (4.0, 4.6), (5.0, 8.0), (4.5, 6.5), 4),
-    ("appearance", "medium"): Setting(VAN, 1, (6.4, 7.4), (5.0, 8.0), (4.5, 6.5), 4),
-    ("appearance", "small"): Setting(COUPE, 1, (5.0, 5.8), (5.0, 8.0), (4.0, 6.0), 4),
+    ("appearance", "medium"): Setting(VAN, 1, (5.2, 6.2), (5.0, 8.0), (4.5, 6.5), 4),
+    ("appearance", "small"): Setting(COUPE, 1, (4.6, 5.4), (5.0, 8.0), (4.0, 6.0), 4),
     ("binding", "large"): Setting(VAN, 2, (5.2, 5.8), (8.0, 10.5), (9.5, 11.5), 2),
     ("trajectory", "large"): Setting(VAN, 0, (0.0, 0.0), (2.5, 3.5), (-1.6, -1.0), 2),
 }

@@ -1,9 +1,9 @@
 """Reads the fact from the observer's video, and says how often it is wrong itself.
 
 appearance, binding: the mean colour of the fact's pixels against each colour's mean in all other scenes' recordings and
-their codec round trips (no clip judges itself), in units of the spread within a colour. trajectory: which recording is nearer inside the
-pixels of the other car, the scene's or its twin's; a recording is its own reference there, so that only a scene whose
-two recordings hardly differ, and the codec's round trip, can fail the calibration.
+their codec round trips (no clip judges itself), in units of the spread within a colour. trajectory: which recording is
+nearer inside the pixels of the other car, the scene's or its twin's; a recording is its own reference there, so that
+only a scene whose two recordings hardly differ, and the codec's round trip, can fail the calibration.
 """
 
 from __future__ import annotations
@@ -70,16 +70,12 @@ def calibrated(scenes: BenchScenes, round_trip: RoundTrip) -> Detector:
     `round_trip` encodes and decodes [N, A, 3, T, H, W] (`Sampler.round_trip`). BenchmarkError when it reads less than
     98 % of the recordings or 95 % of the round trips right: no score of it would mean anything.
     """
-    truths = scenes.truth, scenes.twin_truth
-    trips = round_trip(scenes.truth), round_trip(scenes.twin_truth)
-    references, spread = {}, torch.empty(0)
-    if scenes.task != "trajectory":
-        references, spread = colour_references(scenes, truths, trips)
+    pairs = [(scenes.truth, scenes.twin_truth), (round_trip(scenes.truth), round_trip(scenes.twin_truth))]
+    coloured = scenes.task != "trajectory"
+    references, spread = colour_references(scenes, *pairs) if coloured else ({}, torch.empty(0))
+    needed = {"recordings": TRUTH_ACCURACY, "codec round trips": ROUND_TRIP_ACCURACY}
     shares = []
-    for name, least, pair in (
-        ("recordings", TRUTH_ACCURACY, truths),
-        ("codec round trips", ROUND_TRIP_ACCURACY, trips),
-    ):
+    for (name, least), pair in zip(needed.items(), pairs, strict=True):
         found = [distances(scenes, references, spread, part[:, scenes.observer]) for part in pair]
         read = torch.stack([decided(part, scenes) for part in found], 1)
         right, unsure = float((read == scenes.labels).float().mean()), float((read == CANNOT_TELL).float().mean())
@@ -115,9 +111,7 @@ def colour_references(
 
     `pairs`: videos [N, A, 3, T, H, W] of the scenes and of their twins.
     """
-    observed = [
-        [slot_colours(videos[:, scenes.observer], scenes.masks).double() for videos in pair] for pair in pairs
-    ]
+    observed = [[slot_colours(videos[:, scenes.observer], scenes.masks).double() for videos in pair] for pair in pairs]
     names = sorted({colour for fact in scenes.facts for colour in fact["colors"]})
     sums = torch.zeros(len(scenes), len(names), 3, dtype=torch.float64)
     counts = torch.zeros(len(scenes), len(names), 1, dtype=torch.float64)

@@ -1,0 +1,147 @@
+"""`make demo` around its deployments: logs that arrive late and out of order, runs that fail, what is printed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+
+from flows import demo
+from tasks.benchmark.arms import Arm, ablation_of
+from tasks.benchmark.outcomes import ArmScore
+
+RUN = uuid4()
+
+
+def line(message: str, late_s: float = 0.0, task: bool = False):
+    """A log record; `late_s` is how long before now it was written."""
+    when = datetime.now(UTC) - timedelta(seconds=late_s)
+    return SimpleNamespace(id=uuid4(), timestamp=when, message=message, task_run_id=uuid4() if task else None)
+
+
+class Server:
+    """What `demo` asks of Prefect: a run's logs, a page at a time, and its states, the last of them for ever."""
+
+    def __init__(self, logs, states=()):
+        self.logs, self.states = list(logs), list(states)
+
+    def read_logs(self, log_filter, limit, offset, sort):
+        assert log_filter.flow_run_id.any_ == [RUN]
+        since = log_filter.timestamp.after_
+        fits = sorted((log for log in self.logs if log.timestamp >= since), key=lambda log: log.timestamp)
+        return fits[offset : offset + limit]
+
+    def read_flow_run(self, run_id):
+        return SimpleNamespace(state=self.states.pop(0) if len(self.states) > 1 else self.states[0])
+
+
+def state(name: str, final: bool = True):
+    return SimpleNamespace(
+        name=name, message="why", is_final=lambda: final, is_completed=lambda: final and name == "Completed"
+    )
+
+
+def messages(lines) -> list[str]:
+    return [text.split("  ", 1)[1] for text in lines]
+
+
+def test_lines_are_shown_once_and_late_ones_too():
+    server = Server([line("second", 2)])
+    log = demo.RunLog(server, RUN)
+    assert messages(log.new()) == ["second"]
+    server.logs += [line("first, from another process", 4), line("third", 1)]
+    assert messages(log.new()) == ["first, from another process", "third"]
+    assert messages(log.new()) == []
+
+
+def test_a_log_of_several_pages_is_shown_whole(monkeypatch):
+    monkeypatch.setattr(demo, "PAGE", 3)
+    server = Server([line(f"line {number}", 9 - number) for number in range(7)])
+    assert messages(demo.RunLog(server, RUN).new()) == [f"line {number}" for number in range(7)]
+
+
+def test_a_tasks_last_line_is_not_the_flows():
+    server = Server([line("Finished in state Completed()", task=True)])
+    log = demo.RunLog(server, RUN)
+    list(log.new())
+    assert not log.ended
+    server.logs.append(line("Finished in state Completed()"))
+    list(log.new())
+    assert log.ended
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Return a function that puts a made server behind `demo.follow`."""
+
+    def put(server: Server) -> None:
+        monkeypatch.setattr(demo, "POLL_S", 0.0)
+        monkeypatch.setattr(demo, "run_deployment", lambda name, timeout: SimpleNamespace(id=RUN))
+        monkeypatch.setattr(demo, "get_client", lambda sync_client: contextlib.nullcontext(server))
+
+    return put
+
+
+def test_a_run_is_followed_to_its_end(started, capsys):
+    last = line("Finished in state Completed()")
+    started(Server([line("at work"), last], [state("Running", final=False), state("Completed")]))
+    demo.follow("collect-dataset/local")
+    shown = capsys.readouterr().out
+    assert "collect-dataset/local" in shown
+    assert shown.count("at work") == 1
+
+
+def test_a_failed_run_ends_the_demo_in_one_sentence(started, capsys, monkeypatch):
+    started(Server([line("Finished in state Failed('why')")], [state("Failed")]))
+    assert demo.main() == 1
+    assert capsys.readouterr().err == "collect-dataset/local ended as Failed: why\n"
+
+
+def test_a_killed_flow_without_a_last_line_is_not_waited_for_for_ever(started, monkeypatch):
+    monkeypatch.setattr(demo, "LAST_LINES_S", 0.0)
+    started(Server([line("at work")], [state("Crashed")]))
+    with pytest.raises(demo.Finished, match=r"ended as Crashed"):
+        demo.follow("train-shareverse/local")
+
+
+def test_the_outcome_is_the_last_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHAREVERSE_HOME", str(tmp_path))
+    folder = tmp_path / "runs" / "abc" / "evaluation"
+    folder.mkdir(parents=True)
+    (tmp_path / "runs" / "last").write_text("abc\n")
+    report = {
+        "metrics": {"eval/psnr": 20.5, "eval/copy_first_frame/psnr": 18.6, "eval/copy_first_frame/seam": 0.9},
+        "missing": {"lpips": "it needs a file", "codec/lpips": "the same"},
+        "verdict": ["It learned."],
+        "mlflow_url": "http://127.0.0.1:5000/#/experiments/1",
+    }
+    (folder / "report.json").write_text(json.dumps(report))
+    printed = demo.outcome()
+    assert f"run abc, {folder.parent}" in printed
+    assert [text.split() for text in printed if "eval/" in text] == [
+        ["eval/psnr", "20.500"],
+        ["eval/copy_first_frame/psnr", "18.600"],
+    ]
+    assert [text.split(maxsplit=1) for text in printed if "lpips" in text] == [["lpips", "it needs a file"]]
+    assert "It learned." in printed
+    assert printed[-1].endswith(report["mlflow_url"])
+
+
+def test_the_second_act_shows_both_arms_and_where_to_look(tmp_path, monkeypatch):
+    ablation = ablation_of("demo")
+    standing = [
+        (
+            SimpleNamespace(folder=tmp_path / name),
+            ArmScore(Arm(ablation.settings[0], name, 0), {"accuracy": value, "chance": 0.25}, {}),
+        )
+        for name, value in (("cross", 0.9), ("within", 0.2))
+    ]
+    monkeypatch.setattr(demo, "standing_of", lambda asked: standing if asked == ablation else [])
+    printed = "\n".join(demo.second_act())
+    assert "| cross | 0 | 0.25 | 0.900 |" in printed
+    assert "| within | 0 | 0.25 | 0.200 |" in printed
+    assert str(tmp_path / "cross" / "demo-report" / "hidden_fact.png") in printed

@@ -126,17 +126,17 @@ class Parked:
         }
 
 
-def blocked(eye: np.ndarray, point: np.ndarray, point_height: float, screen: Parked) -> bool:
-    """Tell whether a screen stands between a camera (at `eye` [2]) and a point at a height."""
-    low, high = screen.corners().min(0), screen.corners().max(0)
-    way = point - eye
+def blocked(eye: np.ndarray, points: np.ndarray, heights: np.ndarray | float, screen: Parked) -> np.ndarray:
+    """Tell of each of the points [N, 2] at `heights` whether a screen stands between it and a camera at `eye` [2]."""
+    outline = screen.corners()
+    low, high = outline.min(0), outline.max(0)
+    way = points - eye
     with np.errstate(divide="ignore", invalid="ignore"):
         first, second = (low - eye) / way, (high - eye) / way
-    enter, leave = np.fmin(first, second).max(), np.fmax(first, second).min()
-    if not (enter < leave and 0 < enter < 1):
-        return False
-    heights = [CAMERA_HEIGHT_M + share * (point_height - CAMERA_HEIGHT_M) for share in (enter, min(leave, 1.0))]
-    return bool(max(heights) < screen.height)
+    enter, leave = np.fmin(first, second).max(1), np.fmax(first, second).min(1)
+    rise = np.asarray(heights) - CAMERA_HEIGHT_M
+    highest = CAMERA_HEIGHT_M + np.maximum(enter * rise, np.minimum(leave, 1.0) * rise)
+    return (enter < leave) & (0 < enter) & (enter < 1) & (highest < screen.height)
 
 
 def hidden(agent: np.ndarray, heading_deg: float, parked: Parked, screen: Parked) -> bool:
@@ -147,19 +147,16 @@ def hidden(agent: np.ndarray, heading_deg: float, parked: Parked, screen: Parked
     turn = np.radians(heading_deg)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     eyes = agent + np.array(CAMERAS_M) @ rotation.T
-    return all(
-        blocked(eye, corner, height, screen)
-        for eye in eyes
-        for corner in parked.corners(SAFETY_M)
-        for height in (0.0, parked.height)
-    )
+    points = np.repeat(parked.corners(SAFETY_M), 2, axis=0)
+    heights = np.tile([0.0, parked.height], len(points) // 2)
+    return all(blocked(eye, points, heights, screen).all() for eye in eyes)
 
 
 def share_in_sight(agent: np.ndarray, parked: Parked, screens: Sequence[Parked]) -> float:
     """Return the share of the outline's corners and its middle that the car at `agent` has in sight, half way up."""
     points = np.vstack([parked.corners(), [[parked.along, parked.right]]])
-    seen = [not any(blocked(agent, point, parked.height / 2, screen) for screen in screens) for point in points]
-    return float(np.mean(seen))
+    covered = [blocked(agent, points, parked.height / 2, screen) for screen in screens]
+    return float(np.mean(~np.any(covered, axis=0)))
 
 
 def find_spots(roads: RoadNetwork) -> list[Spot]:

@@ -67,12 +67,14 @@ def lane_key(waypoint: carla.Waypoint) -> tuple[int, int, int]:
 
 
 def row(waypoint: carla.Waypoint) -> tuple[float, float, float, float]:
-    place = waypoint.transform.location
-    return place.x, place.y, place.z, waypoint.transform.rotation.yaw
+    pose = waypoint.transform
+    return pose.location.x, pose.location.y, pose.location.z, pose.rotation.yaw
 
 
 def straightest(waypoint: carla.Waypoint, choices: list[carla.Waypoint]) -> carla.Waypoint:
     """Return the choice that bends least; equal ones by lane."""
+    if len(choices) == 1:
+        return choices[0]
     yaw = waypoint.transform.rotation.yaw
     return min(choices, key=lambda w: (round(abs(turn(yaw, w.transform.rotation.yaw)), 1), lane_key(w)))
 

@@ -151,11 +151,9 @@ def crosses(eye: np.ndarray, point: np.ndarray, screen: Parked) -> bool:
 
 def test_a_line_over_the_container_is_not_blocked():
     screen = Parked(CONTAINER, 0.0, 0.0, 90.0)
-    eye, point = np.array([-3.0, 0.0]), np.array([8.0, 0.0])
-    assert blocked(eye, point, 2.56, screen) is True
-    assert blocked(eye, point, 8.0, screen) is False
-    assert blocked(eye, np.array([8.0, 30.0]), 1.0, screen) is False
-    assert blocked(eye, np.array([-2.0, 0.0]), 1.0, screen) is False  # in front of it
+    points = np.array([[8.0, 0.0], [8.0, 0.0], [8.0, 30.0], [-2.0, 0.0]])  # behind it, twice; beside; in front of it
+    heights = np.array([2.56, 8.0, 1.0, 1.0])
+    assert blocked(np.array([-3.0, 0.0]), points, heights, screen).tolist() == [True, False, False, False]
 
 
 def test_a_car_beside_the_container_is_seen():

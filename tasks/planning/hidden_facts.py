@@ -136,7 +136,7 @@ def blocked(eye: np.ndarray, points: np.ndarray, heights: np.ndarray | float, sc
     enter, leave = np.fmin(first, second).max(1), np.fmax(first, second).min(1)
     rise = np.asarray(heights) - CAMERA_HEIGHT_M
     highest = CAMERA_HEIGHT_M + np.maximum(enter * rise, np.minimum(leave, 1.0) * rise)
-    return (enter < leave) & (0 < enter) & (enter < 1) & (highest < screen.height)
+    return (enter < leave) & (enter > 0) & (enter < 1) & (highest < screen.height)
 
 
 def hidden(agent: np.ndarray, heading_deg: float, parked: Parked, screen: Parked) -> bool:

@@ -223,6 +223,22 @@ def survey(dataset_dir: Path, preset: PlanPreset, server: Any, on_progress: OnPr
     return maps
 
 
+def planned_otherwise(dataset_dir: Path, preset: PlanPreset) -> bool:
+    """Tell whether hidden facts were planned by a version of this code with other settings (hidden_facts.py).
+
+    The preset does not hold those. A town of each split is planned again, from the road networks in maps/.
+    """
+    if preset.scenes != "hidden_facts":
+        return False
+    held = pq.read_table(dataset_dir / "plan.parquet", columns=["town", "recording_id"]).to_pylist()
+    for town in {preset.split_of(town): town for town in preset.towns}.values():
+        opendrive = (dataset_dir / "maps" / f"{town}.xodr").read_bytes().decode()  # line ends as they came
+        wanted = [row["recording_id"] for row in town_rows(preset, town, opendrive)]
+        if wanted != [row["recording_id"] for row in held if row["town"] == town]:
+            return True
+    return False
+
+
 def make_plan(
     dataset_dir: Path,
     preset: PlanPreset,
@@ -233,13 +249,18 @@ def make_plan(
     """Write maps/, plan.parquet and plan.json for a data set; return False when the same plan was already there.
 
     `server_factory()` is a context manager whose value has a carla `.client`. PlanningError when the folder holds
-    another plan: plans never change under recordings.
+    another plan, of another preset or of other settings of hidden facts: plans never change under recordings.
     """
     marker, table = dataset_dir / "plan.json", dataset_dir / "plan.parquet"
     wanted = preset.to_dict()
     if marker.exists():
         held = PlanPreset.from_dict(json.loads(marker.read_text())["preset"]).to_dict()
         if held == wanted:
+            if planned_otherwise(dataset_dir, preset):
+                raise PlanningError(
+                    f"{dataset_dir} was planned by another version, whose hidden facts stand elsewhere: move the "
+                    "folder away to record the data set anew, or go on with the version that planned it."
+                )
             return False
         changed = sorted(name for name in wanted if held[name] != wanted[name])
         raise PlanningError(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scenariogeneration import xodr
 
 from infra.minicarla.towns import load_town, town_names
+from tasks.planning import hidden_facts
 from tasks.planning.check_opendrive import check_files
 from tasks.planning.errors import PlanningError
 from tasks.planning.motion import HALF_LENGTH_M, HALF_WIDTH_M, MARGIN_M, closest_approach, gap
@@ -227,6 +228,21 @@ def test_make_plan_writes_once_and_refuses_another(tmp_path):
     assert json.loads((tmp_path / "plan.json").read_text())["preset"]["name"] == "tiny"
     with pytest.raises(PlanningError, match=r"another plan \(its seed differ"):
         make_plan(tmp_path, preset.replace(seed=7), refuse)
+
+
+def test_hidden_facts_of_other_settings_are_another_plan(tmp_path, monkeypatch):
+    preset = PlanPreset.load("shared-world-bench-medium").replace(
+        towns=["Mini01", "Mini11"], recordings_per_town=2, test_recordings_per_town=1
+    )
+    assert make_plan(tmp_path, preset, factory)
+    assert not make_plan(tmp_path, preset, refuse)
+    large = hidden_facts.SETTINGS["appearance", "large"]  # of every other training scene, of no test scene
+    nearer = dataclasses.replace(large, beyond_m=(3.9, 4.5))
+    monkeypatch.setitem(hidden_facts.SETTINGS, ("appearance", "large"), nearer)
+    before = (tmp_path / "plan.parquet").read_bytes()
+    with pytest.raises(PlanningError, match=f"{tmp_path} was planned by another version.*move the folder away"):
+        make_plan(tmp_path, preset, refuse)
+    assert (tmp_path / "plan.parquet").read_bytes() == before
 
 
 @pytest.mark.parametrize(

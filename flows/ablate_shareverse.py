@@ -48,8 +48,10 @@ def ablate_shareverse(
         collect(paper_dataset, paper_dataset, {}, simulator_options, servers, samples_per_shard=32)
     rows: list[dict[str, Any]] = []
     refused: list[str] = []
+    overrides = {"towns": towns, "test_towns": test_towns}
+    if simulator == "carla":  # where no two recordings are equal, instance ids must show that a fact is hidden
+        overrides["ground_truth_splits"] = ["train", "val", "test"]
     for number, setting in enumerate(ablation_of(size).settings if "sharing" in studies else ()):
-        overrides = {"towns": towns, "test_towns": test_towns}
         collect(setting.dataset, setting.dataset, overrides, simulator_options, servers, samples_per_shard=128)
         try:
             leaks = check_hidden_facts(setting.dataset, exact=simulator == "embedded")

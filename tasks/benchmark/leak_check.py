@@ -1,9 +1,9 @@
 """Is the fact hidden? What its observer is given must be the same in a scene and in its twin.
 
 Given are the observer's first frame and its cameras. Two recordings of one scene may differ a little on a real
-simulator (trap 12), so the first frames may differ by as much as the recorded repeats do; on the embedded one repeats
-are equal, and the check is exact. Where instance ids are recorded, in the test split, the fact must have no pixel there
-either.
+simulator (trap 12), so the first frames may differ by as much as the recorded repeats do, and the fact must have no
+pixel by the instance ids of any scene; on the embedded one repeats are equal, and the check is exact: instance ids are
+looked at where there are some, in the test split.
 """
 
 from __future__ import annotations
@@ -121,6 +121,7 @@ def check_leaks(dataset_dir: Path, on_progress: OnProgress = no_progress, *, exa
     """Compare every scene with its twin. BenchmarkError where the data set has no hidden facts or no repeats.
 
     `exact`: two recordings of one scene must be equal, as on the embedded simulator; BenchmarkError when they are not.
+    Else every scene needs instance ids, since a fact smaller than that difference would pass; BenchmarkError without.
     """
     index = ClipIndex(dataset_dir)
     variants: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
@@ -150,8 +151,13 @@ def check_leaks(dataset_dir: Path, on_progress: OnProgress = no_progress, *, exa
         reason = leak_of(base, twin, tolerance)
         if reason:
             leaking[scene] = f"{rows[BASE]['town']}: {reason}"
-        masked += base.fact_pixels is not None
+        masked += None not in (base.fact_pixels, twin.fact_pixels)
         untold += bool(base.meta["fact"]["informative"]) and not tells(base, twin)
     on_progress(len(pairs), len(pairs), "")
+    if not exact and masked < len(pairs):
+        raise BenchmarkError(
+            f"{len(pairs) - masked} of {len(pairs)} scenes of {dataset_dir} have no instance ids, and where recordings "
+            "differ first frames alone do not show that a fact is hidden: record all of ground_truth_splits."
+        )
     unpaired = sum(BASE in rows and TWIN not in rows for rows in variants.values())
     return LeakCheck(len(pairs), leaking, masked, unpaired, untold, len(repeats), tolerance)

@@ -52,6 +52,14 @@ def test_what_must_be_quick_leaves_them_out(steps, given):
     assert not any(call[1] == "demo" for call in calls if call[0] == "collect")
 
 
+@pytest.mark.parametrize(("simulator", "wanted"), [("embedded", None), ("carla", ["train", "val", "test"])])
+def test_where_recordings_differ_all_scenes_have_instance_ids(steps, simulator, wanted):
+    calls, _ = steps
+    ablate_shareverse.ablate_shareverse.fn(simulator=simulator)
+    overrides = next(call[3] for call in calls if call[0] == "collect")
+    assert overrides.get("ground_truth_splits") == wanted
+
+
 def test_a_setting_that_is_refused_does_not_stop_the_others(steps, monkeypatch):
     calls, _ = steps
 

@@ -27,15 +27,17 @@ from tests.synthetic_dataset import write_dataset
 
 SCENES = {"44056cbe6e7af6b4", "64c48c7054b681dc", "c659c610ba4c7058"}
 """Of towns Mini01 and Mini11."""
+SPLITS = ["train", "val", "test"]
+"""That have instance ids: all, as on CARLA. The embedded simulator's training clips do without."""
 
 
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory) -> Path:
-    """One training and two test scenes with their twins and repeats, recorded by the real client."""
+    """One training and two test scenes with twins, repeats and instance ids, recorded by the real client."""
     folder = tmp_path_factory.mktemp("bench") / "shared-world-bench"
     folder.mkdir()
     preset = PlanPreset.load("shared-world-bench").replace(
-        towns=["Mini01", "Mini11"], recordings_per_town=1, test_recordings_per_town=2
+        towns=["Mini01", "Mini11"], recordings_per_town=1, test_recordings_per_town=2, ground_truth_splits=SPLITS
     )
     spec = SimulatorSpec()
     make_plan(folder, preset, lambda: CarlaServer(spec, folder / "logs", "survey"))
@@ -48,13 +50,24 @@ def recorded(tmp_path_factory) -> Path:
 def test_recorded_scenes_hide_their_facts(recorded):
     found = check_leaks(recorded)
     assert (found.scenes, found.leaking, found.untold, found.repeats, found.tolerance) == (3, {}, 0, 2, 0.0)
-    assert (found.masked, found.unpaired) == (2, 0)  # training clips have no instance ids
+    assert (found.masked, found.unpaired) == (3, 0)
     assert "exact" in str(found)
     assert check_leaks(recorded, exact=True) == found
 
 
 def test_scenes_have_the_ids_that_others_report(recorded):
     assert {row["scene_id"] for row in ClipIndex(recorded).rows} == SCENES
+
+
+def test_without_instance_ids_the_check_must_be_exact(recorded, monkeypatch):
+    def read(index, row):
+        given = read_given(index, row)
+        return replace(given, fact_pixels=None) if row["split"] == "train" else given
+
+    monkeypatch.setattr(leak_check, "read_given", read)
+    assert check_leaks(recorded, exact=True).masked == 2
+    with pytest.raises(BenchmarkError, match=r"1 of 3 scenes of .* have no instance ids"):
+        check_leaks(recorded)
 
 
 def read_with_one_grey_level_more(variant: str):

@@ -81,7 +81,7 @@ def write_recording(dataset_dir: Path, row: dict, frames: int, width: int, heigh
     meta = {
         "recording_id": row["recording_id"], "scene_id": row["scene_id"], "variant": "base", "window": 0,
         "town": row["town"], "type": row["trajectory_type"], "weather": row["weather"], "split": row["split"],
-        "fps": FPS, "frames": frames, "stride": 3, "views": list(VIEWS), "rendered_view": [2 * width, 2 * height],
+        "fps": FPS, "frames": frames, "stride": 3, "views": list(VIEWS), "rendered_view": [width, height],
         "scores": {},
     }  # fmt: skip
     (clip / "meta.json").write_text(json.dumps(meta, sort_keys=True, indent=1))

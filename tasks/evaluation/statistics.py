@@ -11,6 +11,7 @@ from scipy.stats import t as student
 
 DRAWS = 10_000
 LEVEL = 0.95
+FEWEST_DRAWN = 6
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ def cluster_interval(values: Sequence[float] | np.ndarray, clusters: Sequence[st
     """Return the mean of values [N] and its 95 % interval: clusters are drawn with replacement (bootstrap).
 
     A test split has few scenes, for which a percentile bootstrap is too narrow; its percentiles are widened by
-    Student's t (Hesterberg's expanded percentile interval). ValueError for fewer than two clusters.
+    Student's t (Hesterberg's expanded percentile interval). No draw goes beyond the lowest and highest cluster, so
+    fewer than FEWEST_DRAWN clusters get Student's interval about the mean, from the clusters' residuals.
+    ValueError for fewer than two clusters.
     """
     values = np.asarray(values, np.float64)
     names, members = np.unique(np.asarray(clusters), return_inverse=True)
@@ -38,11 +41,15 @@ def cluster_interval(values: Sequence[float] | np.ndarray, clusters: Sequence[st
     if count < 2:
         raise ValueError(f"an interval over scenes needs two of them, and there is {count}")
     sums, sizes = np.bincount(members, values), np.bincount(members)
+    mean, quantile = float(values.mean()), student.ppf((1 - LEVEL) / 2, count - 1)
+    if count < FEWEST_DRAWN:
+        reach = abs(quantile) * np.std((sums - mean * sizes) / sizes.mean(), ddof=1) / np.sqrt(count)
+        return Interval(mean, float(mean - reach), float(mean + reach), count)
     drawn = np.random.default_rng(seed).integers(0, count, (DRAWS, count))
     means = sums[drawn].sum(1) / sizes[drawn].sum(1)
-    tail = NormalDist().cdf(np.sqrt(count / (count - 1)) * student.ppf((1 - LEVEL) / 2, count - 1))
+    tail = NormalDist().cdf(np.sqrt(count / (count - 1)) * quantile)
     low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(values.mean()), float(low), float(high), count)
+    return Interval(mean, float(low), float(high), count)
 
 
 def donors(scenes: Sequence[str], *, seed: int = 0) -> list[int]:

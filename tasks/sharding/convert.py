@@ -149,8 +149,8 @@ def shrunk(picture: np.ndarray, view: tuple[int, int]) -> np.ndarray:
 
 
 def nearest(image: np.ndarray, view: tuple[int, int]) -> np.ndarray:
-    """Return [h, w] by the nearest pixel: depths and ids are not to be averaged."""
-    rows, columns = (((np.arange(small) + 0.5) * large / small).astype(int)
+    """Return [h, w] by the nearest pixel, of two equally near the first: depths and ids are not to be averaged."""
+    rows, columns = (((np.arange(small) + 0.5) * large / small - 0.5).astype(int)
                      for small, large in zip(view[::-1], image.shape, strict=True))  # fmt: skip
     return image[rows[:, None], columns]
 

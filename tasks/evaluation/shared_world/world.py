@@ -48,7 +48,7 @@ class World:
     """[A, V, T, h, w] float32 share of the pixel that another agent's car covers."""
     stored_K: np.ndarray
     stored_inverse: np.ndarray
-    """[A, V, T, H, W] float32, as recorded."""
+    """[A, V, T, H, W] float32, at the pixels' centres."""
 
     @property
     def agents(self) -> int:
@@ -88,6 +88,38 @@ def shrunk(inverse: np.ndarray, ids: np.ndarray, focal: float, down: int, across
     return np.where(mixed, np.float32(np.nan), mean), members[..., 0]
 
 
+def taken_before_centre(rendered: int, stored: int) -> float:
+    """Return how far before a stored pixel's centre, in stored pixels, its depth was taken when views were shrunk.
+
+    Depths are not averaged: of an even number of rendered pixels the one before the middle is kept.
+    """
+    factor, rest = divmod(rendered, stored)
+    return 0.5 / factor if not rest and factor % 2 == 0 else 0.0
+
+
+def centred(inverse: np.ndarray, ids: np.ndarray, focal: float, before: tuple[float, float]) -> np.ndarray:
+    """Return inverse depth [..., h, w] at the pixels' centres, from samples taken `before` them (down, across).
+
+    Inverse depth is affine on a plane: a step towards the next sample is exact there. Where the next pixel shows
+    another surface the sample is kept as it is.
+    """
+    moved = inverse
+    for axis, share in ((-2, before[0]), (-1, before[1])):
+        if not share:
+            continue
+        here, ahead = ([slice(None)] * inverse.ndim for _ in range(2))
+        here[axis], ahead[axis] = slice(None, -1), slice(1, None)
+        one, other = inverse[tuple(here)], inverse[tuple(ahead)]
+        step = other - one
+        apart = np.abs(step) > np.maximum(MIXED_SHARE * one, 1 / (focal * LOWEST_EYE_M))
+        apart |= (ids[tuple(here)] != ids[tuple(ahead)]) | (one == 0) | (other == 0)
+        step[apart] = 0
+        last = [slice(None)] * inverse.ndim
+        last[axis] = slice(-1, None)  # the view's last pixels go on as those before them
+        moved = moved + np.float32(share) * np.concatenate([step, step[tuple(last)]], axis)
+    return moved
+
+
 def thinned(inverse: np.ndarray) -> np.ndarray:
     """Return inverse depth [..., h, w] with NaN at the pixels that are not followed."""
     step = 1
@@ -113,7 +145,8 @@ def read_world(pair: ClipPair, video: VideoConfig, start: int = 0) -> World:
     """
     if pair.depth_m is None or pair.instance is None:
         raise EvaluationError(
-            f"not measured: clip {pair.key} has no depth and instance ids: record its split with record_ground_truth."
+            f"not measured: clip {pair.key} lacks depth or instance ids: plan its split among ground_truth_splits, or "
+            "convert it with VIEW.depth.npy and VIEW.instance.npy."
         )
     chosen = chosen_frames(video.frames)
     places = start + chosen
@@ -136,7 +169,10 @@ def read_world(pair: ClipPair, video: VideoConfig, start: int = 0) -> World:
         )
     down, across = stored_height // height, stored_width // width
     stored_K = pair.cameras.K[:, :views]
-    small, small_ids = shrunk(inverse, ids, float(stored_K[0, 0, 0, 0]), down, across)
+    focal, rendered = float(stored_K[0, 0, 0, 0]), pair.meta["rendered_view"]
+    before = taken_before_centre(rendered[1], stored_height), taken_before_centre(rendered[0], stored_width)
+    inverse = centred(inverse, ids, focal, before)
+    small, small_ids = shrunk(inverse, ids, focal, down, across)
     return World(
         frames=chosen,
         c2w=np.ascontiguousarray(pair.cameras.c2w[:, :views, places]),

@@ -9,7 +9,7 @@ from tasks.evaluation.statistics import cluster_interval, donors
 from tasks.evaluation.windows import balanced
 
 
-@pytest.mark.parametrize("clusters", [6, 20])
+@pytest.mark.parametrize("clusters", [2, 3, 4, 5, 6, 20])
 def test_the_interval_covers_the_truth_19_times_in_20(clusters):
     """Windows of one scene share an effect; an interval that took them as independent would cover about half."""
     rng = np.random.default_rng(1)

@@ -11,7 +11,9 @@ from model.presets import Preset
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.shared_world import visibility
 from tasks.evaluation.shared_world.sight import SEEN, UNCLEAR, UNSEEN, look
-from tasks.evaluation.shared_world.world import chosen_frames, read_world
+from tasks.evaluation.shared_world.world import centred, chosen_frames, read_world, taken_before_centre
+from tasks.recording.encode import halved_nearest
+from tasks.sharding.convert import nearest
 from tasks.sharding.reader import ClipPairs
 from tests.synthetic_dataset import write_dataset
 from tests.tasks.evaluation.shared_world import room
@@ -53,6 +55,44 @@ def test_an_agent_sees_its_own_pixels_where_they_are():
     own = view == np.arange(4)[:, None, None]
     assert own.mean() > 0.95  # the rest lies where two views meet
     assert np.abs(place - np.stack([x, y], -1))[own].max() < 1e-4
+
+
+def test_depth_that_was_taken_beside_the_centre_is_moved_there():
+    """Views are rendered at twice the size, and depth is every second pixel's: a road that both saw stays seen."""
+    cars = room.car_poses(9, 1.5, apart_m=14.0)
+    exact, _ = room.build(cars, bodies=False)
+    large, _ = room.build(cars, bodies=False, width=72, height=48)
+    pixels = np.moveaxis(large.inverse, (-2, -1), (0, 1))
+    beside = np.moveaxis(halved_nearest(pixels), (0, 1), (-2, -1)).copy()
+    before = taken_before_centre(48, 24), taken_before_centre(72, 36)
+    assert before == (0.25, 0.25)
+    focal = float(exact.K[0, 0, 0, 0])
+    moved = centred(beside, exact.ids, focal, before)
+    assert np.median(np.abs(beside / exact.inverse - 1)) > 1e-3
+    assert (np.abs(moved / exact.inverse - 1) < 1e-4).mean() > 0.9  # the rest lies where walls meet
+
+    def seen(inverse):
+        world = dataclasses.replace(exact, inverse=inverse, stored_inverse=inverse)
+        return (look(world, 0, 8, 0, 0)[0] == SEEN).mean()
+
+    assert seen(moved) > 0.97 * seen(exact.inverse)
+    assert seen(beside) < 0.7 * seen(exact.inverse)
+
+
+def test_at_an_edge_the_sample_stays():
+    inverse = np.tile(np.float32([0.5, 0.5, 0.1, 0.1, 0.0]), (3, 1))
+    ids = np.zeros(inverse.shape, np.uint16)
+    assert (centred(inverse, ids, 24.0, (0.25, 0.25)) == inverse).all()
+
+
+@pytest.mark.parametrize(
+    ("rendered", "stored", "before"), [(48, 48, 0), (96, 48, 1 / 4), (144, 48, 0), (192, 48, 1 / 8)]
+)
+def test_where_depth_was_taken(rendered, stored, before):
+    assert taken_before_centre(rendered, stored) == before
+    kept = nearest(np.tile(np.arange(rendered), (rendered, 1)), (stored, stored))[0]
+    centres = (kept + 0.5) * stored / rendered
+    assert centres == pytest.approx(np.arange(stored) + 0.5 - before)
 
 
 def test_the_classes_are_those_of_the_geometry():
@@ -135,7 +175,7 @@ def test_a_clip_is_read_at_the_models_size(clips):
 @pytest.mark.parametrize(
     ("split", "start", "changes", "sentence"),
     [
-        ("train", 0, {}, "no depth and instance ids"),
+        ("train", 0, {}, "lacks depth or instance ids"),
         ("test", 12, {}, "17 frames and a window of 9 from 12 does not fit"),
         ("test", 0, {"height": 48, "width": 80}, "no whole part"),
     ],

@@ -79,7 +79,7 @@ def test_clips_without_ground_truth_give_reasons_and_no_number(run):
     world.batch([0], truth, None, [(names.COPY, [0], truth)])
     missing = world.finish()
     assert set(STANDS_FOR.values()) <= set(missing)
-    assert all("has no depth and instance ids" in missing[name] for name in STANDS_FOR.values())
+    assert all("lacks depth or instance ids" in missing[name] for name in STANDS_FOR.values())
     assert scores.arrays == {}
 
 
@@ -104,7 +104,7 @@ def test_a_figure_is_over_all_windows_or_missing(run):
     scores.put_figures(names.ONE_STEP, windows[0], {"swap_psnr": 30.0})
     scores.put_figures(names.ONE_STEP, windows[2], {"swap_psnr": 32.0})
     missing = world.finish()
-    reason = f"clip {windows[last].row['key']} has no depth and instance ids"
+    reason = f"clip {windows[last].row['key']} lacks depth or instance ids"
     assert all(reason in missing[name] for name in STANDS_FOR.values())
     assert list(scores.arrays) == [(names.ONE_STEP, "swap_psnr")]  # it needs no ground truth
 

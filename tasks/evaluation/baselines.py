@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
+import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
@@ -25,10 +26,12 @@ def blurred_first_frame(views: torch.Tensor, sigma_px: float) -> torch.Tensor:
     return torch.from_numpy(blurred).expand_as(views)
 
 
-def choose_sigma(batches: Sequence[torch.Tensor]) -> float:
-    """Return the sigma of SIGMAS_PX with the best mean PSNR on training views, each [N, A, V, T, 3, h, w]."""
-    means = []
-    for sigma in SIGMAS_PX:
-        scores = [psnr(blurred_first_frame(views, sigma), views)[..., GIVEN_FRAMES:].flatten() for views in batches]
-        means.append(float(torch.cat(scores).mean()))
-    return SIGMAS_PX[max(range(len(means)), key=means.__getitem__)]
+def choose_sigma(batches: Iterable[torch.Tensor]) -> float:
+    """Return the sigma of SIGMAS_PX with the best mean PSNR on training views, each [N, A, V, T, 3, h, w].
+
+    One batch at a time is held.
+    """
+    sums = np.zeros(len(SIGMAS_PX))
+    for views in batches:
+        sums += [float(psnr(blurred_first_frame(views, s), views)[..., GIVEN_FRAMES:].sum()) for s in SIGMAS_PX]
+    return SIGMAS_PX[int(sums.argmax())]

@@ -23,6 +23,8 @@ SMALLEST_PX = 32
 TAPS = (1, 4, 7, 9, 11)
 """Layers after which features are compared: the five ReLUs."""
 EPSILON = 1e-10
+FRAMES = 32
+"""So many are compared at a time, which bounds the memory."""
 
 
 class LpipsMissing(RuntimeError):
@@ -61,15 +63,13 @@ class LpipsAlex(nn.Module):
     @torch.no_grad()
     def forward(self, generated: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """Return the distance, [...], of frames [..., 3, h, w] in [0, 1]."""
-        taps = zip(
-            self.taps(2 * generated.flatten(0, -4) - 1),
-            self.taps(2 * truth.flatten(0, -4) - 1),
-            self.heads,
-            strict=True,
-        )
-        distance = sum(((p - q).square() * head.to(p)).sum(1).mean((1, 2)) for p, q, head in taps)
-        assert isinstance(distance, torch.Tensor)
-        return distance.view(truth.shape[:-3])
+        pairs = zip(generated.flatten(0, -4).split(FRAMES), truth.flatten(0, -4).split(FRAMES), strict=True)
+        return torch.cat([self.distance(*pair) for pair in pairs]).view(truth.shape[:-3])
+
+    def distance(self, generated: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """Return the distance [N] of frames [N, 3, h, w] in [0, 1]."""
+        taps = zip(self.taps(2 * generated - 1), self.taps(2 * truth - 1), self.heads, strict=True)
+        return torch.stack([((p - q).square() * head.to(p)).sum(1).mean((1, 2)) for p, q, head in taps]).sum(0)
 
 
 def load_lpips(view_height: int, view_width: int) -> LpipsAlex:

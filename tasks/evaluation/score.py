@@ -20,7 +20,7 @@ from tasks.evaluation.scores import Scores
 from tasks.evaluation.shared_world import probes
 from tasks.evaluation.shared_world.scoring import WITH_STRANGER, SharedWorld, Take
 from tasks.evaluation.statistics import donors
-from tasks.evaluation.windows import Window, Windows
+from tasks.evaluation.windows import Window, Windows, balanced
 from tasks.sharding.reader import ClipIndex
 from tasks.training.run import Run
 
@@ -29,7 +29,7 @@ MOST_AT_FULL_STEPS = 54
 """Larger splits are scored on as many windows of every recording, chosen by a fixed seed."""
 SHUFFLES = 3
 """Rings of scenes in which raymaps are passed on; their figures are averaged."""
-SIGMA_WINDOWS = 24
+SIGMA_WINDOWS, SIGMA_BATCH = 24, 4
 EXAMPLES = 4
 
 
@@ -68,11 +68,12 @@ def views(video: torch.Tensor, preset: Preset) -> torch.Tensor:
 def training_sigma(dataset_dir: Path, index: ClipIndex, preset: Preset) -> float:
     """Choose the blur of the blurred first frame on training towns. EvaluationError without training clips."""
     rows = [row for row in index.split("train") if row["variant"] == "base"]
-    windows = Windows(dataset_dir, rows, preset)
-    if not len(windows):
+    if not rows:
         raise EvaluationError(f"{dataset_dir} has no training clips to choose the blur on: collect them first.")
+    some = balanced([row["recording_id"] for row in rows], SIGMA_WINDOWS)  # each holds a window at least
+    windows = Windows(dataset_dir, [rows[place] for place in some], preset)
     windows.keep(SIGMA_WINDOWS)
-    return choose_sigma([views(windows.video(places), preset) for places in windows.batches(8)])
+    return choose_sigma(views(windows.video(places), preset) for places in windows.batches(SIGMA_BATCH))
 
 
 def chosen_examples(windows: Windows, among: set[int]) -> list[int]:
@@ -96,6 +97,7 @@ class Scoring:
         self.preset = sampler.preset
         scenes = [window.scene for window in windows]
         self.rings = [donors(scenes, seed=seed) for seed in range(SHUFFLES)] if len(set(scenes)) > 1 else []
+        self.agents = len(windows.cameras[windows[0].row["key"]].K)
         self.kept: dict[int, Example] = {}
         self.world = SharedWorld(windows, scores)
         self.takes: list[Take] = []
@@ -131,9 +133,10 @@ class Scoring:
         if strangers is not None:
             self.shuffles(places, first, strangers, truth)
         self.world.batch(places, truth, None if strangers is None else self.cut(strangers), self.takes)
-        found = probes.swap_figures(self.sampler, self.windows, places, first, one_step, self.cut)
-        for window, figures in zip(windows, found, strict=True):
-            self.scores.put_figures(names.ONE_STEP, window, figures)
+        if self.agents > 1:
+            found = probes.swap_figures(self.sampler, self.windows, places, first, one_step, self.cut)
+            for window, figures in zip(windows, found, strict=True):
+                self.scores.put_figures(names.ONE_STEP, window, figures)
 
     def full_steps(self, places: list[int], video: torch.Tensor, one_step: torch.Tensor, truth: torch.Tensor) -> None:
         """Score the windows that are chosen for it at the preset's steps, and keep the examples."""
@@ -156,14 +159,15 @@ class Scoring:
         self.scores.add(names.SHUFFLED_PAIRS, windows, self.cut(strangers), truth)
         takes = [self.generate(places, first, 1, [ring[place] for place in places]) for ring in self.rings]
         self.scores.add_psnr(names.SHUFFLED_RAYMAPS, windows, [self.cut(take) for take in takes], truth)
-        if self.world.measurable:
+        if self.world.measurable and self.agents > 1:
             foreign = probes.with_stranger(self.sampler, self.windows, places, first, strangers[:, :, :, 0])
             self.takes.append((WITH_STRANGER, places, self.cut(foreign)))
 
     def finish(self) -> dict[str, str]:
         """Score what needs all windows, and return what is missing with its reason."""
         given = self.sampler, self.windows, self.scores, self.cut
-        return probes.counterfactuals(*given) | probes.rollouts(*given) | self.world.finish()
+        alone = dict.fromkeys(probes.OF_PARTNERS, probes.ALONE) if self.agents == 1 else {}
+        return alone | probes.counterfactuals(*given) | probes.rollouts(*given) | self.world.finish()
 
 
 def evaluate(

@@ -88,21 +88,30 @@ def trajectory(preset: PlanPreset, site: Site, jitter: dict[str, Any]) -> np.nda
     return None
 
 
-def attempt(preset: PlanPreset, site: Site, key: list, variant: str) -> tuple[dict[str, Any], np.ndarray] | None:
-    """Draw jitters until one gives a drivable pair; None when none of them does."""
+Drawn = tuple[dict[str, Any], np.ndarray]
+"""A jitter and the poses [ticks, 2, 6] that come of it."""
+
+
+def attempt(preset: PlanPreset, site: Site, key: list, base: Drawn | None = None) -> Drawn | None:
+    """Draw jitters until one gives a drivable pair; None when none of them does.
+
+    `base`: draw car 1's part alone anew, and let car 0 drive as it does there.
+    """
     for number in range(ATTEMPTS):
+        pace = base[0]["attempt"] if base else number
         # later attempts are slower: short roads ask for it
         slower = dataclasses.replace(
             preset,
-            max_speed_mps=preset.max_speed_mps
-            - (preset.max_speed_mps - preset.min_speed_mps) * number / (ATTEMPTS - 1),
+            max_speed_mps=preset.max_speed_mps - (preset.max_speed_mps - preset.min_speed_mps) * pace / (ATTEMPTS - 1),
         )
-        rng = np.random.default_rng([*key, number, 0])
-        partner = np.random.default_rng([*key, number, 1 if variant == "base" else 2])
+        rng = np.random.default_rng([*key, pace, 0])
+        partner = np.random.default_rng([*key, number, 2 if base else 1])
         jitter = draw(slower, site, rng, partner)
+        if base:
+            jitter["headway_m"] = base[0]["headway_m"]  # half of it is car 0's
         poses = trajectory(preset, site, jitter)
-        if poses is not None:
-            return jitter | {"attempt": number}, poses
+        if poses is not None and (base is None or np.array_equal(poses[:, 0], base[1][:, 0])):
+            return jitter | {"attempt": pace}, poses
     return None
 
 
@@ -174,14 +183,14 @@ def scene(preset, town, sha, kind, weather, number, sites, queue, used) -> list[
                 "recordings a town: lower recordings_per_town, raise repeats, add towns, or set short_towns to 'less'."
             )
         key = [preset.seed, word(town), word(kind), word(site.name), number]
-        base = attempt(preset, site, key, "base")
+        base = attempt(preset, site, key)
         if base is None:
             used.pop()
             continue
         split = preset.split_of(town)
         found = [("base", base)]
         if preset.other_trajectories and split != "train":
-            other = attempt(preset, site, key, "other_trajectory")
+            other = attempt(preset, site, key, base)
             found += [("other_trajectory", other)] if other else []
         shared = {"town": town, "opendrive_sha256": sha, "trajectory_type": kind, "weather": weather, "split": split}
         return [

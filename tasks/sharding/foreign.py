@@ -30,6 +30,9 @@ TO_Z_UP = {
 POSES = ("agent_pose", "agent_extent", "agent_box_center")
 """Optional arrays of cameras.npz; unknown ones become NaN."""
 CENTRE_TOLERANCE_PX, ROTATION_TOLERANCE = 0.01, 1e-3
+LEAST_DOWNWARD = 0.5
+"""So much of the image's downward axis must point down in the world, the mean over views and frames: CARLA's own
+matrices, whose second axis points to the right, have none."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,9 @@ def read_description(folder: Path) -> dict[str, Any]:
             raise ShardError(f"{path} says {key} {found[key]!r}: give a number above 0.")
     if not isinstance(found["town"], str) or not found["town"]:
         raise ShardError(f"{path} says town {found['town']!r}: name the place, for no place may be in two splits.")
+    for key in ("weather", "type", "scene"):
+        if not isinstance(found[key], str):
+            raise ShardError(f"{path} says {key} {found[key]!r}: give a text.")
     if found["up"] not in TO_Z_UP:
         raise ShardError(f"{path} says up {found['up']!r}: give the world's upward axis, {', '.join(TO_Z_UP)}.")
     return found
@@ -113,6 +119,8 @@ def rigid(matrices: np.ndarray, path: Path) -> np.ndarray:
         raise ShardError(f"{path} holds poses that are no finite numbers: leave such frames out.")
     if np.abs(rotation @ rotation.swapaxes(-1, -2) - np.eye(3)).max() > ROTATION_TOLERANCE:
         raise ShardError(f"{path} holds poses that are no rigid motions: give rotation and translation only.")
+    if np.abs(matrices[..., 3, :] - [0, 0, 0, 1]).max() > ROTATION_TOLERANCE:
+        raise ShardError(f"{path} holds poses whose last row is not 0 0 0 1: give matrices that multiply columns.")
     if (np.linalg.det(rotation) < 0).any():
         raise ShardError(f"{path} holds poses of a left-handed world: negate one axis of the world (CARLA's y).")
     u, _, vt = np.linalg.svd(rotation)
@@ -133,6 +141,9 @@ def read_agent(folder: Path, description: dict[str, Any], width: int, height: in
         raise ShardError(f"{path} has K of shape {K.shape}: give [{len(VIEWS)}, 3, 3], views {', '.join(VIEWS)}.")
     if given.ndim != 4 or given.shape[0] != len(VIEWS) or given.shape[2:] != (4, 4) or not given.shape[1]:
         raise ShardError(f"{path} has poses of shape {given.shape}: give [{len(VIEWS)}, frames, 4, 4].")
+    upper = np.array([[False, True, False], [True, False, False], [True, True, False]])
+    if not np.isfinite(K).all() or (K[:, [0, 1], [0, 1]] <= 0).any() or K[:, upper].any() or (K[:, 2, 2] != 1).any():
+        raise ShardError(f"{path} has a K that is none: give fx and fy above 0, no skew, and 0 0 1 in the last row.")
     centre, middle = K[:, :2, 2], (width / 2, height / 2)
     if np.abs(centre - middle).max() > CENTRE_TOLERANCE_PX:
         raise ShardError(
@@ -145,6 +156,11 @@ def read_agent(folder: Path, description: dict[str, Any], width: int, height: in
     c2w = pose.copy()
     c2w[..., :3, :3] = turn @ pose[..., :3, :3]
     c2w[..., :3, 3] = pose[..., :3, 3] @ turn.T * description["metres_per_unit"]
+    if c2w[..., 2, 1].mean() > -LEAST_DOWNWARD:
+        raise ShardError(
+            f"{path} has cameras whose image does not have the world's up axis ({description['up']}) above: give c2w "
+            "or w2c in OpenCV's axes (x right, y down, z forward), of a right-handed world."
+        )
     shapes = {"agent_pose": (given.shape[1], 6), "agent_extent": (3,), "agent_box_center": (3,)}
     poses = {}
     for name in POSES:
@@ -224,6 +240,13 @@ def read_clips(folder: Path) -> list[ForeignClip]:
     if not places:
         raise ShardError(f"{folder} holds no clips: put them into train/NAME, val/NAME or test/NAME.")
     clips = [read_clip(path, split) for split, path in places]
+    first = clips[0]
+    for clip in clips:
+        if len(clip.agents) != len(first.agents):
+            raise ShardError(
+                f"{clip.name} has {len(clip.agents)} agents and {first.name} {len(first.agents)}: a data set's clips "
+                "have as many each."
+            )
     towns: dict[str, str] = {}
     for clip in clips:
         split = towns.setdefault(clip.description["town"], clip.split)

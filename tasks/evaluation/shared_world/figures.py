@@ -31,13 +31,6 @@ FIGURES = {
     "other_centre_px": About("other car: centre error, px", False),
     "other_bearing_deg": About("other car: bearing error, degrees", False),
     "other_iou": About("other car: mask IoU"),
-    "other_recall_near": About("other car found, nearer than 12 m"),
-    "other_recall_middle": About("other car found, 12 to 25 m"),
-    "other_recall_far": About("other car found, farther than 25 m"),
-    "other_recall_front": About("other car found, front view"),
-    "other_recall_rear": About("other car found, rear view"),
-    "other_recall_left": About("other car found, left view"),
-    "other_recall_right": About("other car found, right view"),
     "pose_following": About("pose following (0 strangers, 1 truth)"),
     "pose_correlation": About("correlation along the trajectory"),
     "still_correlation": About("correlation without movement", None),
@@ -49,6 +42,17 @@ FIGURES = {
     "counterfactual_cosine": About("counterfactual cosine"),
     "counterfactual_outside": About("generated change where nothing truly changes", False),
     "rollout_drift": About("drift over a rollout, dB", False),
+}
+OTHER_CAR = ("other_recall", "other_false_presence", "other_centre_px", "other_bearing_deg", "other_iou")
+PARTS = {
+    "near": "nearer than 12 m", "middle": "12 to 25 m", "far": "farther than 25 m", "front": "front view",
+    "rear": "rear view", "left": "left view", "right": "right view",
+}  # fmt: skip
+"""Of the view-frames that show the other car."""
+FIGURES |= {
+    f"{figure}_{part}": About(f"{FIGURES[figure].label}, {where}", FIGURES[figure].higher_is_better)
+    for figure in OTHER_CAR
+    for part, where in PARTS.items()
 }
 NORMALISED = {
     "covisible_agreement": "covisible_correlation",

@@ -3,13 +3,14 @@
 Definition: both agents' cars are red. In every view of every later frame the detector takes the largest connected
 region of red paint (tasks/recording/seeing.py's rule, its strength calibrated); true is where the instance ids show
 another agent's car. Over the view-frames in which it covers LEAST_SHARE of the view (at least LEAST_PIXELS) or more:
-  other_recall          share in which the detector finds something; also by view and, where the cars' poses are
-                        known, by distance,
+  other_recall          share in which the detector finds something,
   other_centre_px       mean distance of the centroids of region and truth, pixels of the model's view, found ones,
   other_bearing_deg     mean angle between the two, seen from above, degrees, found ones,
   other_iou             mean intersection over union of region and true mask, 0 where nothing was found;
 over the view-frames with no pixel of it:
-  other_false_presence  share in which the detector finds something.
+  other_false_presence  share in which the detector finds something;
+all of them also by view (other_recall_front) and, but for the last and where the cars' poses are known, by distance
+(other_recall_near).
 Calibration: the strength is the one of STRENGTHS with the best mean IoU on true videos among those that can be trusted
 there: a recall of LEAST_RECALL or more, a false presence of MOST_FALSE_PRESENCE or less, centroids off by
 MOST_CENTRE_SHARE of the view's width or less. Where none can, nothing is said at all. The ground truth's row is the
@@ -43,7 +44,9 @@ LEAST_SHARE, LEAST_PIXELS = 0.005, 6
 LEAST_RECALL, MOST_FALSE_PRESENCE, MOST_CENTRE_SHARE = 0.8, 0.15, 0.05
 DISTANCES_M = {"near": 12.0, "middle": 25.0, "far": np.inf}
 """Between the cars' origins; each up to its number."""
-BY_DISTANCE = [f"other_recall_{name}" for name in DISTANCES_M]
+BY_DISTANCE = [
+    f"other_{figure}_{name}" for name in DISTANCES_M for figure in ("recall", "centre_px", "bearing_deg", "iou")
+]
 NO_POSES = "not measured: some clips have no poses of the agents' cars, so how far the other car is isn't known."
 
 
@@ -137,24 +140,31 @@ def share_found(some: list[Look]) -> float | None:
 
 
 def figures(all_looks: Iterable[Look]) -> dict[str, float | None]:
-    """Return the figures of some view-frames; None for what none of them shows."""
+    """Return the figures of some view-frames, of all and by distance and view; None for what none of them shows."""
     some = list(all_looks)
+    values = figures_of(some)
+    nearest = 0.0
+    for name, farthest in DISTANCES_M.items():
+        part = figures_of([look for look in some if look.visible and nearest <= look.distance_m < farthest])
+        values |= {f"{figure}_{name}": value for figure, value in part.items() if figure != "other_false_presence"}
+        nearest = farthest
+    for view in VIEWS:
+        part = figures_of([look for look in some if look.view == view])
+        values |= {f"{figure}_{view}": value for figure, value in part.items()}
+    return values
+
+
+def figures_of(some: list[Look]) -> dict[str, float | None]:
+    """Return the figures of some view-frames together."""
     visible = [look for look in some if look.visible]
     found = [look for look in visible if look.found]
-    values = {
+    return {
         "other_recall": share_found(visible),
         "other_false_presence": share_found([look for look in some if not look.visible]),
         "other_centre_px": float(np.mean([look.centre_px for look in found])) if found else None,
         "other_bearing_deg": float(np.mean([look.bearing_deg for look in found])) if found else None,
         "other_iou": float(np.mean([look.iou for look in visible])) if visible else None,
     }
-    nearest = 0.0
-    for name, farthest in DISTANCES_M.items():
-        values[f"other_recall_{name}"] = share_found([k for k in visible if nearest <= k.distance_m < farthest])
-        nearest = farthest
-    for view in VIEWS:
-        values[f"other_recall_{view}"] = share_found([look for look in visible if look.view == view])
-    return values
 
 
 def measure(world: World, videos: Mapping[str, np.ndarray], detector: Detector) -> dict[str, dict[str, float | None]]:

@@ -22,6 +22,8 @@ from tasks.evaluation.windows import Windows, balanced
 
 Cut = Callable[[torch.Tensor], torch.Tensor]
 """Videos [N, A, 3, T, H, W] in [-1, 1] to views [N, A, V, T, 3, h, w] in [0, 1]."""
+OF_PARTNERS = ("swap_psnr", "partner_gain_only_other")
+ALONE = "not measured: one agent alone has no partner"
 MOST_ROLLOUTS, MOST_COUNTERFACTUALS = 9, 27
 
 
@@ -78,7 +80,7 @@ def counterfactuals(sampler: Sampler, windows: Windows, scores: Scores, cut: Cut
     if not pairs:
         return {"counterfactual_response": "not measured: the split has no two recordings of one scene in which one "
                 "agent drives the same way (plan with other_trajectories)"}  # fmt: skip
-    scenes = [windows[base].scene for base, _, _ in pairs]
+    scenes, measured = [windows[base].scene for base, _, _ in pairs], False
     ring = donors(scenes) if len(set(scenes)) > 1 else None
     kept = balanced(scenes, MOST_COUNTERFACTUALS)
     for position in kept:
@@ -95,7 +97,12 @@ def counterfactuals(sampler: Sampler, windows: Windows, scores: Scores, cut: Cut
         views = {row: cut(found)[:, observer].movedim(-3, -1).numpy() for row, found in rows.items()}
         truth = views[names.GROUND_TRUTH]
         for row, (first, second) in views.items():
-            scores.put_figures(row, windows[base], response(first, second, *truth))
+            found = response(first, second, *truth)
+            scores.put_figures(row, windows[base], found)
+            measured |= any(value is not None for value in found.values())
+    if not measured:
+        return {"counterfactual_response": f"not measured: in none of {len(kept)} pairs of recordings of one scene "
+                "does the observer see enough of the change"}  # fmt: skip
     return {}
 
 
@@ -123,7 +130,10 @@ def rollouts(sampler: Sampler, windows: Windows, scores: Scores, cut: Cut) -> di
             generator=torch.Generator().manual_seed(seed),
             dtype=sampler.dtype,
         ).videos.float().cpu()  # fmt: skip
-        rows = {names.ONE_STEP: generated, names.COPY: truth[:, :, :, :1].expand_as(truth)}
+        rows = {
+            names.ONE_STEP: generated, names.CODEC: sampler.round_trip(truth),
+            names.COPY: truth[:, :, :, :1].expand_as(truth),
+        }  # fmt: skip
         true_views = cut(truth)[0]
         for row, video in rows.items():
             scores.put_figures(row, window, drift_figures(cut(video)[0], true_views, frames))

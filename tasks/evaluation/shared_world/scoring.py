@@ -14,7 +14,7 @@ from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.metrics import front_of, views_of
 from tasks.evaluation.scores import Scores
 from tasks.evaluation.shared_world.figures import NORMALISED
-from tasks.evaluation.shared_world.localisation import Detector, calibrate
+from tasks.evaluation.shared_world.localisation import Detector, calibrate, trustworthy
 from tasks.evaluation.shared_world.measure import STANDS_FOR, Window, measure_window
 from tasks.evaluation.shared_world.visibility import CLASSES
 from tasks.evaluation.shared_world.world import World, as_frames, read_world
@@ -102,7 +102,16 @@ class SharedWorld:
     def finish(self) -> dict[str, str]:
         """Add what needs all windows, and return every figure that is missing with its reason."""
         self.drop_partial()
-        return self.missing | self.spare_generated() | self.scores.normalise() | self.scores.drop_lonely()
+        found = self.missing | self.never_given() | self.distrust() | self.spare_generated()
+        return found | self.scores.normalise() | self.scores.drop_lonely()
+
+    def never_given(self) -> dict[str, str]:
+        """Return the metrics that no window could give, with the reason."""
+        return {
+            name: "not measured: in no window do enough pixels show what it needs (docs/METRICS.md)"
+            for name in STANDS_FOR.values()
+            if name not in self.missing and NORMALISED.get(name, name) not in self.figures
+        }
 
     def drop_partial(self) -> None:
         """Drop what a window had no ground truth for from all windows: a figure is over all or missing."""
@@ -110,6 +119,27 @@ class SharedWorld:
         for row, metric in list(self.scores.arrays):
             if metric in lacking:
                 del self.scores.arrays[row, metric]
+
+    def distrust(self) -> dict[str, str]:
+        """Take back what the detector says where it is wrong of the true videos of all windows; return why.
+
+        It was calibrated on some of them.
+        """
+        needed = ("other_recall", "other_false_presence", "other_centre_px")
+        if any((names.GROUND_TRUTH, name) not in self.scores.arrays for name in needed):
+            return {}
+        own = {name: self.scores.mean(names.GROUND_TRUTH, name) for name in needed}
+        video = self.windows.preset.video
+        if trustworthy(own, video.width if video.views == "front" else video.width // 2):
+            return {}
+        for row, metric in list(self.scores.arrays):
+            if row != names.GROUND_TRUTH and metric.startswith("other_"):
+                del self.scores.arrays[row, metric]
+        return {
+            STANDS_FOR["localisation"]: "not measured: on the true videos of all windows the detector of the other car "
+            f"has a recall of {own['other_recall']:.2f}, a false presence of {own['other_false_presence']:.2f} and is "
+            f"off by {own['other_centre_px']:.1f} px: it tells nothing here."
+        }
 
     def spare_generated(self) -> dict[str, str]:
         """Take back what the detector says of generated videos where it is blind behind the codec; return why."""

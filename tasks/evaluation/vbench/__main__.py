@@ -80,6 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             with tempfile.TemporaryDirectory() as videos:
                 if given.command == "run":
+                    for name in filter(unavailable, DIMENSIONS):  # before the videos are generated, not after
+                        print(f"{name}: {unavailable(name)}", file=sys.stderr, flush=True)
                     rows = write_run(read_run(given.run), given.split, given.steps, Path(videos))
                 else:
                     rows = videos_in(given.rows)

@@ -10,6 +10,7 @@ import torch
 from infra.storage import OnProgress, no_progress
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.sampling import Sampler
+from tasks.evaluation.score import MOST_AT_FULL_STEPS
 from tasks.evaluation.vbench.videos import write_rows
 from tasks.evaluation.windows import Windows
 from tasks.evaluation.write import frames_per_second, latents_dir_of
@@ -22,7 +23,8 @@ def write_run(
 ) -> dict[str, list[Path]]:
     """Write the windows of a split as recorded and as a run's last checkpoint generates them; return the rows.
 
-    `steps` 0: the preset's sampling steps. EvaluationError for a run without checkpoint, or a split without clips.
+    Of more than MOST_AT_FULL_STEPS windows as many of every recording are taken. `steps` 0: the preset's sampling
+    steps. EvaluationError for a run without checkpoint, or a split without clips.
     """
     checkpoint, rows = run.latest_checkpoint(), ClipIndex(run.dataset_dir).whole(split)
     if checkpoint is None:
@@ -30,6 +32,7 @@ def write_run(
     if not rows:
         raise EvaluationError(f"{run.dataset_dir} has no clips in split {split!r}: score another split.")
     windows = Windows(run.dataset_dir, rows, run.preset)
+    windows.keep(MOST_AT_FULL_STEPS)
     sampler = Sampler.of_checkpoint(run.preset, checkpoint, latents_dir_of(run))
     fps, views = frames_per_second(run, split), run.preset.video.views == "four"
 

@@ -88,4 +88,5 @@ def link_dino() -> None:
     there = weights_folder() / "torch_hub" / "hub" / "checkpoints" / DINO_NAME
     if not there.exists():
         there.parent.mkdir(parents=True, exist_ok=True)
+        there.unlink(missing_ok=True)  # of a folder that was moved since
         there.symlink_to(weights_folder() / "dino_model" / DINO_NAME)

@@ -19,7 +19,7 @@ from model.build import build_transformer
 from model.codec import LinearCodec
 from tasks.evaluation import scores as names
 from tasks.evaluation.errors import EvaluationError
-from tasks.evaluation.exchange import WITHOUT, WITHOUT_ONE_STEP, add_without, check_without
+from tasks.evaluation.exchange import WITHOUT, WITHOUT_ONE_STEP, add_without, check_without, steps_trained
 from tasks.evaluation.films import error_map
 from tasks.evaluation.metrics import HIGHEST_DB
 from tasks.evaluation.page import Estimate, Missing
@@ -178,7 +178,7 @@ def test_a_figure_that_only_some_sources_lack_names_them(tmp_path):
     evaluation.missing |= {f"{row}/other_recall_far": "not measured: too few" for row in (names.CODEC, names.COPY)}
     table = missing_table(report_of(evaluation))
     assert table is not None
-    assert [row.label for row in table.rows] == ["LPIPS ↓", "other car found, farther than 25 m ↑"]
+    assert [row.label for row in table.rows] == ["LPIPS ↓", "other car found where it is, farther than 25 m ↑"]
     assert table.rows[0].cells[1] == Missing("all")
     assert table.rows[1].cells == [
         Missing("not measured: too few"), Missing("codec round trip (ceiling), first frame, copied"),
@@ -358,10 +358,16 @@ def add_front_checkpoint(run) -> None:
     )
 
 
-def test_only_a_run_of_equal_data_and_size_without_exchange_may_stand_beside(run):
+def test_only_a_run_of_equal_data_and_size_without_exchange_may_stand_beside(run, monkeypatch):
     preset = run.preset
     off = Run("toy", run.dataset_digest, preset.replace(cross_agent="off"))
+    with pytest.raises(EvaluationError, match=r"for 6 steps and run \w+ for 0: train both equally"):
+        check_without(run, off)
+    steps = [steps_trained(run)]
+    monkeypatch.setattr("tasks.evaluation.exchange.steps_trained", lambda run: steps[0])
     check_without(run, off)
+    with pytest.raises(EvaluationError, match="exchanges nothing itself"):
+        check_without(off, Run("toy", run.dataset_digest, preset.replace(cross_agent="within")))
     for other, said in (
         (run, "exchanges between agents itself"),
         (Run("toy", "f" * 64, off.preset), "compare runs of one data set"),

@@ -132,15 +132,18 @@ def test_another_seed_or_repeat_is_another_recording():
 
 
 def test_other_trajectories_share_the_scene_and_agent_0():
-    preset = PlanPreset.load("demo").replace(towns=["Mini12"], other_trajectories=True)
-    rows = build_plan(preset, {"Mini12": load_town("Mini12").opendrive}).to_pylist()
+    preset = PlanPreset.load("demo").replace(towns=["Mini11", "Mini12"], other_trajectories=True)
+    rows = build_plan(preset, {town: load_town(town).opendrive for town in preset.towns}).to_pylist()
     scenes: dict = {}
     for row in rows:
         scenes.setdefault(row["scene_id"], {})[row["variant"]] = np.array(row["poses"]).reshape(-1, 2, 6)
-    assert len(scenes) == 3
+    assert len(scenes) == 6
+    assert sum("other_trajectory" in scene for scene in scenes.values()) >= 5  # there may be no other way to meet
     for scene in scenes.values():
-        assert set(scene) == {"base", "other_trajectory"}
-        assert not np.array_equal(scene["base"][:, 1], scene["other_trajectory"][:, 1])
+        assert set(scene) <= {"base", "other_trajectory"}
+        if "other_trajectory" in scene:
+            assert np.array_equal(scene["base"][:, 0], scene["other_trajectory"][:, 0])
+            assert not np.array_equal(scene["base"][:, 1], scene["other_trajectory"][:, 1])
 
 
 @pytest.mark.parametrize("town", town_names())

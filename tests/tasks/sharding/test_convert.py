@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from infra.storage import sha256_file
-from model.camera import VIEWS, carla_to_c2w, intrinsics
+from model.camera import VIEWS, carla_matrix, carla_to_c2w, intrinsics
 from model.presets import Preset
 from tasks.evaluation.vbench.videos import write_video
 from tasks.evaluation.windows import Windows
@@ -182,6 +182,16 @@ def spoil(name):
     def off_centre(given):
         given["K"] = given["K"] + np.array([[0, 0, 3.0], [0, 0, 0], [0, 0, 0]])
 
+    def carlas(given):
+        """As actor.get_transform().get_matrix() gives them: x forward, y right, z up."""
+        given["c2w"] = np.tile(carla_matrix(np.array([1.0, 2, 2, 0, 30, 0])), (*given["c2w"].shape[:2], 1, 1))
+
+    def rows(given):
+        given["c2w"] = given["c2w"].swapaxes(-1, -2)
+
+    def lens(value):
+        return lambda given: given["K"].__setitem__((0, 0, 0), value)
+
     agent = "test/b/agent0/"
     return {
         "no json": (lambda f: (f / "test/b/clip.json").unlink(), r"clip\.json cannot be read"),
@@ -211,6 +221,12 @@ def spoil(name):
         "scaled": (cameras(scaled), "no rigid motions"),
         "mirrored": (cameras(mirrored), "left-handed world"),
         "off centre": (cameras(off_centre), "principal point"),
+        "carla": (cameras(carlas), r"up axis \(z\) above: give c2w or w2c in OpenCV's axes"),
+        "rows": (cameras(rows), "last row is not 0 0 0 1"),
+        "nan lens": (cameras(lens(np.nan)), "has a K that is none"),
+        "no lens": (cameras(lens(0.0)), "has a K that is none"),
+        "weather": (description(weather=3), "says weather 3: give a text"),
+        "agents": (lambda f: shutil.rmtree(f / "test/b/agent1"), r"test/b has 1 agents and train/a 2"),
         "pickle": (cameras(lambda given: given.update(K=np.array([None]))), "cannot be read"),
     }[name]  # fmt: skip
 
@@ -219,7 +235,7 @@ def spoil(name):
     "name",
     ["no json", "fps", "no town", "unknown key", "up", "town twice", "no view", "no depth", "some depth", "depth shape",
      "depth zero", "ids", "agent names", "short video", "unequal videos", "sizes", "no K", "scaled", "mirrored",
-     "off centre", "pickle"],
+     "off centre", "pickle", "carla", "rows", "nan lens", "no lens", "weather", "agents"],
 )  # fmt: skip
 def test_each_fault_is_told_in_a_sentence(name, changed, tmp_path):
     change, words = spoil(name)

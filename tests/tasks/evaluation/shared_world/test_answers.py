@@ -72,6 +72,10 @@ def test_distances_are_kept_apart():
     assert near_and_far["other_recall_middle"] == 1  # 16.5 m
     assert near_and_far["other_recall_near"] is None
     assert near_and_far["other_recall_far"] is None
+    for figure in ("centre_px", "bearing_deg", "iou"):
+        assert near_and_far[f"other_{figure}_middle"] == near_and_far[f"other_{figure}"] is not None
+        assert near_and_far[f"other_{figure}_near"] is None
+    assert near_and_far["other_false_presence_rear"] == 0
 
 
 def test_without_the_cars_poses_only_the_split_by_distance_is_missing(meeting):
@@ -86,7 +90,7 @@ def test_without_the_cars_poses_only_the_split_by_distance_is_missing(meeting):
         assert missing == reasons
     for figure in ("recall", "recall_front", "false_presence", "centre_px", "bearing_deg", "iou"):
         assert both["unknown"][f"other_{figure}"] == both["known"][f"other_{figure}"] is not None
-    assert [both["unknown"][figure] for figure in localisation.BY_DISTANCE] == [None] * 3
+    assert [both["unknown"][figure] for figure in localisation.BY_DISTANCE] == [None] * 12
     assert both["known"]["other_recall_middle"] == 1
 
 

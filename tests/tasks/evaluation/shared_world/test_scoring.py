@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from tasks.evaluation import scores as names
 from tasks.evaluation.sampling import Sampler
-from tasks.evaluation.score import views
+from tasks.evaluation.score import Scoring, views
 from tasks.evaluation.scores import Scores
 from tasks.evaluation.shared_world import probes
 from tasks.evaluation.shared_world.figures import FIGURES, label_of
 from tasks.evaluation.shared_world.measure import STANDS_FOR
 from tasks.evaluation.shared_world.scoring import SharedWorld
+from tasks.evaluation.shared_world.visibility import CLASSES
 from tasks.evaluation.windows import Window, Windows
 from tasks.evaluation.write import latents_dir_of
 from tasks.sharding.reader import ClipIndex
@@ -132,6 +135,33 @@ def test_a_car_that_the_codec_takes_away_is_not_called_missing(run):
     assert scores.mean(names.CODEC, "other_recall") == pytest.approx(0.1)
 
 
+def test_a_detector_that_is_wrong_of_all_true_videos_judges_none(run):
+    scores = Scores(None)
+    windows = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("test"), run.preset)
+    for truth_recall in (0.9, 0.6):
+        world = SharedWorld(windows, scores)
+        put = {"other_false_presence": 0.05, "other_centre_px": 0.5}
+        for row, recall in ((names.GROUND_TRUTH, truth_recall), (names.CODEC, 0.9), (names.COPY, 0.5)):
+            for scene in ("s0", "s1"):
+                scores.put_figures(row, window(scene), put | {"other_recall": recall})
+        missing = world.finish()
+        judged = truth_recall >= 0.8
+        assert ("has a recall of 0.60" in missing["other_recall"]) is not judged
+        assert bool(scores.metrics(names.COPY)) is judged
+        assert scores.metrics(names.GROUND_TRUTH)
+
+
+def test_what_no_window_could_give_has_a_reason(run):
+    windows = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("test"), run.preset)
+    world = SharedWorld(windows, Scores(None))
+    truth = views(windows.video([0]), run.preset)
+    world.batch([0], truth, None, [(names.COPY, [0], truth)])
+    world.figures.discard("psnr_only_other")
+    missing = world.finish()
+    assert "in no window do enough pixels" in missing["psnr_only_other"]
+    assert "in no window" not in missing.get("pose_following", "")
+
+
 @pytest.fixture
 def asked(run):
     """A sampler, two windows, their first frames and a way to cut views."""
@@ -192,4 +222,31 @@ def test_a_rollout_goes_over_the_whole_clip(asked):
     scores = Scores(None)
     assert probes.rollouts(sampler, windows, scores, cut) == {}
     assert {"rollout_psnr_1", "rollout_psnr_2", "rollout_drift"} == set(scores.metrics(names.ONE_STEP))
-    assert len(scores.arrays[names.COPY, "rollout_drift"]) == 3
+    assert len(scores.arrays[names.COPY, "rollout_drift"]) == len(scores.arrays[names.CODEC, "rollout_drift"]) == 3
+
+
+def test_a_change_that_nobody_sees_has_a_reason(asked):
+    sampler, windows, _, cut = asked
+    first, second = windows[0].row, windows[2].row
+    second |= {"scene_id": first["scene_id"], "variant": "other_trajectory"}
+    windows.cameras[second["key"]].c2w[0] = windows.cameras[first["key"]].c2w[0]
+    windows.pixels = lambda key: windows.read_pixels(first["key"])
+    scores = Scores(None)
+    missing = probes.counterfactuals(sampler, windows, scores, cut)
+    assert "in none of 2 pairs" in missing["counterfactual_response"]
+    assert scores.arrays == {}
+
+
+def test_one_agent_alone_has_no_partner_to_be_asked_about(asked):
+    sampler, windows, _, _ = asked
+    for key, cameras in windows.cameras.items():
+        windows.cameras[key] = dataclasses.replace(cameras, K=cameras.K[:1], c2w=cameras.c2w[:1])
+    windows.pixels = windows.read_pixels  # nothing of both agents is kept
+    scoring = Scoring(sampler, windows, 1.0, Scores(None), set())
+    scoring.world.missing = dict.fromkeys(STANDS_FOR.values(), "not measured: of two agents alone")
+    scoring.batch([0, 2])
+    missing = scoring.finish()
+    assert missing["swap_psnr"] == missing["partner_gain_only_other"] == probes.ALONE
+    metrics = {metric for _, metric in scoring.scores.arrays}
+    assert "psnr" in metrics
+    assert not metrics & {"swap_psnr", "noise_psnr", *(f"partner_gain_{name}" for name in CLASSES)}

@@ -101,6 +101,30 @@ def sentence(comparison: Comparison, study: PaperStudy, scores: Scores) -> str:
     return told + judgement(first, study, scores)
 
 
+def squared_error(scores: Scores, arm: str, seeds: Sequence[int], figure: str) -> float:
+    """Return an arm's mean squared error behind a PSNR, the mean over windows and seeds."""
+    decibels = [value for seed in seeds for value in scores[arm, seed].figures[figure].values()]
+    return float(np.mean(10 ** (-np.array(decibels) / 10)))
+
+
+def codecs_doing(found: Difference, study: PaperStudy, scores: Scores) -> str:
+    """Return why a difference may be the codecs' alone, nothing where their own errors differ by less than it."""
+    codec = figure_name("psnr", "codec", found.comparison.front)
+    models, codecs = (
+        squared_error(scores, found.comparison.other, study.seeds, figure)
+        - squared_error(scores, BASE, study.seeds, figure)
+        for figure in (found.figure, codec)
+    )
+    if models * codecs <= 0 or abs(codecs) < abs(models):
+        return ""
+    arms = (BASE, found.comparison.other)
+    ceilings = [scores[arm, study.seeds[0]].interval(codec).mean for arm in arms]
+    return (
+        f"the codecs' own errors differ by more than the arms' (round trips of {ceilings[0]:.1f} and {ceilings[1]:.1f} "
+        "dB), which alone may decide"
+    )
+
+
 def judgement(found: Difference, study: PaperStudy, scores: Scores) -> str:
     """Return whether a difference counts, for or against the paper, and why not."""
     reasons = found.reasons
@@ -112,6 +136,8 @@ def judgement(found: Difference, study: PaperStudy, scores: Scores) -> str:
                 f"the control of equal capacity is as good (base minus {control.other}: {in_db(beside.together)}), so "
                 "that a gain would not be owed to exchange between agents"
             )]  # fmt: skip
+    if codecs := codecs_doing(found, study, scores):
+        reasons = [*reasons, codecs]
     if reasons:
         leaning = " It leans AGAINST the paper." if found.together.mean < 0 else ""
         return f"PROVES NOTHING at this size: {'; '.join(reasons)}.{leaning}"

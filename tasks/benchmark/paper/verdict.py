@@ -97,7 +97,8 @@ def sentence(comparison: Comparison, study: PaperStudy, scores: Scores) -> str:
         f"; at {steps} steps {in_db(other.together)}"
         for steps, other in zip(study.sampling_steps[1:], apart[1:], strict=True)
     )
-    told = f"{comparison.question}: {in_db(first.together)} on {where} at 1 sampling step ({seeds}{beside}). "
+    question = comparison.question[0].upper() + comparison.question[1:]
+    told = f"{question}: {in_db(first.together)} on {where} at 1 sampling step ({seeds}{beside}). "
     return told + judgement(first, study, scores)
 
 

@@ -3,7 +3,8 @@
 The clips of a scene are not independent. They are taken as one: the share of each scene is one observation between 0
 and 1, whose variance is at most that of a coin, so that Wilson's interval on the number of scenes is never too narrow
 (E. B. Wilson, 1927). Two arms on the same scenes: R. G. Newcombe, "Improved confidence intervals for the difference
-between binomial proportions based on paired data", 1998, method 10 without continuity correction.
+between binomial proportions based on paired data", 1998, method 10 without continuity correction; what arms share is
+their covariance on the scale of coins, as Wilson's intervals are, so that shares between 0 and 1 do not exaggerate it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def paired_interval(first: Sequence[float] | np.ndarray, second: Sequence[float]
     if len(a) != len(b):
         raise ValueError(f"a paired difference needs the same scenes, and there are {len(a)} and {len(b)}")
     one, two = share_interval(a), share_interval(b)
-    spread = a.std() * b.std()
+    spread = np.sqrt(one.mean * (1 - one.mean) * two.mean * (1 - two.mean))  # of 0 and 1: a.std() * b.std()
     together = float(((a - a.mean()) * (b - b.mean())).mean() / spread) if spread > 0 else 0.0
 
     def reach(up: float, down: float) -> float:

@@ -49,7 +49,8 @@ def publish_arm(
     """Send what an arm's training and scoring gave to its MLflow run and end that; `artifacts` a folder for
     "benchmark". TrackingError when MLflow is down."""
     training.rows(read_rows(run.spool))  # the arm may have been trained for another run of MLflow, or while it was down
-    training.end()
+    if reason := training.end():
+        raise TrackingError(f"{arm}: {reason}")  # before anything is marked as done
     log = opener(run, prefect_tags())
     try:
         log.final_metrics(figures, step=run.preset.training.train_steps)

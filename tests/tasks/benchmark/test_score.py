@@ -172,6 +172,14 @@ def test_paired_differences():
         paired_interval([1.0] * 20, [0.0] * 3)
 
 
+def test_shares_between_0_and_1_that_go_together_still_leave_an_interval():
+    halves = np.repeat([0.0, 1.0], 32)
+    found = paired_interval(halves, np.where(halves > 0, 5 / 6, 1 / 6))
+    assert found.mean == pytest.approx(0)
+    assert found.high > 0.04  # differences of a sixth either way in 64 scenes
+    assert paired_interval(halves, halves).high == pytest.approx(0)
+
+
 def test_arms_are_compared_on_the_same_scenes(made):
     scenes, detector = made
     good, bad = score(Painter(), scenes, detector), score(Painter(always=2), scenes, detector)

@@ -51,6 +51,8 @@ class LeakCheck:
     """Scenes whose twin a quality gate rejected: not checked, and in the test split not scored."""
     untold: int
     """Scenes called informative whose partner's first frame and path are the same in the twin."""
+    asked: int
+    """Scenes called informative of which that can be said: a one-frame twin has no path."""
     repeats: int
     tolerance: float
     """Largest mean difference (0..255) of the observer's first frames between two recordings of one scene."""
@@ -59,7 +61,7 @@ class LeakCheck:
         exact = "exact" if self.tolerance == 0 else f"to {self.tolerance:.2f} of 255, as {self.repeats} repeats differ"
         return (
             f"{len(self.leaking)} of {self.scenes} scenes give their fact away ({exact}, instance ids of {self.masked} "
-            f"looked at); {self.untold} tell it to nobody, {self.unpaired} have no twin to compare with"
+            f"looked at); {self.untold} of {self.asked} tell it to nobody, {self.unpaired} have no twin to compare with"
         )
 
     def figures(self) -> dict[str, int]:
@@ -67,6 +69,7 @@ class LeakCheck:
         return {
             "leaking_scenes": len(self.leaking), "checked_scenes": self.scenes, "masked_scenes": self.masked,
             "unpaired_scenes": self.unpaired, "untold_scenes": self.untold,
+            "told_checked_scenes": self.asked,
         }  # fmt: skip
 
 
@@ -109,12 +112,15 @@ def leak_of(base: Given, twin: Given, tolerance: float) -> str:
     return ""
 
 
-def tells(base: Given, twin: Given) -> bool:
-    """Tell whether the partner's inputs differ between a scene and its twin."""
+def tells(base: Given, twin: Given, tolerance: float) -> bool | None:
+    """Tell whether the partner's inputs differ between a scene and its twin, frames by more than the tolerance.
+
+    None where it is the path that tells, and the twin is of one frame.
+    """
     partner = 1 - int(base.meta["fact"]["observer"])
-    if base.meta["fact"]["task"] == "trajectory":  # a training twin has frame 0 alone: its path is not recorded
-        return twin.cameras.c2w.shape[2] == 1 or not same_cameras(base, twin, partner)
-    return difference(base, twin, partner) > 0
+    if base.meta["fact"]["task"] != "trajectory":
+        return difference(base, twin, partner) > tolerance
+    return None if twin.cameras.c2w.shape[2] == 1 else not same_cameras(base, twin, partner)
 
 
 def check_leaks(dataset_dir: Path, on_progress: OnProgress = no_progress, *, exact: bool = False) -> LeakCheck:
@@ -133,11 +139,13 @@ def check_leaks(dataset_dir: Path, on_progress: OnProgress = no_progress, *, exa
     repeats = [rows for rows in pairs.values() if REPEAT in rows]
     if not repeats:
         raise BenchmarkError(f"{dataset_dir} has no repeats, which say how much two recordings of a scene may differ.")
-    apart = []
+    apart, partners_apart = [], []
     for rows in repeats:
-        base = read_given(index, rows[BASE])
-        apart.append(difference(base, read_given(index, rows[REPEAT]), int(base.meta["fact"]["observer"])))
-    tolerance, untold, masked = max(apart), 0, 0
+        base, again = read_given(index, rows[BASE]), read_given(index, rows[REPEAT])
+        observer = int(base.meta["fact"]["observer"])
+        apart.append(difference(base, again, observer))
+        partners_apart.append(difference(base, again, 1 - observer))
+    tolerance, untold, asked, masked = max(apart), 0, 0, 0
     if exact and tolerance:
         raise BenchmarkError(
             f"two recordings of one scene of {dataset_dir} differ by {tolerance:.3f} of 255 on a simulator that "
@@ -152,7 +160,9 @@ def check_leaks(dataset_dir: Path, on_progress: OnProgress = no_progress, *, exa
         if reason:
             leaking[scene] = f"{rows[BASE]['town']}: {reason}"
         masked += None not in (base.fact_pixels, twin.fact_pixels)
-        untold += bool(base.meta["fact"]["informative"]) and not tells(base, twin)
+        told = tells(base, twin, max(partners_apart)) if base.meta["fact"]["informative"] else None
+        asked += told is not None
+        untold += told is False
     on_progress(len(pairs), len(pairs), "")
     if not exact and masked < len(pairs):
         raise BenchmarkError(
@@ -160,4 +170,4 @@ def check_leaks(dataset_dir: Path, on_progress: OnProgress = no_progress, *, exa
             "differ first frames alone do not show that a fact is hidden: record all of ground_truth_splits."
         )
     unpaired = sum(BASE in rows and TWIN not in rows for rows in variants.values())
-    return LeakCheck(len(pairs), leaking, masked, unpaired, untold, len(repeats), tolerance)
+    return LeakCheck(len(pairs), leaking, masked, unpaired, untold, asked, len(repeats), tolerance)

@@ -26,6 +26,8 @@ from tasks.training.run import Run, create_run
 
 BESIDE = ("accuracy", "accuracy_decided", "follows", "keeps", "psnr", "psnr_fact")
 """Figures that are also given at other numbers of sampling steps than the first."""
+SCORING = 2
+"""Number of this way of scoring: raise it when scenes, detector, sampler, sampling steps or metrics change."""
 CONTROLS = ("within", "none")
 LEADS = ("accuracy", "follows", "psnr_fact")
 """Figures in which arm "cross" is compared with a control: `lead_within_accuracy`, ..."""
@@ -47,11 +49,13 @@ def marker_of(run: Run, ablation: Ablation) -> Path:
 
 
 def scored_before(run: Run, ablation: Ablation, arm: Arm) -> ArmScore | None:
-    """Return an arm's figures of an earlier run, None where there are none."""
+    """Return an arm's figures of an earlier run, None where there are none, or of another way of scoring."""
     marker = marker_of(run, ablation)
     if not marker.exists():
         return None
     record: dict[str, Any] = json.loads(marker.read_text())
+    if record.get("scoring") != SCORING:
+        return None
     return ArmScore(arm, record["metrics"], record["missing"])
 
 
@@ -73,10 +77,9 @@ def standing_of(ablation: Ablation) -> list[tuple[Run, ArmScore]]:
 
 def keep(run: Run, ablation: Ablation, measured: ArmScore) -> None:
     """Write an arm's figures down."""
+    record = {"scoring": SCORING, "arm": str(measured.arm), "metrics": measured.metrics, "missing": measured.missing}
     with atomic_file(marker_of(run, ablation)) as path:
-        path.write_text(
-            json.dumps({"arm": str(measured.arm), "metrics": measured.metrics, "missing": measured.missing}, indent=1)
-        )
+        path.write_text(json.dumps(record, indent=1))
 
 
 def sampler_of(run: Run, latents_dir: Path) -> Sampler:

@@ -16,6 +16,7 @@ from tasks.evaluation.metrics import CONVENTION
 from tasks.evaluation.page import Cell, Estimate, Row, Section, Table, Text, render
 
 PAGE_FILE = "paper-ablations.html"
+"""After the size: a comparison of fewer seeds does not take the place of one of more."""
 DIGITS = {"psnr": 3, "ssim": 4}
 WHAT = (
     "Trainings that differ in one switch, on one data set, scored on the windows of held-out towns; every arm gets the "
@@ -80,8 +81,8 @@ def comparison_rows(study: PaperStudy, scores: Sequence[PaperScore]) -> list[Row
     return rows
 
 
-def write_paper_page(study: PaperStudy, scores: Sequence[PaperScore], folder: Path) -> Path:
-    """Write the page to `folder`; return its path."""
+def write_paper_page(study: PaperStudy, scores: Sequence[PaperScore], size: str, folder: Path) -> Path:
+    """Write the page of a size of the comparison to `folder`; return its path."""
     names, estimates = columns(study), arm_estimates(study, scores)
     seeds = [f"seed {seed}" for seed in study.seeds]
     sections: list[Section] = [
@@ -94,6 +95,7 @@ def write_paper_page(study: PaperStudy, scores: Sequence[PaperScore], folder: Pa
         Text([CONVENTION], heading="Convention", tone="quiet"),
     ]  # fmt: skip
     subtitle = f"data set {study.dataset}, preset {study.preset.name}, split test"
-    with atomic_file(folder / PAGE_FILE) as path:
+    page = folder / f"{size}-{PAGE_FILE}"
+    with atomic_file(page) as path:
         path.write_text(render("The paper's ablations", sections, subtitle=subtitle))
-    return folder / PAGE_FILE
+    return page

@@ -23,6 +23,8 @@ from tasks.sharding.reader import ClipIndex
 from tasks.training.run import Run
 
 MARKER = "paper.json"
+SCORING = 1
+"""Number of this way of scoring: raise it when windows, sampler or metrics change."""
 METRICS = ("psnr", "ssim")
 SPLIT = "test"
 
@@ -146,15 +148,17 @@ def score_paper_arm(
 
 def keep_paper_score(run: Run, score: PaperScore) -> None:
     """Write an arm's figures down."""
-    record = {"arm": str(score.arm), "scenes": score.scenes, "figures": score.figures}
+    record = {"scoring": SCORING, "arm": str(score.arm), "scenes": score.scenes, "figures": score.figures}
     with atomic_file(run.folder / MARKER) as path:
         path.write_text(json.dumps(record))
 
 
 def paper_score_before(run: Run, arm: PaperArm) -> PaperScore | None:
-    """Return an arm's figures of an earlier scoring, None where there are none."""
+    """Return an arm's figures of an earlier scoring, None where there are none, or of another way of scoring."""
     marker = run.folder / MARKER
     if not marker.exists():
         return None
     record = json.loads(marker.read_text())
+    if record.get("scoring") != SCORING:
+        return None
     return PaperScore(arm, record["scenes"], record["figures"])

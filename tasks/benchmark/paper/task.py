@@ -59,7 +59,7 @@ def compare_with_paper(size: str, dataset: str, preset: str) -> list[dict[str, A
     log.info(f"{dataset}: {len(runs) - len(todo)} of {len(runs)} runs were scored before.")
     train_missing(todo, lambda run: trackers[run.run_id].rows)
     scores = score_missing(study, runs, known, trackers)
-    page = write_paper_page(study, scores, runs[0].folder)
+    page = write_paper_page(study, scores, size, runs[0].folder)
     publish_verdict(study, scores, runs[0], page)
     for line in sentences(study, scores):
         log.info(line)
@@ -121,7 +121,7 @@ def publish_verdict(study: PaperStudy, scores: Sequence[PaperScore], run: Run, p
     log = paper_opener(study.arms[0])(run, prefect_tags())
     try:
         log.artifacts(page, "comparison")
-        log.note("\n\n".join(sentences(study, scores)), {})
+        log.note("\n\n".join([f"{page.name}:", *sentences(study, scores)]), {})
         log.close("FINISHED")
     except MlflowException as error:
         raise TrackingError(

@@ -116,11 +116,10 @@ def codecs_doing(found: Difference, study: PaperStudy, scores: Scores) -> str:
         - squared_error(scores, BASE, study.seeds, figure)
         for figure in (found.figure, codec)
     )
-    against = models * found.together.mean < 0  # a few hard windows decide squared errors, all of them decibels
-    if not codecs or (not against and (models * codecs <= 0 or abs(codecs) < abs(models))):
-        return ""
-    if against:
+    if codecs and models * found.together.mean < 0:  # a few hard windows decide squared errors, all of them decibels
         return "decibels and squared errors disagree on which arm is better, and the codecs' own errors differ"
+    if models * codecs <= 0 or abs(codecs) < abs(models):
+        return ""
     arms = (BASE, found.comparison.other)
     ceilings = [scores[arm, study.seeds[0]].interval(codec).mean for arm in arms]
     return (

@@ -48,7 +48,7 @@ PARTS = {
     "near": "nearer than 12 m", "middle": "12 to 25 m", "far": "farther than 25 m", "front": "front view",
     "rear": "rear view", "left": "left view", "right": "right view",
 }  # fmt: skip
-"""Of the view-frames that show the other car."""
+"""Of the view-frames in which the other car is looked for."""
 FIGURES |= {
     f"{figure}_{part}": About(f"{FIGURES[figure].label}, {where}", FIGURES[figure].higher_is_better)
     for figure in OTHER_CAR

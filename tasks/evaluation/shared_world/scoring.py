@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -132,14 +132,19 @@ class SharedWorld:
         video = self.windows.preset.video
         if trustworthy(own, video.width if video.views == "front" else video.width // 2):
             return {}
-        for row, metric in list(self.scores.arrays):
-            if row != names.GROUND_TRUTH and metric.startswith("other_"):
-                del self.scores.arrays[row, metric]
+        self.take_back(row for row in self.scores.rows() if row != names.GROUND_TRUTH)
         return {
             STANDS_FOR["localisation"]: "not measured: on the true videos of all windows the detector of the other car "
             f"has a recall of {own['other_recall']:.2f}, a false presence of {own['other_false_presence']:.2f} and is "
             f"off by {own['other_centre_px']:.1f} px: it tells nothing here."
         }
+
+    def take_back(self, rows: Iterable[str]) -> None:
+        """Drop what was said of the other car in some rows."""
+        gone = set(rows)
+        for row, metric in list(self.scores.arrays):
+            if row in gone and metric.startswith("other_"):
+                del self.scores.arrays[row, metric]
 
     def spare_generated(self) -> dict[str, str]:
         """Take back what the detector says of generated videos where it is blind behind the codec; return why."""
@@ -148,9 +153,7 @@ class SharedWorld:
         recall = self.scores.mean(names.CODEC, "other_recall")
         if recall >= LEAST_CODEC_RECALL:
             return {}
-        for row, metric in list(self.scores.arrays):
-            if row in (names.ONE_STEP, names.FULL_STEPS) and metric.startswith("other_"):
-                del self.scores.arrays[row, metric]
+        self.take_back((names.ONE_STEP, names.FULL_STEPS))
         return {
             STANDS_FOR["localisation"]: f"not measured of generated videos: true videos that went through the codec "
             f"keep the other car's colour in {recall:.0%} of the views with it (needed: {LEAST_CODEC_RECALL:.0%}), "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from model.presets import Preset
 from tasks.benchmark import task as benchmark_task
 from tasks.benchmark.arms import EVERYTHING, LARGE, SIZES, Ablation, Arm, Setting, ablation_of
 from tasks.benchmark.errors import BenchmarkError
-from tasks.benchmark.outcomes import LEADS, ArmScore, marker_of, standing_of
+from tasks.benchmark.outcomes import LEADS, SCORING, ArmScore, marker_of, standing_of
 from tasks.benchmark.summary import over_seeds, row_of, sentences, table
 from tasks.benchmark.tracking import EXPERIMENT
 from tasks.benchmark.training import open_arms
@@ -135,7 +136,13 @@ def test_arms_are_scored_alike_and_nothing_is_done_twice(compare):
 
     assert run_it() == rows
     assert did["said"][-1] == "appearance large: all 3 arms were scored before."
-    marker_of(open_arms(TOY.arms_of(TOY.settings[0]))[1], TOY).unlink()
+    marker = marker_of(open_arms(TOY.arms_of(TOY.settings[0]))[1], TOY)
+    of_old = json.loads(marker.read_text()) | {"scoring": SCORING - 1, "metrics": {}}
+    marker.write_text(json.dumps(of_old))
+    assert len(standing_of(TOY)) == 2  # what another way of scoring gave does not count
+    assert run_it() == rows
+    assert json.loads(marker.read_text())["metrics"]
+    marker.unlink()
     assert run_it() == rows
     assert len(did["trained"]) == len(logged()) == 3
 

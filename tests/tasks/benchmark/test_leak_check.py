@@ -50,7 +50,7 @@ def recorded(tmp_path_factory) -> Path:
 def test_recorded_scenes_hide_their_facts(recorded):
     found = check_leaks(recorded)
     assert (found.scenes, found.leaking, found.untold, found.repeats, found.tolerance) == (3, {}, 0, 2, 0.0)
-    assert (found.masked, found.unpaired) == (3, 0)
+    assert (found.masked, found.unpaired, found.asked) == (3, 0, 3)
     assert "exact" in str(found)
     assert check_leaks(recorded, exact=True) == found
 
@@ -180,8 +180,18 @@ def test_cameras_and_pixels_of_the_fact_give_it_away(pair):
 
 def test_a_partner_that_sees_no_difference_tells_nothing(pair):
     base, twin = pair
-    assert tells(base, twin)
-    assert not tells(base, replace(twin, first=base.first))
+    assert tells(base, twin, 0.0) is True
+    assert tells(base, twin, 255.0) is False  # as much as two recordings of one scene differ
+    assert tells(base, replace(twin, first=base.first), 0.0) is False
+
+
+def test_a_path_that_was_not_recorded_cannot_be_asked(pair):
+    base, twin = pair
+    swerving = {**base.meta, "fact": {**base.meta["fact"], "task": "trajectory"}}
+    base = replace(base, meta=swerving)
+    assert tells(base, twin, 0.0) is False  # agent 1 drives the same way
+    cut = replace(twin.cameras, c2w=twin.cameras.c2w[:, :, :1])
+    assert tells(base, replace(twin, cameras=cut), 0.0) is None
 
 
 def test_ordinary_clips_are_refused(tmp_path):

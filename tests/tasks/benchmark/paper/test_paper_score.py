@@ -15,7 +15,7 @@ from infra.mlflow_tracking import TrackingError
 from model.presets import FOLDER, Preset
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.paper import task as paper_task
-from tasks.benchmark.paper.score import MARKER, PaperScoring, paper_score_before, score_paper_arm, shrunk
+from tasks.benchmark.paper.score import MARKER, SCORING, PaperScoring, paper_score_before, score_paper_arm, shrunk
 from tasks.benchmark.paper.study import EXPERIMENT, SWITCHES, PaperStudy
 from tasks.evaluation.sampling import Sampler
 from tasks.evaluation.windows import Windows
@@ -160,9 +160,11 @@ def test_all_arms_side_by_side_and_nothing_done_twice(compare):
     assert not any("lead" in name for name in runs["base"].data.metrics)
     note = runs["base"].data.tags["mlflow.note.content"]
     assert note.count("PROVES NOTHING") == 4  # one seed, untrained
-    assert all(line in did["said"] for line in note.split("\n\n"))
+    title, *lines = note.split("\n\n")
+    assert title == "quick-paper-ablations.html:"
+    assert all(line in did["said"] for line in lines)
     files = mlflow_tracking.client().list_artifacts(runs["base"].info.run_id, "comparison")
-    assert [file.path for file in files] == ["comparison/paper-ablations.html"]
+    assert [file.path for file in files] == ["comparison/quick-paper-ablations.html"]
 
     trained = list(did["trained"])
     assert run_it() == rows
@@ -170,6 +172,11 @@ def test_all_arms_side_by_side_and_nothing_done_twice(compare):
     (STUDY.open_runs()[2].folder / MARKER).unlink()
     assert run_it() == rows
     assert did["scored"] == [*SWITCHES, "raw"]
+    marker = STUDY.open_runs()[4].folder / MARKER
+    marker.write_text(marker.read_text().replace(f'"scoring": {SCORING}', f'"scoring": {SCORING - 1}'))
+    assert run_it() == rows
+    assert did["scored"] == [*SWITCHES, "raw", "off"]
+    assert did["trained"] == trained
     assert len(logged()) == len(SWITCHES)
 
 

@@ -193,9 +193,9 @@ def test_full_runs_both_studies_unless_told_otherwise(size, study, runs):
 
 def test_the_page_and_the_table_show_every_arm_and_every_sentence(tmp_path):
     scores = scores_of(lambda *_: 0.5)
-    page = write_paper_page(STUDY, scores, tmp_path).read_text()
+    page = write_paper_page(STUDY, scores, "full", tmp_path).read_text()
     text = markdown(STUDY, scores)
-    assert (tmp_path / PAGE_FILE).exists()
+    assert (tmp_path / f"full-{PAGE_FILE}").exists()
     for line in sentences(STUDY, scores):
         assert line in text
         assert line.split(":")[0] in page

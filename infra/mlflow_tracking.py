@@ -21,6 +21,8 @@ RUN_ID_TAG = "shareverse.run_id"
 MISSING = "missing."
 """Tags of figures that could not be measured begin with it."""
 BATCH = 900
+AS_TRAINING = "workflowType=machine_learning"
+"""Brings MLflow's UI to its mode "Model training"; the other one, its default, hides the runs of an experiment."""
 MAX_PARAM_LENGTH = 6000
 
 
@@ -80,7 +82,8 @@ class RunLog:
                 self.run_id = self.client.create_run(experiment_id, tags=marks, run_name=name).info.run_id
         except MlflowException as error:
             raise TrackingError(f"MLflow at {os.environ['MLFLOW_TRACKING_URI']} cannot be used: {error}") from error
-        self.url = f"{os.environ['MLFLOW_TRACKING_URI']}/#/experiments/{experiment_id}/runs/{self.run_id}"
+        place = f"#/experiments/{experiment_id}/runs/{self.run_id}?{AS_TRAINING}"
+        self.url = f"{os.environ['MLFLOW_TRACKING_URI']}/{place}"
         self.waiting: list[Any] = []
 
     def params(self, values: Mapping[str, Any]) -> None:

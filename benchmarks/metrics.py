@@ -93,8 +93,9 @@ def decode(folder: Path, cameras: Cameras) -> ClipPair:
     def both(name: str) -> np.ndarray:
         return np.stack([decode_video((folder / f"agent{agent}.{name}").read_bytes()) for agent in range(2)])
 
+    meta = {"rendered_view": [2 * WIDTH, 2 * HEIGHT]}  # as recorded clips: their depth is moved to pixel centres
     return ClipPair(
-        "made", {}, both("mp4"), cameras, (both("depth.mkv") / 100).astype(np.float32), both("instance.mkv")
+        "made", meta, both("mp4"), cameras, (both("depth.mkv") / 100).astype(np.float32), both("instance.mkv")
     )
 
 

@@ -75,7 +75,7 @@ class Ablation:
 LARGE = Setting("appearance", "large", 800)
 EVERYTHING = (
     LARGE,
-    Setting("appearance", "medium", 3200),
+    Setting("appearance", "medium", 1600),
     Setting("binding", "large", 1200),
     Setting("trajectory", "large", 1600),
     Setting("appearance", "small", 2400),  # the longest comes last

@@ -6,6 +6,7 @@ Field names are unique over all sections, so any of them can be changed by its b
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -38,6 +39,8 @@ class CodecConfig:
     """"cogvideox": AutoencoderKLCogVideoX; "linear": a fixed basis fitted on the training clips (trap 38)."""
     codec_path: str = "THUDM/CogVideoX-5b-I2V"
     latent_channels: int = 16
+    chroma_weight: float = 1.0
+    """Of the linear codec: how many times an error of colour counts one of brightness."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +263,13 @@ def checked(preset: Preset) -> Preset:
         raise PresetError(f"learning_rate is {training.learning_rate}: give a number above 0.")
     if preset.sampling.guidance_scale != 1.0:
         raise PresetError(f"guidance_scale is {preset.sampling.guidance_scale}: only 1, no guidance, is implemented.")
+    codec = preset.codec
+    if not 0 < codec.chroma_weight < math.inf:
+        raise PresetError(f"chroma_weight is {codec.chroma_weight}: give a number above 0 (1: colour counts as is).")
+    if codec.codec != "linear" and codec.chroma_weight != 1:
+        raise PresetError(
+            f"chroma_weight is {codec.chroma_weight}: only the linear codec weighs chroma; set codec to linear, or 1."
+        )
     if preset.transformer.attention_head_dim % 16:
         raise PresetError(
             f"attention_head_dim is {preset.transformer.attention_head_dim}: it must be a multiple of 16, which the "

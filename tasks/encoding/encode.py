@@ -145,7 +145,8 @@ def prepare_codec(index: ClipIndex, preset: Preset, folder: Path) -> None:
                 yield model_video(pair.videos[:, start : start + preset.video.frames], preset.video)
 
     with atomic_dir(folder / LINEAR_NAME) as temporary:
-        LinearCodec.fit(videos(), preset.codec.latent_channels).save_pretrained(temporary)
+        codec = LinearCodec.fit(videos(), preset.codec.latent_channels, preset.codec.chroma_weight)
+        codec.save_pretrained(temporary)
 
 
 class Encoder:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from diffusers import AutoencoderKLCogVideoX
 
-from model.codec import CodecError, LinearCodec, VaeCodec, blocks_of, load_codec, video_of
+from model.codec import CodecError, LinearCodec, VaeCodec, blocks_of, load_codec, video_of, weigh_chroma
 from model.presets import CodecConfig
 
 
@@ -53,6 +55,59 @@ def test_fitted_once_saved_and_loaded_it_is_the_same(tmp_path):
     codec.save_pretrained(tmp_path / "codec")
     again = load_codec(CodecConfig(codec="linear", codec_path="", latent_channels=16), tmp_path)
     assert torch.equal(again.encode(clips())[0], codec.encode(clips())[0])
+
+
+def test_weighing_chroma_leaves_grey_alone_and_is_undone():
+    grey, video = clips()[:, :1].expand(-1, 3, -1, -1, -1), clips()
+    torch.testing.assert_close(weigh_chroma(grey, 3.0), grey)
+    torch.testing.assert_close(weigh_chroma(weigh_chroma(video, 3.0), 1 / 3.0), video)
+    assert weigh_chroma(video, 1.0) is video
+
+
+def test_a_codec_that_weighs_chroma_more_keeps_a_faint_colour_that_another_drops():
+    """Strong patterns of brightness, and the first block's colour, which is weaker than any of them."""
+    generator = torch.Generator().manual_seed(0)
+    patterns = torch.randn(4, 9, 16, 24, generator=generator)
+    video = (
+        (torch.randn(200, 4, generator=generator) @ patterns.flatten(1)).view(200, 1, 9, 16, 24).repeat(1, 3, 1, 1, 1)
+    )
+    red = 1 - 2 * torch.randint(0, 2, (200, 1, 1, 1), generator=generator)
+    video[:, 0, :, :8, :8] += 0.25 * red
+    video *= 0.1
+
+    def error_of_red(weight):
+        codec = LinearCodec.fit([video], 4, weight)
+        again = codec.decode(codec.encode(video)[0])
+        tint = [(v[:, 0] - v[:, 1:].mean(1))[:, :, :8, :8] for v in (again, video)]
+        return float((tint[0] - tint[1]).square().mean() / tint[1].square().mean())
+
+    assert error_of_red(1.0) > 0.5
+    assert error_of_red(10.0) < 0.2
+
+
+def test_with_weighted_chroma_a_latent_error_is_an_error_of_the_weighted_pixels():
+    codec = LinearCodec.fit([clips()], 16, 3.0)
+    latents = codec.encode(clips(seed=1))[0]
+    moved = latents + 1e-3 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
+    change = weigh_chroma(codec.decode(moved) - codec.decode(latents), 3.0)
+    expected = (codec.scale * (moved - latents)).square().sum()
+    torch.testing.assert_close(change.square().sum(), expected, rtol=0.05, atol=0)  # decoding clips a few pixels
+
+
+def test_the_weight_of_chroma_is_saved_and_a_codec_saved_without_one_has_one(tmp_path):
+    config = CodecConfig(codec="linear", codec_path="", latent_channels=16)
+    for weight in (1.0, 3.0):
+        codec = LinearCodec.fit([clips()], 16, weight)
+        codec.save_pretrained(tmp_path / "codec")
+        again = load_codec(config, tmp_path)
+        assert again.config.chroma_weight == weight
+        assert torch.equal(again.decode(again.encode(clips())[0]), codec.decode(codec.encode(clips())[0]))
+    LinearCodec.fit([clips()], 16).save_pretrained(tmp_path / "codec")
+    saved = tmp_path / "codec" / "config.json"
+    record = json.loads(saved.read_text())
+    del record["chroma_weight"]
+    saved.write_text(json.dumps(record))
+    assert load_codec(config, tmp_path).config.chroma_weight == 1.0
 
 
 def test_frame_counts_that_the_vae_would_decode_wrongly_are_refused():

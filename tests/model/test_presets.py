@@ -35,6 +35,8 @@ def test_paper_is_the_papers():
         ({"micro_batch_size": 3}, "no multiple of micro_batch_size 3"),
         ({"lr": 1.0}, "no field 'lr'.*learning_rate"),
         ({"guidance_scale": 6.0}, "guidance_scale is 6.0: only 1"),
+        ({"chroma_weight": 0.0}, "chroma_weight is 0.0: give a number above 0"),
+        ({"codec": "cogvideox", "chroma_weight": 2.0}, "chroma_weight is 2.0: only the linear codec weighs chroma"),
         ({"attention_head_dim": 24}, "attention_head_dim is 24.*multiple of 16"),
     ],
 )

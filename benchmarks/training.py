@@ -1,8 +1,12 @@
 """What a training step costs: `python benchmarks/training.py [--preset demo]`.
 
-Seconds (median) of forward and backward pass of a process's part of the demo's batch on one thread, its model FLOP/s,
-and the share of what the same thread reaches in the same run multiplying square matrices in the same precision: the
-limit that no training can pass. Also the optimiser's step and the average of the weights.
+Seconds (median) of the forward and backward pass of one micro-batch, its model FLOP/s, and the share of what the same
+device reaches in the same run multiplying square matrices in the same precision: the limit that no training can pass.
+Also the optimiser's step and the average of the weights. On a GPU where there is one, with the peak of its memory; else
+on one thread of the CPU.
+
+`--preset paper --from-scratch --passes-only` needs no weights of CogVideoX (it draws as many at random), 80 GB of GPU
+memory, and no optimiser, whose state fits on no single card.
 """
 
 from __future__ import annotations
@@ -22,15 +26,25 @@ from model.raymap import CHANNELS
 from tasks.training.ema import WeightAverage
 from tasks.training.flops import AGENTS, flops_per_pair
 
-SIDE = 1024
+SIDE = {"cpu": 1024, "cuda": 8192}
+"""Rows of the square matrices: enough to reach the device's best."""
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def wait() -> None:
+    """Wait for what was launched."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def median_s(job: Callable[[], object], times: int) -> float:
     """Median seconds of a job, after two runs that do not count."""
     taken = []
     for number in range(times + 2):
+        wait()
         begun = time.perf_counter()
         job()
+        wait()
         taken.append(time.perf_counter() - begun)
         if number == 1:
             taken.clear()
@@ -39,30 +53,45 @@ def median_s(job: Callable[[], object], times: int) -> float:
 
 def peak(dtype: torch.dtype, times: int) -> float:
     """Return the FLOP/s of a product of two square matrices."""
-    a, b = torch.randn(SIDE, SIDE).to(dtype), torch.randn(SIDE, SIDE).to(dtype)
-    return 2 * SIDE**3 / median_s(lambda: a @ b, 5 * times)
+    side = SIDE[DEVICE.type]
+    a, b = (torch.randn(side, side, device=DEVICE).to(dtype) for _ in range(2))
+    return 2 * side**3 / median_s(lambda: a @ b, 5 * times)
+
+
+def read_options() -> argparse.Namespace:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--preset", default="demo")
+    options.add_argument(
+        "--from-scratch", action="store_true", help="random weights instead of the preset's base model"
+    )
+    options.add_argument("--passes-only", action="store_true", help="without optimiser and average")
+    options.add_argument("--repeats", type=int, default=10)
+    return options.parse_args()
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--preset", default="demo")
-    options.add_argument("--processes", type=int, default=2, help="whose part of the batch one of them computes")
-    options.add_argument("--repeats", type=int, default=10)
-    given = options.parse_args()
-    torch.set_num_threads(1)
+    given = read_options()
+    if DEVICE.type == "cpu":
+        torch.set_num_threads(1)
     preset = Preset.load(given.preset)
+    if given.from_scratch:
+        preset = preset.replace(base_model="")
     dtype = torch.bfloat16 if use_bf16(preset.training.precision) else torch.float32
-    model = build_transformer(preset).to(dtype)
-    pairs = preset.training.batch_size // given.processes
+    with DEVICE:
+        model = build_transformer(preset).to(dtype)
+    if preset.training.gradient_checkpointing:
+        model.enable_gradient_checkpointing()
+    pairs = preset.training.micro_batch_size
     frames, channels, height, width = preset.latent_shape
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
-        return torch.randn(pairs, AGENTS, *shape, generator=generator)
+        return torch.randn(pairs, AGENTS, *shape, generator=generator).to(DEVICE)
 
     latents, noise = random(frames, channels, height, width), random(frames, channels, height, width)
-    rays, text = random(frames, CHANNELS, height, width), text_embedding(preset).expand(pairs, -1, -1)
-    scheduler, timesteps = noise_schedule(preset.objective), torch.full((pairs,), 900)
+    rays = random(frames, CHANNELS, height, width)
+    text = text_embedding(preset).to(DEVICE).expand(pairs, -1, -1)
+    scheduler, timesteps = noise_schedule(preset.objective), torch.full((pairs,), 900, device=DEVICE)
 
     def step() -> None:
         loss = training_loss(model, scheduler, latents, latents[:, :, :1], rays, text, timesteps, noise, dtype)
@@ -70,14 +99,18 @@ def main() -> None:
 
     limit, seconds = peak(dtype, given.repeats), median_s(step, given.repeats)
     reached = pairs * flops_per_pair(model, preset) / seconds
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
-    average = WeightAverage(model, 0.99)
     million = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    print(f"preset {preset.name}: {million:.1f} M parameters, {pairs} pairs a process, {dtype}, one thread")
-    print(f"forward and backward  {seconds:6.3f} s, {reached / 1e9:5.0f} GFLOP/s")
-    print(f"square matrices       {'':8} {limit / 1e9:5.0f} GFLOP/s: the step reaches {reached / limit:.0%} of it")
-    print(f"AdamW                 {median_s(optimizer.step, given.repeats):6.3f} s (all parameters)")
-    print(f"average of weights    {median_s(lambda: average.update(1), given.repeats):6.3f} s")
+    where = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "one thread"
+    print(f"preset {preset.name}: {million:.1f} M parameters, {pairs} pairs a pass, {dtype}, {where}")
+    print(f"forward and backward  {seconds:6.3f} s, {reached / 1e9:7.0f} GFLOP/s")
+    print(f"square matrices       {'':8} {limit / 1e9:7.0f} GFLOP/s: the step reaches {reached / limit:.0%} of it")
+    if DEVICE.type == "cuda":
+        print(f"peak memory           {torch.cuda.max_memory_allocated() / 1e9:6.1f} GB")
+    if not given.passes_only:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+        average = WeightAverage(model, 0.99)
+        print(f"AdamW                 {median_s(optimizer.step, given.repeats):6.3f} s (all parameters)")
+        print(f"average of weights    {median_s(lambda: average.update(1), given.repeats):6.3f} s")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ def init_distributed(device: torch.device, rendezvous: str | None, rank: int, pr
     """
     import deepspeed
 
-    without_compiled_ops()
+    if device.type == "cpu":
+        without_compiled_ops()
     deepspeed.init_distributed(
         dist_backend="nccl" if device.type == "cuda" else "gloo",
         auto_mpi_discovery=False,

@@ -13,6 +13,7 @@ from infra.deepspeed_config import (
     use_bf16,
     without_compiled_ops,
 )
+from tasks.training.engine import init_distributed
 
 
 @pytest.mark.parametrize(("batch", "micro", "processes", "steps"), [(8, 4, 2, 1), (8, 4, 1, 2), (16, 1, 8, 2)])
@@ -48,6 +49,18 @@ def test_another_deepspeed_without_that_op_is_noticed(monkeypatch):
     monkeypatch.setattr(deepspeed.ops, "__compatible_ops__", {})
     with pytest.raises(DeepSpeedConfigError, match=f"no {COMPILED_AT_START} among its ops"):
         without_compiled_ops()
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cuda", "nccl"), ("cpu", "gloo")])
+def test_a_gpu_is_not_asked_for_the_op_that_only_cpus_have(monkeypatch, device, backend):
+    """On CUDA DeepSpeed lists other ops: to ask for this one ended every training before its first step."""
+    import deepspeed
+
+    joined = {}
+    monkeypatch.setattr(deepspeed.ops, "__compatible_ops__", {COMPILED_AT_START: True} if device == "cpu" else {})
+    monkeypatch.setattr(deepspeed, "init_distributed", lambda **given: joined.update(given))
+    init_distributed(torch.device(device), None, 0, 1)
+    assert joined["dist_backend"] == backend
 
 
 def test_precision_is_resolved_by_the_hardware(monkeypatch):

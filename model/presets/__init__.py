@@ -146,6 +146,8 @@ CHOICES = {
     "precision": ("auto", "bf16", "fp32"),
     "zero_stage": (1, 2, 3),
 }
+LATER = ("chroma_weight",)
+"""Fields that came after the first runs: while they have their defaults, runs and latents are not known by them."""
 NOT_NEGATIVE = ("seed", "warmup_steps", "clip_start_stride", "validate_every")
 
 
@@ -189,6 +191,15 @@ class Preset:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what runs and latents are known by: `to_dict` without fields of LATER that have their defaults."""
+        values = self.to_dict()
+        for section, kind in SECTIONS.items():
+            for known in fields(kind):
+                if known.name in LATER and values[section][known.name] == known.default:
+                    del values[section][known.name]
+        return values
 
     def flat(self) -> dict[str, Any]:
         """Return all fields by their bare names."""

@@ -1,9 +1,10 @@
 """Is the fact hidden? What its observer is given must be the same in a scene and in its twin.
 
 Given are the observer's first frame and its cameras. Two recordings of one scene may differ a little on a real
-simulator (trap 12), so the first frames may differ by as much as the recorded repeats do, and the fact must have no
-pixel by the instance ids of any scene; on the embedded one repeats are equal, and the check is exact: instance ids are
-looked at where there are some, in the test split.
+simulator (trap 12), so the first frames may differ by MARGIN times as much as the recorded repeats do (of a few repeats
+not one need differ as much as the most different of hundreds of scenes), and the fact must have no pixel by the
+instance ids of any scene; on the embedded one repeats are equal, and the check is exact, cameras included: instance ids
+are looked at where there are some, in the test split.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from tasks.sharding.reader import Cameras, ClipIndex, decode_video, read_cameras
 
 REPEAT = "repeat"
 SAME_CAMERA = 1e-9
+MARGIN = 2.0
+"""Chosen without a CARLA to measure it on: noise of rendering over a whole frame hardly varies from scene to scene."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,12 @@ class LeakCheck:
     """Scenes called informative of which that can be said: a one-frame twin has no path."""
     repeats: int
     tolerance: float
-    """Largest mean difference (0..255) of the observer's first frames between two recordings of one scene."""
+    """Mean difference (0..255) of the observer's first frames that passes: MARGIN times the repeats' largest."""
 
     def __str__(self) -> str:
-        exact = "exact" if self.tolerance == 0 else f"to {self.tolerance:.2f} of 255, as {self.repeats} repeats differ"
+        exact = "exact"
+        if self.tolerance:
+            exact = f"to {self.tolerance:.2f} of 255, {MARGIN:g} times what {self.repeats} repeats differ by"
         return (
             f"{len(self.leaking)} of {self.scenes} scenes give their fact away ({exact}, instance ids of {self.masked} "
             f"looked at); {self.untold} of {self.asked} tell it to nobody, {self.unpaired} have no twin to compare with"
@@ -92,11 +97,11 @@ def difference(one: Given, other: Given, agent: int) -> float:
     return float(np.abs(one.first[agent].astype(np.int16) - other.first[agent]).mean())
 
 
-def same_cameras(one: Given, other: Given, agent: int) -> bool:
-    """Tell whether an agent's cameras agree over the frames that both recordings have."""
+def same_cameras(one: Given, other: Given, agent: int, apart_m: float = SAME_CAMERA) -> bool:
+    """Tell whether an agent's cameras agree over the frames that both recordings have, to `apart_m`."""
     frames = min(one.cameras.c2w.shape[2], other.cameras.c2w.shape[2])
     apart = np.abs(one.cameras.c2w[agent, :, :frames] - other.cameras.c2w[agent, :, :frames]).max()
-    return bool(apart <= SAME_CAMERA and np.array_equal(one.cameras.K[agent], other.cameras.K[agent]))
+    return bool(apart <= apart_m and np.array_equal(one.cameras.K[agent], other.cameras.K[agent]))
 
 
 def leak_of(base: Given, twin: Given, tolerance: float) -> str:
@@ -107,7 +112,7 @@ def leak_of(base: Given, twin: Given, tolerance: float) -> str:
     apart = difference(base, twin, observer)
     if apart > tolerance:
         return f"the observer's first frames differ by {apart:.3f} of 255"
-    if not same_cameras(base, twin, observer):
+    if not same_cameras(base, twin, observer, SAME_CAMERA if tolerance else 0.0):
         return "the observer's cameras differ"
     return ""
 
@@ -145,10 +150,11 @@ def check_leaks(dataset_dir: Path, on_progress: OnProgress = no_progress, *, exa
         observer = int(base.meta["fact"]["observer"])
         apart.append(difference(base, again, observer))
         partners_apart.append(difference(base, again, 1 - observer))
-    tolerance, untold, asked, masked = max(apart), 0, 0, 0
+    tolerance, partners_tolerance = MARGIN * max(apart), MARGIN * max(partners_apart)
+    untold = asked = masked = 0
     if exact and tolerance:
         raise BenchmarkError(
-            f"two recordings of one scene of {dataset_dir} differ by {tolerance:.3f} of 255 on a simulator that "
+            f"two recordings of one scene of {dataset_dir} differ by {max(apart):.3f} of 255 on a simulator that "
             "repeats itself: the leak check would let as much pass; collect the data set anew."
         )
     leaking: dict[str, str] = {}
@@ -160,7 +166,7 @@ def check_leaks(dataset_dir: Path, on_progress: OnProgress = no_progress, *, exa
         if reason:
             leaking[scene] = f"{rows[BASE]['town']}: {reason}"
         masked += None not in (base.fact_pixels, twin.fact_pixels)
-        told = tells(base, twin, max(partners_apart)) if base.meta["fact"]["informative"] else None
+        told = tells(base, twin, partners_tolerance) if base.meta["fact"]["informative"] else None
         asked += told is not None
         untold += told is False
     on_progress(len(pairs), len(pairs), "")

@@ -98,8 +98,9 @@ class BenchScenes:
 def read_scenes(dataset_dir: Path, preset: Preset, *, task: str = "", distance: str = "") -> BenchScenes:
     """Read the test scenes of one task (and distance).
 
-    `task` and `distance` may be empty where the data set has one task. BenchmarkError when a scene has no twin, no
-    depth or no instance ids, when a town of the test split was trained on, or when no scene fits.
+    `task` and `distance` may be empty where the data set has one task. Scenes without a twin are left out.
+    BenchmarkError when a scene has no depth or no instance ids, when a town of the test split was trained on, or when
+    no scene fits.
     """
     index = ClipIndex(dataset_dir)
     check_towns(index)

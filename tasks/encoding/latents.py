@@ -67,7 +67,7 @@ def what_determines(digest: str, preset: Preset) -> dict[str, Any]:
     return {
         "layout": LAYOUT,
         "dataset_digest": digest,
-        "codec": dataclasses.asdict(preset.codec),
+        "codec": preset.identity()["codec"],
         "tiling": "none" if linear else VaeCodec.tiling,
         "fitted_on_clips": FIT_CLIPS if linear else 0,
         "video": dataclasses.asdict(preset.video),

@@ -37,6 +37,11 @@ class Window:
     def scene(self) -> str:
         return str(self.row["scene_id"])
 
+    @property
+    def moment(self) -> tuple[str, int, int]:
+        """The scene, where the clip starts in its recording, where the window starts in the clip: alike in variants."""
+        return self.scene, int(self.row["window"]), self.start
+
 
 class Windows:
     """All windows of some clips that share no frame but the first, which is given, in the index's order."""
@@ -67,11 +72,22 @@ class Windows:
         return self.windows[place]
 
     def keep(self, limit: int, *, seed: int = 0) -> None:
-        """Keep `limit` windows at most, as many of every recording as of any other (one more or less)."""
-        self.windows = [self.windows[place] for place in self.balanced(limit, seed=seed)]
+        """Keep `limit` windows at most, as many of every scene as of any other (one more or less).
+
+        Windows of one moment in a scene's variants stay together: they are compared.
+        """
+        moments: dict[tuple[str, int, int], list[int]] = {}
+        for place, window in enumerate(self.windows):
+            moments.setdefault(window.moment, []).append(place)
+        together = list(moments.values())
+        kept: list[int] = []
+        for position in in_turn([self.windows[places[0]].scene for places in together], seed):
+            if len(kept) + len(together[position]) <= limit:
+                kept += together[position]
+        self.windows = [self.windows[place] for place in sorted(kept)]
 
     def balanced(self, limit: int, *, seed: int = 0) -> list[int]:
-        """Return the places of the windows that `keep` keeps."""
+        """Return the places of `limit` windows at most, as many of every recording as of any other."""
         return balanced([window.row["recording_id"] for window in self.windows], limit, seed)
 
     def read_pixels(self, key: str) -> np.ndarray:
@@ -121,6 +137,11 @@ class Windows:
 
 def balanced(groups: Sequence[str], limit: int, seed: int = 0) -> list[int]:
     """Return the places of `limit` items at most, taken from the groups in turn, in their original order."""
+    return sorted(in_turn(groups, seed)[:limit])
+
+
+def in_turn(groups: Sequence[str], seed: int = 0) -> list[int]:
+    """Return the places of all items, one of each group, then a second of each, and so on; at random within that."""
     shuffled = np.random.default_rng(seed).permutation(len(groups))
     turn: dict[str, int] = {}
     ranked: list[tuple[int, int, int]] = []
@@ -128,4 +149,4 @@ def balanced(groups: Sequence[str], limit: int, seed: int = 0) -> list[int]:
         group = groups[place]
         ranked.append((turn.get(group, 0), len(ranked), int(place)))
         turn[group] = turn.get(group, 0) + 1
-    return sorted(place for _, _, place in sorted(ranked)[:limit])
+    return [place for _, _, place in sorted(ranked)]

@@ -34,7 +34,7 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        identity = {"dataset_digest": self.dataset_digest, "preset": self.preset.to_dict(), "name": self.name}
+        identity = {"dataset_digest": self.dataset_digest, "preset": self.preset.identity(), "name": self.name}
         return sha256_bytes(canonical_json(identity).encode())[:12]
 
     @property

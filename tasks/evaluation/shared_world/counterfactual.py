@@ -1,8 +1,8 @@
 """Counterfactual response: does the generated video change as the world does?
 
-Definition: two recordings of one scene differ in one thing (the plan's variants: the partner drives elsewhere, a
-building is gone); the observer's cameras are the same in both. Both are generated from the same noise. With d the true
-change of the observer's later frames and g the generated one (every pixel and channel),
+Definition: two recordings of one scene differ in one thing (the plan's variants: the partner drives elsewhere); the
+observer's cameras are the same in both. Both are generated from the same noise. With d the true change of the
+observer's later frames and g the generated one (every pixel and channel),
   counterfactual_response = <g, d> / <d, d>                 how much of the true change is there
   counterfactual_cosine   = <g, d> / (|g| |d|)              how much of the generated change is the right one
   counterfactual_outside  = share of |g|^2 where |d| is less than THRESHOLD in every channel.

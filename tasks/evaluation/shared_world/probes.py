@@ -57,16 +57,16 @@ def swap_figures(
 
 
 def variant_pairs(windows: Windows) -> list[tuple[int, int, int]]:
-    """Return (place of the base, place of its variant, observer) of one scene and start, equal cameras for the
+    """Return (place of the base, place of its variant, observer) of one moment of a scene, equal cameras for the
     observer."""
-    places = {(window.scene, window.start, window.row["variant"]): place for place, window in enumerate(windows)}
+    places = {(window.moment, window.row["variant"]): place for place, window in enumerate(windows)}
     pairs = []
-    for (scene, start, variant), place in places.items():
-        base = places.get((scene, start, "base"))
+    for (moment, variant), place in places.items():
+        base = places.get((moment, "base"))
         if variant == "base" or base is None:
             continue
         here, there = (windows.cameras[windows[p].row["key"]].c2w for p in (base, place))
-        span = slice(start, start + windows.frames)
+        span = slice(windows[place].start, windows[place].start + windows.frames)
         for agent in range(len(here)):
             if (here[agent][:, span] == there[agent][:, span]).all():
                 pairs.append((base, place, agent))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from infra.storage import StorageError, atomic_file
 from model.codec import CodecError
+from model.presets import PresetError
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.vbench.environment import folder, setup
 from tasks.evaluation.vbench.errors import VBenchError
@@ -89,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
             with atomic_file(given.out) as temporary:
                 temporary.write_text(json.dumps(scores.record(), indent=1))
             print(table(scores))
-    except (VBenchError, EvaluationError, ShardError, CodecError, TrainingError, StorageError) as error:
+    except (VBenchError, EvaluationError, ShardError, CodecError, TrainingError, StorageError, PresetError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -10,11 +10,13 @@ import torch
 from infra.mlflow_tracking import TrackingError
 from model.build import build_transformer
 from model.presets import Preset
+from tasks.encoding.latents import latents_key
 from tasks.training import tracking
 from tasks.training.checkpoint import remove_old
 from tasks.training.ema import WeightAverage
 from tasks.training.engine import learning_rate_at, parameter_groups
 from tasks.training.flops import flops_per_pair
+from tasks.training.run import Run, read_run
 from tasks.training.spool import SpoolTail, append_row, read_rows, rewind
 from tests.tasks.training.conftest import TINY
 
@@ -23,6 +25,24 @@ def test_the_rate_warms_up_and_falls_as_a_cosine():
     rates = [learning_rate_at(step, 1.0, 10, 110, "cosine") for step in (0, 9, 10, 60, 110)]
     assert rates == pytest.approx([0.1, 1.0, 1.0, 0.525, 0.05])
     assert learning_rate_at(100, 2e-5, 10, 110, "constant") == 2e-5
+
+
+def test_a_field_that_came_later_changes_no_run_that_does_not_use_it():
+    """The ids that these had before `chroma_weight` came: run folders and latents are found by them."""
+    digest, tiny = "0" * 64, Preset.load("tiny")
+    assert Run("d", digest, tiny).run_id == "ad1119c6fc2d"
+    assert latents_key(digest, tiny) == "2ab0d41867860a2b"
+    other = tiny.replace(chroma_weight=2.0)
+    assert Run("d", digest, other).run_id != "ad1119c6fc2d"
+    assert latents_key(digest, other) != "2ab0d41867860a2b"
+
+
+def test_a_run_opened_before_a_field_came_is_read(new_run):
+    run, _ = new_run("older")
+    record = json.loads((run.folder / "run.json").read_text())
+    del record["preset"]["codec"]["chroma_weight"]
+    (run.folder / "run.json").write_text(json.dumps(record))
+    assert read_run(run.run_id) == run
 
 
 def test_every_parameter_is_in_one_group():

@@ -23,8 +23,8 @@ from tasks.sharding.reader import ClipIndex
 
 
 def window(scene: str, start: int = 0) -> Window:
-    row = {"key": scene, "scene_id": scene, "recording_id": scene, "variant": "base", "town": "T", "weather": "w",
-           "trajectory_type": "crossing"}  # fmt: skip
+    row = {"key": scene, "scene_id": scene, "recording_id": scene, "variant": "base", "window": 0, "town": "T",
+           "weather": "w", "trajectory_type": "crossing"}  # fmt: skip
     return Window(row, start)
 
 
@@ -210,6 +210,9 @@ def test_the_variant_of_a_scene_is_asked_about_where_an_agent_drives_the_same_wa
     assert probes.variant_pairs(windows) == []  # both drive elsewhere
     windows.cameras[second["key"]].c2w[0] = windows.cameras[first["key"]].c2w[0]
     assert probes.variant_pairs(windows) == [(0, 2, 0), (1, 3, 0)]
+    second["window"] += 49
+    assert probes.variant_pairs(windows) == []  # a later clip of the recording
+    second["window"] -= 49
     scores = Scores(None)
     assert probes.counterfactuals(sampler, windows, scores, cut) == {}
     assert scores.mean(names.GROUND_TRUTH, "counterfactual_response") == pytest.approx(1)

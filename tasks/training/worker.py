@@ -21,9 +21,9 @@ import torch
 from model.build import text_embedding
 from model.codec import Codec, load_codec
 from model.objective import BUCKETS, Loss, loss_by_bucket, noise_schedule, training_loss
-from tasks.encoding.latents import LatentWindow, LatentWindows, place
+from tasks.encoding.latents import LatentWindows, place
 from tasks.sharding.reader import ResumableSampler
-from tasks.training.batches import collate, draw_pair, positions, seeded
+from tasks.training.batches import Pair, collate, draw_pair, positions, seeded
 from tasks.training.checkpoint import EMA_FILE, read_record, save_checkpoint
 from tasks.training.ema import WeightAverage
 from tasks.training.engine import Engine, init_distributed, learning_rate_at
@@ -33,26 +33,30 @@ from tasks.training.spool import append_row, rewind
 from tasks.training.validation import validation_loss, validation_pairs, write_sample
 
 
-class Windows:
-    """The windows of each step that a rank takes, read one step ahead on a thread."""
+class Draws:
+    """The pairs of each step that a rank takes, read and drawn one step ahead on a thread."""
 
     def __init__(self, windows: LatentWindows, run: Run, places: list[range]) -> None:
-        self.windows, self.training, self.places = windows, run.preset.training, places
+        self.windows, self.preset, self.places = windows, run.preset, places
         self.thread = ThreadPoolExecutor(1)
         self.ahead: tuple[int, Future] | None = None
 
-    def of(self, step: int) -> list[list[LatentWindow]]:
-        """Return the windows of a step, a list a forward pass."""
+    def of(self, step: int) -> list[list[Pair]]:
+        """Return the pairs of a step, a list a forward pass."""
         known = self.ahead is not None and self.ahead[0] == step
-        found = self.ahead[1].result() if self.ahead and known else self.load(step)
-        self.ahead = (step + 1, self.thread.submit(self.load, step + 1))
+        found = self.ahead[1].result() if self.ahead and known else self.draw(step)
+        self.ahead = (step + 1, self.thread.submit(self.draw, step + 1))
         return found
 
-    def load(self, step: int) -> list[list[LatentWindow]]:
-        batch_size = self.training.batch_size
-        sampler = ResumableSampler(len(self.windows), self.training.seed, consumed=step * batch_size)
+    def draw(self, step: int) -> list[list[Pair]]:
+        batch_size, seed = self.preset.training.batch_size, self.preset.training.seed
+        sampler = ResumableSampler(len(self.windows), seed, consumed=step * batch_size)
         order = list(itertools.islice(sampler, batch_size))
-        return [[self.windows[order[position]] for position in part] for part in self.places]
+
+        def pair(place: int) -> Pair:
+            return draw_pair(self.windows[order[place]], self.preset, seeded(seed, step, place))
+
+        return [[pair(place) for place in part] for part in self.places]
 
 
 class Meter:
@@ -93,7 +97,7 @@ class Trainer:
         self.text = text_embedding(self.preset).to(self.device)
         self.latents_key = latents_dir.name
         self.places = positions(self.training.batch_size, self.training.micro_batch_size, self.processes, self.rank)
-        self.windows = Windows(LatentWindows(latents_dir, "train", preload=True), run, self.places)
+        self.draws = Draws(LatentWindows(latents_dir, "train", preload=True), run, self.places)
         validation = LatentWindows(latents_dir, "val")
         self.validation = validation_pairs(validation) if self.training.validate_every and len(validation) else []
         self.flops = flops_per_pair(self.engine.model, self.preset)
@@ -131,17 +135,13 @@ class Trainer:
 
     def step(self, step: int) -> dict[str, float]:
         """Do optimiser step `step` (from 0); return a row of metrics where one is due."""
-        training, seed = self.training, self.training.seed
+        training = self.training
         rate = learning_rate_at(
             step, training.learning_rate, training.warmup_steps, training.train_steps, training.lr_schedule
         )
         self.engine.set_learning_rate(rate)
         logged, norms = self.due(step + 1, training.log_every), {}
-        for places, windows in zip(self.places, self.windows.of(step), strict=True):
-            pairs = [
-                draw_pair(window, self.preset, seeded(seed, step, place))
-                for place, window in zip(places, windows, strict=True)
-            ]
+        for places, pairs in zip(self.places, self.draws.of(step), strict=True):
             batch = collate(pairs, self.codec, self.device)
             text = self.text.expand(len(pairs), -1, -1)
             loss = training_loss(

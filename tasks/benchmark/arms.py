@@ -25,7 +25,7 @@ class Setting:
     task: str
     distance: str
     train_steps: int
-    """1.6 to 4 times where the learning curve jumps, where that is known (docs/BENCHMARK.md); the demo's are fewer."""
+    """1.6 times the end of the learning curve's jump or more, where it is known (docs/BENCHMARK.md); the demo's fewer."""
 
     @property
     def dataset(self) -> str:

@@ -25,7 +25,7 @@ class Setting:
     task: str
     distance: str
     train_steps: int
-    """1.6 times the end of the learning curve's jump or more, where it is known (docs/BENCHMARK.md); the demo's fewer."""
+    """At least 1.6 times the end of the learning curve's jump, where that is known (docs/BENCHMARK.md); demo: less."""
 
     @property
     def dataset(self) -> str:

@@ -8,7 +8,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.collect_dataset import Name, collect
-from tasks.benchmark.arms import ablation_of
+from tasks.benchmark.arms import MODEL_PRESET, ablation_of
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.paper.study import studies_of
 from tasks.benchmark.paper.task import compare_with_paper, is_collected
@@ -25,6 +25,8 @@ def ablate_shareverse(
     servers: Annotated[int, Field(ge=1, le=256)] = 2,
     towns: list[str] | None = None,
     test_towns: list[str] | None = None,
+    bench_preset: str = MODEL_PRESET,
+    arms_at_a_time: Annotated[int, Field(ge=1, le=64)] | None = None,
     study: Literal["sharing", "paper", "all"] | None = None,
     paper_dataset: Name = "demo",
     paper_preset: str = "demo",
@@ -34,6 +36,9 @@ def ablate_shareverse(
     `study`: "sharing" is the hidden facts, "paper" the paper's own ablations on an ordinary data set (the model preset
     `paper_preset` on `paper_dataset`, recorded by the plan preset of that name where it is not there yet); not given:
     both for full, else "sharing". `towns` in place of the embedded ones for hidden facts, with `test_towns` among them.
+    `bench_preset`: the model preset of the hidden facts' arms; scenes are recorded at its picture size, and its steps
+    are those of the shortest setting, appearance large. `arms_at_a_time` train side by side; not given: one a GPU,
+    or one on all of them where its batch divides; without GPUs one a core.
     Everything is kept run by run: the same again does what is missing. Returns a row of figures an arm. BenchmarkError,
     after the others are done, for settings whose scenes leak or cannot be read.
     """
@@ -44,24 +49,26 @@ def ablate_shareverse(
         "maps_dir": maps_dir,
     }
     studies = studies_of(size, study)
+    settings = ablation_of(size, bench_preset).settings if "sharing" in studies else ()
     if "paper" in studies and not is_collected(paper_dataset):
         collect(paper_dataset, paper_dataset, {}, simulator_options, servers, samples_per_shard=32)
     rows: list[dict[str, Any]] = []
     refused: list[str] = []
-    overrides = {"towns": towns, "test_towns": test_towns}
+    overrides: dict[str, Any] = {"towns": towns, "test_towns": test_towns}
     if simulator == "carla":  # where no two recordings are equal, instance ids must show that a fact is hidden
         overrides["ground_truth_splits"] = ["train", "val", "test"]
-    for number, setting in enumerate(ablation_of(size).settings if "sharing" in studies else ()):
-        collect(setting.dataset, setting.dataset, overrides, simulator_options, servers, samples_per_shard=128)
+    for number, setting in enumerate(settings):
+        plan = overrides | setting.view_size
+        collect(setting.dataset, setting.plan_preset, plan, simulator_options, servers, samples_per_shard=128)
         try:
             leaks = check_hidden_facts(setting.dataset, exact=simulator == "embedded")
-            rows += compare_arms(size, number, leaks)
+            rows += compare_arms(size, bench_preset, number, leaks, arms_at_a_time)
         except BenchmarkError as reason:  # the other settings can be measured all the same
             refused.append(f"{setting.name}: {reason}")
     if rows:
         sum_up(rows)
     if "paper" in studies:
-        rows = [*rows, *compare_with_paper(size, paper_dataset, paper_preset)]
+        rows = [*rows, *compare_with_paper(size, paper_dataset, paper_preset, arms_at_a_time)]
     if refused:
         raise BenchmarkError(" ".join(refused))
     return rows

@@ -7,6 +7,7 @@ none     no such blocks
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from tasks.benchmark.errors import BenchmarkError
 SWITCHES = {"cross": "on", "within": "within", "none": "off"}
 MODEL_PRESET = "bench"
 DATASET = "shared-world-bench"
+FRAMES, PLANNED_SIZE = 9, (48, 32)
+"""Of the scenes' clips; width and height that their plan presets record."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +27,40 @@ class Setting:
 
     task: str
     distance: str
-    train_steps: int
-    """At least 1.6 times the end of the learning curve's jump, where that is known (docs/BENCHMARK.md); demo: less."""
+    length: float
+    """Steps of a training, in those of the model preset. For "bench" at least 1.6 times the end of the learning curve's
+    jump, where that is known (docs/BENCHMARK.md); demo: less."""
+    model: str = MODEL_PRESET
+    """A model preset: its name, or the path of a file."""
 
     @property
-    def dataset(self) -> str:
-        """The name of the data set, which is that of its plan preset too."""
+    def preset(self) -> Preset:
+        """The model preset as it fits the scenes: their frames, raymaps that tell nothing of the future (trap 41)."""
+        preset = Preset.load(self.model)
+        steps = round(self.length * preset.training.train_steps)
+        return preset.replace(frames=FRAMES, raymap_centroid="first", train_steps=steps)
+
+    @property
+    def plan_preset(self) -> str:
+        """The name of the plan preset, which is also that of the data set that preset `bench` takes."""
         if (self.task, self.distance) == ("appearance", "large"):
             return DATASET
         return f"{DATASET}-{self.distance if self.task == 'appearance' else self.task}"
 
     @property
+    def dataset(self) -> str:
+        """The name of the data set: models of another picture size have one of their own."""
+        size = self.preset.video.width, self.preset.video.height
+        return self.plan_preset if size == PLANNED_SIZE else f"{self.plan_preset}-{size[0]}x{size[1]}"
+
+    @property
+    def view_size(self) -> dict[str, int]:
+        """What the plan preset's views must measure, for mosaics of views half as wide and high to fit the model."""
+        return {"view_width": self.preset.video.width, "view_height": self.preset.video.height}
+
+    @property
     def name(self) -> str:
-        return f"{self.task} {self.distance}"
+        return f"{self.task} {self.distance}" + ("" if self.model == MODEL_PRESET else f", {self.preset.name}")
 
 
 @dataclass(frozen=True)
@@ -49,9 +73,7 @@ class Arm:
 
     @property
     def preset(self) -> Preset:
-        return Preset.load(MODEL_PRESET).replace(
-            cross_agent=SWITCHES[self.name], seed=self.seed, train_steps=self.setting.train_steps
-        )
+        return self.setting.preset.replace(cross_agent=SWITCHES[self.name], seed=self.seed)
 
     def __str__(self) -> str:
         return f"{self.setting.name}, {self.name}, seed {self.seed}"
@@ -72,23 +94,27 @@ class Ablation:
         return [Arm(setting, name, seed) for seed, name in itertools.product(self.seeds, self.arms)]
 
 
-LARGE = Setting("appearance", "large", 800)
+LARGE = Setting("appearance", "large", 1.0)
 EVERYTHING = (
     LARGE,
-    Setting("appearance", "medium", 1600),
-    Setting("binding", "large", 1200),
-    Setting("trajectory", "large", 1600),
-    Setting("appearance", "small", 2400),  # the longest comes last
+    Setting("appearance", "medium", 2.0),
+    Setting("binding", "large", 1.5),
+    Setting("trajectory", "large", 2.0),
+    Setting("appearance", "small", 3.0),  # the longest comes last
 )
 SIZES = {
-    "demo": Ablation("demo", (Setting("appearance", "large", 600),), ("cross", "within"), (0,), (1,)),
+    "demo": Ablation("demo", (Setting("appearance", "large", 0.75),), ("cross", "within"), (0,), (1,)),
     "quick": Ablation("quick", (LARGE,), ("cross", "within", "none"), (0,), (1, 20)),
     "full": Ablation("full", EVERYTHING, ("cross", "within", "none"), (0, 1, 2), (1, 20)),
 }
 
 
-def ablation_of(size: str) -> Ablation:
-    """Return a size by name. BenchmarkError for another."""
+def ablation_of(size: str, model: str = MODEL_PRESET) -> Ablation:
+    """Return a size by name, its arms of a model preset. BenchmarkError for what there is not, PresetError."""
     if size not in SIZES:
         raise BenchmarkError(f"there is no size {size!r}: take one of {', '.join(SIZES)}.")
-    return SIZES[size]
+    views = Preset.load(model).video.views
+    if views != "four":
+        raise BenchmarkError(f"preset {model} has views {views!r}: a fact may be seen by any camera, take all four.")
+    settings = tuple(dataclasses.replace(setting, model=model) for setting in SIZES[size].settings)
+    return dataclasses.replace(SIZES[size], settings=settings)

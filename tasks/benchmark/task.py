@@ -44,13 +44,17 @@ def check_hidden_facts(dataset: str, exact: bool) -> dict[str, Any]:
 
 
 @task(name="compare-arms")
-def compare_arms(size: str, setting_number: int, leaks: dict[str, Any]) -> list[dict[str, Any]]:
+def compare_arms(
+    size: str, model: str, setting_number: int, leaks: dict[str, Any], arms_at_a_time: int | None = None
+) -> list[dict[str, Any]]:
     """Train and score a setting's arms, those that an earlier run has not; return a row of figures an arm.
+
+    `model` is their preset; `arms_at_a_time` train side by side, None: as many as suit the machine.
 
     Safe to end and run again: each arm goes on from its checkpoint; a setting's arms are scored together, for its page.
     BenchmarkError, before anything is trained, when no detector can read the setting's scenes.
     """
-    ablation = ablation_of(size)
+    ablation = ablation_of(size, model)
     setting = ablation.settings[setting_number]
     arms = ablation.arms_of(setting)
     runs, log = open_arms(arms), get_run_logger()
@@ -68,7 +72,7 @@ def compare_arms(size: str, setting_number: int, leaks: dict[str, Any]) -> list[
     before = sum(map(is_trained, runs))
     if before:
         log.info(f"{setting.name}: {before} of {len(arms)} arms were trained before.")
-    train_arms(runs, latents, lambda run: logs[run.run_id].rows, FlowProgress("arms", "steps"))
+    train_arms(runs, latents, lambda run: logs[run.run_id].rows, FlowProgress("arms", "steps"), arms_at_a_time)
     scores = score_arms(ablation, arms, runs, latents, jury, FlowProgress("scoring", "arms"))
     folder = report_folder(runs[0], ablation.size)
     page = write_page(ablation, setting, scores, jury, folder)

@@ -37,12 +37,14 @@ def train(
     on_rows: OnRows = no_rows,
     *,
     threads: int = 0,
+    gpu: int | None = None,
 ) -> Path:
     """Train a run from its last checkpoint to its last step; return the final checkpoint.
 
     Rows of the metric spool go to `on_rows`, those of an interrupted earlier training again. TrainingError when a
     process dies (with its log's last line), or cannot go on from the checkpoint; DeepSpeedConfigError when the batch
-    does not divide. `threads` of each process on a CPU, 0: the cores shared out.
+    does not divide. `threads` of each process on a CPU, 0: the cores shared out. `gpu`: the only one that the training
+    sees, counted among those seen here; None: all of them.
     """
     training = run.preset.training
     accumulation_steps(training.batch_size, training.micro_batch_size, processes)
@@ -56,7 +58,7 @@ def train(
     sweep_temporary(run.folder / "checkpoints")
     rewind(run.spool, done)
     on_progress(done, total, f"resumes from step {done}" if done else "starting")
-    with ProcessGroup(run, latents_dir, processes, threads) as group:
+    with ProcessGroup(run, latents_dir, processes, threads, gpu) as group:
         tail = SpoolTail(run.spool)
         running = True
         while running:
@@ -91,8 +93,8 @@ def check_stage(run: Run) -> None:
 class ProcessGroup:
     """The ranks of one training on this machine; a context manager that leaves none behind."""
 
-    def __init__(self, run: Run, latents_dir: Path, processes: int, threads: int = 0) -> None:
-        self.run, self.latents_dir, self.count = run, latents_dir, processes
+    def __init__(self, run: Run, latents_dir: Path, processes: int, threads: int = 0, gpu: int | None = None) -> None:
+        self.run, self.latents_dir, self.count, self.gpu = run, latents_dir, processes, gpu
         self.threads = threads or max(1, len(os.sched_getaffinity(0)) // processes)
         self.logs = run.folder / "logs"
         self.rendezvous = self.logs / f"rendezvous-{uuid.uuid4().hex[:8]}"
@@ -131,6 +133,9 @@ class ProcessGroup:
                   "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", "PYTHONUNBUFFERED": 1}  # fmt: skip
         if not torch.cuda.is_available():
             values |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": self.threads}
+        if self.gpu is not None:
+            seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            values["CUDA_VISIBLE_DEVICES"] = seen.split(",")[self.gpu] if seen else self.gpu
         return os.environ | {name: str(value) for name, value in values.items()}
 
     def wait(self, seconds: float) -> bool:

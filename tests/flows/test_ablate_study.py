@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flows import ablate_shareverse
+from model.presets import PresetError
 from tasks.benchmark.arms import ablation_of
 from tasks.benchmark.errors import BenchmarkError
 
@@ -31,15 +32,17 @@ def test_full_ends_with_the_papers_ablations_whose_data_is_recorded_first(steps)
     calls, _ = steps
     rows = ablate_shareverse.ablate_shareverse.fn(size="full")
     assert calls[0][:4] == ("collect", "demo", "demo", {})
-    assert calls[-2:] == [("sum_up", rows[:-1]), ("compare_with_paper", "full", "demo", "demo")]
+    assert calls[-2:] == [("sum_up", rows[:-1]), ("compare_with_paper", "full", "demo", "demo", None)]
     assert rows == [{"arm": "cross"}] * len(ablation_of("full").settings) + [{"arm": "base"}]
 
 
 def test_the_papers_ablations_alone_on_a_data_set_that_is_there(steps):
     calls, there = steps
     there.add("mine")
-    rows = ablate_shareverse.ablate_shareverse.fn(study="paper", paper_dataset="mine", paper_preset="tiny")
-    assert calls == [("compare_with_paper", "quick", "mine", "tiny")]
+    rows = ablate_shareverse.ablate_shareverse.fn(
+        study="paper", paper_dataset="mine", paper_preset="tiny", arms_at_a_time=5
+    )
+    assert calls == [("compare_with_paper", "quick", "mine", "tiny", 5)]
     assert rows == [{"arm": "base"}]
 
 
@@ -60,6 +63,22 @@ def test_where_recordings_differ_all_scenes_have_instance_ids(steps, simulator, 
     assert overrides.get("ground_truth_splits") == wanted
 
 
+def test_a_larger_model_has_its_scenes_recorded_at_its_size(steps):
+    calls, _ = steps
+    ablate_shareverse.ablate_shareverse.fn(bench_preset="single-gpu", arms_at_a_time=3)
+    _, dataset, plan_preset, overrides, *_ = calls[0]
+    assert (dataset, plan_preset) == ("shared-world-bench-192x128", "shared-world-bench")
+    assert (overrides["view_width"], overrides["view_height"]) == (192, 128)
+    assert calls[-2] == ("compare_arms", "quick", "single-gpu", 0, {}, 3)
+
+
+def test_an_unknown_preset_is_told_of_before_anything_is_recorded(steps):
+    calls, _ = steps
+    with pytest.raises(PresetError, match="there is no model preset 'huge'"):
+        ablate_shareverse.ablate_shareverse.fn(size="full", bench_preset="huge")
+    assert calls == []
+
+
 def test_a_setting_that_is_refused_does_not_stop_the_others(steps, monkeypatch):
     calls, _ = steps
 
@@ -71,5 +90,5 @@ def test_a_setting_that_is_refused_does_not_stop_the_others(steps, monkeypatch):
     with pytest.raises(BenchmarkError, match=r"^appearance medium: two scenes leak\.$"):
         ablate_shareverse.ablate_shareverse.fn(size="full")
     settings = len(ablation_of("full").settings)
-    assert [call[2] for call in calls if call[0] == "compare_arms"] == [n for n in range(settings) if n != 1]
+    assert [call[3] for call in calls if call[0] == "compare_arms"] == [n for n in range(settings) if n != 1]
     assert [call[0] for call in calls[-2:]] == ["sum_up", "compare_with_paper"]

@@ -43,7 +43,7 @@ def paper_opener(arm: PaperArm) -> Opener:
 
 
 @task(name="compare-with-paper")
-def compare_with_paper(size: str, dataset: str, preset: str) -> list[dict[str, Any]]:
+def compare_with_paper(size: str, dataset: str, preset: str, arms_at_a_time: int | None = None) -> list[dict[str, Any]]:
     """Train and score the arms of the paper's ablations on a data set, with the seeds of a size of the comparison.
 
     Does what no earlier run has: checkpoints and figures are kept run by run. Returns a row of figures an arm.
@@ -57,7 +57,7 @@ def compare_with_paper(size: str, dataset: str, preset: str) -> list[dict[str, A
     known = [paper_score_before(run, arm) for arm, run in zip(arms, runs, strict=True)]
     todo = [run for run, score in zip(runs, known, strict=True) if score is None]
     log.info(f"{dataset}: {len(runs) - len(todo)} of {len(runs)} runs were scored before.")
-    train_missing(todo, lambda run: trackers[run.run_id].rows)
+    train_missing(todo, lambda run: trackers[run.run_id].rows, arms_at_a_time)
     scores = score_missing(study, runs, known, trackers)
     page = write_paper_page(study, scores, size, runs[0].folder)
     publish_verdict(study, scores, runs[0], page)
@@ -68,14 +68,14 @@ def compare_with_paper(size: str, dataset: str, preset: str) -> list[dict[str, A
     return [{"arm": score.arm.name, "seed": score.arm.seed, "dataset": dataset, **score.metrics()} for score in scores]
 
 
-def train_missing(runs: Sequence[Run], rows_of: Callable[[Run], OnRows]) -> None:
+def train_missing(runs: Sequence[Run], rows_of: Callable[[Run], OnRows], arms_at_a_time: int | None = None) -> None:
     """Encode what the runs need, once for all that see the same, and train those that are not trained yet."""
     by_latents: dict[str, list[Run]] = {}
     for run in runs:
         by_latents.setdefault(latents_key(run.dataset_digest, run.preset), []).append(run)
     for group in by_latents.values():
         latents, _ = encode_run(group[0], FlowProgress("encoding", "clips"))
-        train_arms(group, latents, rows_of, FlowProgress("arms", "steps"))
+        train_arms(group, latents, rows_of, FlowProgress("arms", "steps"), arms_at_a_time)
 
 
 def score_missing(

@@ -10,7 +10,7 @@ import mlflow
 import pytest
 
 from infra import mlflow_tracking
-from model.presets import Preset
+from model.presets import Preset, PresetError
 from tasks.benchmark import task as benchmark_task
 from tasks.benchmark.arms import EVERYTHING, LARGE, SIZES, Ablation, Arm, Setting, ablation_of
 from tasks.benchmark.errors import BenchmarkError
@@ -23,12 +23,14 @@ from tests.painted_world import write_painted_dataset
 from tests.tasks.benchmark.untrained import stand_ins
 
 LEAKS = {"leaking_scenes": 0, "checked_scenes": 8, "untold_scenes": 0}
-TOY = Ablation("quick", (Setting("appearance", "large", 2),), ("cross", "within", "none"), (0,), (1, 2))
+TOY = Ablation("quick", (Setting("appearance", "large", 1.0),), ("cross", "within", "none"), (0,), (1, 2))
 
 
 @pytest.mark.parametrize("setting", EVERYTHING, ids=lambda setting: setting.name)
 def test_every_setting_has_a_plan_of_its_own(setting):
-    plan = PlanPreset.load(setting.dataset)
+    plan = PlanPreset.load(setting.plan_preset)
+    assert setting.dataset == setting.plan_preset
+    assert plan == plan.replace(**setting.view_size)
     assert (plan.scenes, plan.fact_task, plan.fact_distance) == ("hidden_facts", setting.task, setting.distance)
     assert len({other.dataset for other in EVERYTHING}) == len(EVERYTHING)
     assert LARGE.dataset == "shared-world-bench"
@@ -45,9 +47,35 @@ def test_arms_differ_in_the_switch_alone():
     assert {arm.preset.training.seed for arm in SIZES["full"].arms_of(LARGE)} == {0, 1, 2}
 
 
-def test_an_unknown_size_is_refused():
+def test_steps_follow_the_model_preset():
+    steps = {setting.name: setting.preset.training.train_steps for setting in EVERYTHING}
+    assert steps == {"appearance large": 800, "appearance medium": 1600, "binding large": 1200,
+                     "trajectory large": 1600, "appearance small": 2400}  # fmt: skip
+    assert SIZES["demo"].settings[0].preset.training.train_steps == 600
+
+
+def test_a_larger_model_gets_scenes_of_its_own_size():
+    large, medium, *_ = ablation_of("full", "single-gpu").settings
+    given, wanted = Preset.load("single-gpu"), large.preset
+    assert (given.video.frames, given.transformer.raymap_centroid) == (49, "all")
+    assert (wanted.video.frames, wanted.transformer.raymap_centroid) == (9, "first")  # trap 41
+    assert wanted == given.replace(frames=9, raymap_centroid="first")
+    assert medium.preset.training.train_steps == 2 * given.training.train_steps
+    assert (large.dataset, medium.dataset) == ("shared-world-bench-192x128", "shared-world-bench-medium-192x128")
+    assert (large.name, Arm(large, "cross", 1).preset.training.seed) == ("appearance large, single-gpu", 1)
+    plan = PlanPreset.load(large.plan_preset).replace(**large.view_size)
+    assert (plan.view_width, plan.view_height) == (wanted.video.width, wanted.video.height)
+
+
+def test_what_there_is_not_is_refused(tmp_path):
     with pytest.raises(BenchmarkError, match="there is no size 'huge': take one of demo, quick, full"):
         ablation_of("huge")
+    with pytest.raises(PresetError, match="there is no model preset 'huge'"):
+        ablation_of("full", "huge")
+    front = tmp_path / "front.toml"
+    front.write_text('[video]\nviews = "front"\n')
+    with pytest.raises(BenchmarkError, match="has views 'front': a fact may be seen by any camera, take all four"):
+        ablation_of("full", str(front))
 
 
 def score_of(name: str, **metrics: float) -> ArmScore:
@@ -91,14 +119,14 @@ def compare(tmp_path, monkeypatch):
     """The Prefect task as a plain function on painted scenes, models at their random start; what it did."""
     home = tmp_path / "home"
     write_painted_dataset(home / "datasets" / "shared-world-bench", train=8, test=12)
-    did: dict[str, list] = {"trained": [], "said": []}
+    did: dict[str, list] = {"trained": [], "said": [], "asked": []}
 
     monkeypatch.setenv("SHAREVERSE_HOME", str(home))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)
-    for name, stand_in in (stand_ins(did) | {"ablation_of": lambda size: TOY}).items():
+    for name, stand_in in (stand_ins(did) | {"ablation_of": lambda *given: did["asked"].append(given) or TOY}).items():
         monkeypatch.setattr(benchmark_task, name, stand_in)
-    return lambda: benchmark_task.compare_arms.fn("quick", 0, LEAKS), did
+    return lambda: benchmark_task.compare_arms.fn("quick", "bench", 0, LEAKS), did
 
 
 def logged() -> dict[str, mlflow.entities.Run]:
@@ -111,6 +139,7 @@ def test_arms_are_scored_alike_and_nothing_is_done_twice(compare):
     run_it, did = compare
     rows = run_it()
     runs = logged()
+    assert did["asked"] == [("quick", "bench")]
     assert [row["arm"] for row in rows] == list(TOY.arms)
     assert runs.keys() == set(TOY.arms)
     for row in rows:

@@ -21,7 +21,7 @@ def stand_ins(did: dict[str, list]) -> dict[str, Any]:
     def encode_run(run, on_progress):
         return encode_here(run.dataset_dir, run.preset), {}
 
-    def train_arms(runs, latents, rows_of, on_progress):
+    def train_arms(runs, latents, rows_of, on_progress, side_by_side=None):
         for run in runs:
             if run.latest_checkpoint() is None:
                 did["trained"].append(run.run_id)

@@ -47,6 +47,18 @@ def test_deployments_give_parameters_that_pass(deployment):
 
 
 @pytest.mark.parametrize(
+    "deployment", [d for d in DEPLOYMENTS if flow_of(d) == "ablate-shareverse"], ids=lambda d: d["name"]
+)
+def test_the_papers_ablations_have_clips_as_large_and_long_as_their_model(deployment):
+    defaults = {name: part.get("default") for name, part in schema("ablate-shareverse")["properties"].items()}
+    given = defaults | deployment["parameters"]
+    plan, video = PlanPreset.load(given["paper_dataset"]), Preset.load(given["paper_preset"]).video
+    assert plan.view_width >= video.width
+    assert plan.view_height >= video.height
+    assert plan.frames >= video.frames
+
+
+@pytest.mark.parametrize(
     ("flow", "parameters"),
     [
         ("collect-dataset", {"servers": 0}),

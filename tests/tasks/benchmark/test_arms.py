@@ -67,6 +67,11 @@ def test_a_larger_model_gets_scenes_of_its_own_size():
     assert (plan.view_width, plan.view_height) == (wanted.video.width, wanted.video.height)
 
 
+def test_the_larger_bench_differs_in_size_alone():
+    small, large = Preset.load("bench"), Preset.load("bench-96x64")
+    assert large.flat() == small.replace(width=96, height=64).flat()
+
+
 def test_what_there_is_not_is_refused(tmp_path):
     with pytest.raises(BenchmarkError, match="there is no size 'huge': take one of demo, quick, full"):
         ablation_of("huge")

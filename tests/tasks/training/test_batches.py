@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import math
 
 import pytest
 import torch
@@ -41,6 +43,15 @@ def test_about_half_of_the_pairs_are_swapped_whole(window):
             assert torch.allclose(pair.pictures, straight.pictures.flip(0), atol=1e-5)
             assert torch.allclose(pair.raymaps, straight.raymaps.flip(0), atol=1e-6)
     assert 70 < turned < 130
+
+
+def test_latents_are_drawn_from_the_posterior(window):
+    wide = dataclasses.replace(window, logvar=torch.full_like(window.mean, 2 * math.log(2)))
+    preset = TINY.replace(swap_agents=False)
+    drawn = torch.stack([draw_pair(wide, preset, seeded(0, number)).latents for number in range(20)])
+    around = drawn - window.mean.float()
+    assert float(around.mean()) == pytest.approx(0, abs=0.05)
+    assert float(around.std()) == pytest.approx(2, abs=0.05)
 
 
 def test_one_translation_moves_all_of_a_pairs_rays_alike(window):

@@ -244,7 +244,9 @@ def spoil(name):
             lambda f: [write_video(f / agent / f"{v}.mp4", smooth_frames(0)[[*range(20), 0]], FPS) for v in VIEWS],
             "videos of more than 20 frames and poses of 20",
         ),
-        "video folder": (lambda f: (f / agent / "left.mp4").unlink() or (f / agent / "left.mp4").mkdir(), "is no video"),
+        "video folder": (
+            lambda f: [(f / agent / "left.mp4").unlink(), (f / agent / "left.mp4").mkdir()], r"left\.mp4 is no video"
+        ),
     }[name]  # fmt: skip
 
 

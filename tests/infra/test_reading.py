@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra import reading
@@ -123,6 +123,7 @@ def test_a_parquet_file_that_lacks_a_column_is_refused(tmp_path):
         read_parquet(path, "write it again.", ["key", "split"])
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_damaged_parquet_file_is_read_or_refused(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("parquet") / "index.parquet"
@@ -142,6 +143,7 @@ def test_arrays_come_back(npz):
     assert arrays["names"].tolist() == ["a", "b"]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_damaged_archive_is_read_or_refused(data):
     file = io.BytesIO()

@@ -54,7 +54,7 @@ def test_demo_is_a_latin_square(demo):
 @given(st.integers(1, 4), st.sampled_from([6, 12, 24]))
 @settings(max_examples=12, deadline=None)
 def test_more_recordings_a_town_stay_balanced(thirds, towns):
-    preset = dataclasses.replace(PlanPreset.load("demo"), recordings_per_town=3 * thirds)
+    preset = PlanPreset.load("demo").replace(recordings_per_town=3 * thirds)
     counts = Counter(cell(preset, town, number) for town in range(towns) for number in range(3 * thirds))
     assert len(counts) == 18
     assert max(counts.values()) == min(counts.values())

@@ -15,8 +15,8 @@ from model.presets.base import Count, CountOrNone, Frames, NamedPreset, PresetEr
 from model.presets.messages import Misfit
 
 __all__ = [
-    "FOLDER", "LATER", "CodecConfig", "ObjectiveConfig", "Preset", "PresetError", "SamplingConfig", "TrainingConfig",
-    "TransformerConfig", "VideoConfig",
+    "FOLDER", "LATER", "CodecConfig", "CrossAgent", "LearningRate", "ObjectiveConfig", "Preset", "PresetError",
+    "SamplingConfig", "Seed", "TrainSteps", "TrainingConfig", "TransformerConfig", "VideoConfig",
 ]  # fmt: skip
 
 FOLDER = Path(__file__).parent
@@ -32,7 +32,8 @@ Source = Annotated[
 ]
 """A path, or a name of the Hugging Face hub; empty: none."""
 Metres = Annotated[float, Field(ge=0, le=1e6)]
-LearningRate = Annotated[float, Field(gt=0, le=1e9)]
+LearningRate = Annotated[float, Field(gt=0, le=1e9, strict=True, allow_inf_nan=False)]
+TrainSteps = Annotated[int, Field(ge=1, le=1_000_000_000, strict=True)]
 CrossAgent = Literal["on", "within", "off"]
 
 
@@ -140,7 +141,7 @@ class TrainingConfig(Settings):
     """Pairs per step, over all processes."""
     micro_batch_size: Count = 1
     """Pairs per forward pass of one process."""
-    train_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = 10_000
+    train_steps: TrainSteps = 10_000
     """Steps of the optimiser."""
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 100
     """Steps over which the learning rate grows from 0."""

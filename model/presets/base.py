@@ -38,8 +38,8 @@ def frames_of_the_codec(frames: int) -> int:
 Listed = Annotated[tuple[T, ...], Field(max_length=1000), BeforeValidator(tuple_of_list)]
 """TOML and JSON have lists, frozen settings have tuples."""
 NotEmpty = Annotated[tuple[T, ...], Field(min_length=1, max_length=1000), BeforeValidator(tuple_of_list)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)]
+Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 CountOrNone = Annotated[int, Field(ge=0, le=1_000_000)]
 Frames = Annotated[int, Field(ge=9, le=4097), AfterValidator(frames_of_the_codec)]
 
@@ -62,6 +62,7 @@ class NamedPreset(Settings):
     error: ClassVar[type[PresetError]] = PresetError
 
     name: Annotated[str, Field(min_length=1, max_length=255)]
+    """That of its file, unless the file gives another."""
 
     @classmethod
     def load(cls, name_or_path: str) -> Self:
@@ -112,6 +113,15 @@ class NamedPreset(Settings):
         return self.from_dict(values)
 
     @classmethod
+    def changes(cls, overrides: dict[str, Any] | None, **given: Any) -> dict[str, Any]:
+        """Return what `replace` takes: `overrides`, and those of `given` that are not None. `error` for a field that is
+        in both."""
+        chosen = {name: value for name, value in given.items() if value is not None}
+        if twice := sorted(chosen.keys() & (overrides or {}).keys()):
+            raise cls.error(f"{twice[0]} is given by itself and in overrides: give it once.")
+        return chosen | (overrides or {})
+
+    @classmethod
     def flat_fields(cls) -> dict[str, tuple[str, FieldInfo]]:
         """Return every field but the preset's name: its section, empty outside of sections, and its definition."""
         fields: dict[str, tuple[str, FieldInfo]] = {}
@@ -150,10 +160,10 @@ def validated(kind: type[Any], values: Any, label: str, error: type[PresetError]
 @functools.cache
 def changes_of(preset: type[NamedPreset]) -> type[Settings]:
     """Return a model of a preset's fields by their bare names, none of which must be given."""
-    fields: dict[str, Any] = {
-        name: (Annotated[(info.annotation, *info.metadata)], Field(default=None, description=info.description))
-        for name, (_, info) in preset.flat_fields().items()
-    }
+    fields: dict[str, Any] = {}
+    for name, (_, info) in preset.flat_fields().items():
+        told = Field(description=info.description, json_schema_extra=info.json_schema_extra)
+        fields[name] = (Annotated[(info.annotation, *info.metadata, told)], None)
     return create_model(f"{preset.__name__}Changes", __base__=Settings, **fields)
 
 
@@ -173,12 +183,3 @@ class OverridesOf:
 
     def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: Any) -> dict[str, Any]:
         return {name: value for name, value in schema_of(changes_of(self.preset)).items() if name != "description"}
-
-
-def overrides_and(error: type[PresetError], overrides: dict[str, Any] | None, **flat: Any) -> dict[str, Any]:
-    """Return the overrides together with parameters of their own that are not None. `error` for what is given twice."""
-    given = {name: value for name, value in flat.items() if value is not None}
-    twice = sorted(set(given) & set(overrides or {}))
-    if twice:
-        raise error(f"{twice[0]} is given as a parameter and in overrides: give it once.")
-    return given | (overrides or {})

@@ -126,7 +126,7 @@ def misplaced(location: tuple[int | str, ...], kind: type[BaseModel], label: str
 def unknown_field(name: object, known: Iterable[str], where: str) -> str:
     """Return the sentence for a field that there is not: the nearest that there is, or all."""
     known = sorted(known)
-    near = difflib.get_close_matches(str(name)[:100], known, 1)
+    near = difflib.get_close_matches(str(name)[:100], known, 1, cutoff=0.5)
     advice = f"did you mean {near[0]}?" if near else f"its fields are {', '.join(known)}."
     return f"{where} has no field {shown(name)}: {advice}"
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import AfterValidator, ConfigDict, Field, model_validator, with_config
 from typing_extensions import TypedDict
 
-from model.presets.base import Count, Frames, Listed, NamedPreset, NotEmpty, PresetError, Seed
+from model.presets.base import Count, Frames, Listed, NamedPreset, NotEmpty, OverridesOf, PresetError, Seed
 from model.presets.messages import Misfit
 from tasks.planning.errors import PlanningError
 
@@ -183,3 +183,7 @@ class PlanPreset(NamedPreset):
     def split_of(self, town: str) -> Split:
         """Return which split a town's recordings belong to."""
         return "val" if town in self.val_towns else "test" if town in self.test_towns else "train"
+
+
+PlanOverrides = Annotated[dict[str, Any], OverridesOf(PlanPreset)]
+"""Fields of a plan preset that change."""

@@ -93,11 +93,14 @@ class CarlaServer:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def start(self) -> CarlaServer:
-        """Launch and wait until the server renders; try again after a failed launch (one in ten fails, trap 6)."""
+    def start(self, launches: int = LAUNCHES) -> CarlaServer:
+        """Launch and wait until the server renders; try again after a failed launch (one in ten fails, trap 6).
+
+        NotReady when all launches failed; any other CarlaServerError when no launch would help.
+        """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         reasons = []
-        for _ in range(LAUNCHES):
+        for _ in range(launches):
             try:
                 self.launch()
                 self.await_ready()
@@ -107,9 +110,7 @@ class CarlaServer:
                 if not isinstance(error, NotReady):
                     raise
                 reasons.append(str(error))
-        raise CarlaServerError(
-            f"{self.name} did not start in {LAUNCHES} launches: {reasons[-1]} Its log is {self.log}."
-        )
+        raise NotReady(f"{self.name} did not start in {launches} launches: {reasons[-1]} Its log is {self.log}.")
 
     def launch(self) -> None:
         self.lease = PortLease()

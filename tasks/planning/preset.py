@@ -41,6 +41,8 @@ class PlanPreset:
     """Recordings of one site, each with jitter of its own."""
     short_towns: str = "refuse"
     """Where a town has too few sites for its share: "refuse" the plan, or record "less" there and say what lacks."""
+    spare_share: float = 0.1
+    """Spare scenes of a town and type, as a share of its planned ones, rounded up; recorded in place of lost ones."""
     other_trajectories: bool = False
     """A second recording of every val and test scene in which agent 1 drives otherwise (paper, section 5.2)."""
     seed: int = 0
@@ -128,6 +130,8 @@ def checked(preset: PlanPreset) -> PlanPreset:
     for name in ("recordings_per_town", "test_recordings_per_town", "repeats", "ticks", "stride"):
         if getattr(preset, name) < 1:
             raise PlanningError(f"{name} is {getattr(preset, name)}: give 1 or more.")
+    if not 0 <= preset.spare_share <= 1:
+        raise PlanningError(f"spare_share is {preset.spare_share}: give a share from 0 to 1.")
     if preset.frames % 8 != 1:
         raise PlanningError(f"frames is {preset.frames}: it must be 8k+1 (9, 17, 49, ...), or the VAE decodes wrongly.")
     if preset.scenes == "hidden_facts" and preset.fact_task != "appearance":

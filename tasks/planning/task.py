@@ -32,9 +32,13 @@ def plan_recordings(dataset: str, plan_preset: str, overrides: dict[str, Any], s
         return CarlaServer(spec, folder / "logs", "survey")
 
     new = make_plan(folder, preset, server, on_progress=FlowProgress("planning", "towns"))
-    for town, lack in json.loads((folder / "plan.json").read_text()).get("lacking", {}).items():
+    record = json.loads((folder / "plan.json").read_text())
+    for town, lack in record.get("lacking", {}).items():
         told = ", ".join(f"{count} {kind}" for kind, count in lack.items())
         log.warning(f"{town} has too few sites for its share; the plan lacks {told}.")
+    for town, lack in record.get("lacking_spares", {}).items():
+        told = ", ".join(f"{count} {kind}" for kind, count in lack.items())
+        log.info(f"{town} has no further site for spare recordings; of these there are fewer: {told}.")
     log.info(f"{'Planned' if new else 'The plan was there:'} {recordings_in(folder)} recordings of {dataset}.")
 
 

@@ -209,7 +209,7 @@ def kept_rows(path: Path, clips: Sequence[Clip], source: str, dataset_dir: Path)
 def shards_of(
     dataset_dir: Path, split: str, samples_per_shard: int, spares_in_use: Collection[str]
 ) -> Iterator[tuple[Path, list[Clip], list[str]]]:
-    """Yield path, recorded clips and missing recordings of every shard of a split. Unused spares are not missing."""
+    """Yield path, recorded clips and missing recordings of every shard of a split. A spare is never missing."""
     planned = clips_of(dataset_dir, read_planned(dataset_dir / PLAN_FILE), split)
     spare = clips_of(dataset_dir, read_spare(dataset_dir), split)
     chunks = [
@@ -217,11 +217,12 @@ def shards_of(
         for clips in (planned, spare)
         for start in range(0, len(clips), samples_per_shard)
     ]
-    unused = {clip.row["recording_id"] for clip in spare} - set(spares_in_use)
+    names = {clip.row["recording_id"] for clip in planned}
     for number, chunk in enumerate(chunks):
-        wanted = [clip for clip in chunk if clip.row["recording_id"] not in unused]
+        wanted = [clip for clip in chunk if clip.row["recording_id"] in names.union(spares_in_use)]
         recorded = [clip for clip in wanted if (clip.folder.parent / "recording.json").exists()]
-        missing = sorted({clip.row["recording_id"] for clip in wanted} - {c.row["recording_id"] for c in recorded})
+        there = {clip.row["recording_id"] for clip in recorded}
+        missing = sorted({clip.row["recording_id"] for clip in chunk} & names - there)
         yield dataset_dir / "shards" / split / f"{split}-{number:06d}.tar", recorded, missing
 
 

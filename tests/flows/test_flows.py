@@ -111,7 +111,7 @@ def test_all_parameters_are_flat():
 def test_collecting_hands_its_overrides_to_the_plan(monkeypatch):
     calls: dict[str, tuple] = {}
     monkeypatch.setattr(collect_dataset, "plan_recordings", lambda *given: calls.update(plan=given))
-    monkeypatch.setattr(collect_dataset, "record_clips", lambda *given: calls.update(record=given))
+    monkeypatch.setattr(collect_dataset, "record_clips", lambda *given, **named: calls.update(record=given) or {})
     monkeypatch.setattr(collect_dataset, "write_dataset", lambda *given: {"given": given})
     done = collect_dataset.collect_dataset.fn("mine", towns=["Mini01", "Mini02"], seed=3, servers=1)
     assert done == {"given": ("mine", 32)}

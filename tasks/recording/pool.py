@@ -79,10 +79,10 @@ def record_plan(
                 Pool(ray, slots, work, every, Patience(recording_limit_s), on_progress).run()
         return work.summary()
     except OSError as error:
-        fault = disk_fault(error, Path(str(error.filename or dataset_dir)))
-        if fault is None:
-            raise
-        raise fault from error
+        path = Path(str(error.filename or dataset_dir))
+        raise disk_fault(error, path) or RecordingError(
+            f"{path} cannot be used ({error.strerror}): move it away, then run again."
+        ) from error
     finally:
         ledger.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import logging.handlers
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import IO
@@ -11,11 +11,11 @@ from typing import IO
 log = logging.getLogger(__name__)
 LOG_BYTES = 2_000_000
 LINE_BYTES = 65_536
-"""A longer line is cut into pieces: one without an end would fill the memory."""
+"""A longer line is taken in pieces: one without an end would fill the memory."""
 
 
-class ServerOutput(logging.handlers.RotatingFileHandler):
-    """What one launched server says: two files of at most LOG_BYTES each, and what matters of it in memory.
+class ServerOutput:
+    """What one launched server says: NAME.log and NAME.log.1 of at most LOG_BYTES each, and what matters of it.
 
     The files go on over all launches; `last_line` and `seen` are of this one. When the files cannot be written, that
     is said once and the server runs on.
@@ -23,25 +23,34 @@ class ServerOutput(logging.handlers.RotatingFileHandler):
 
     def __init__(self, path: Path, words: Collection[str] = ()) -> None:
         """Open the file. OSError when it cannot be."""
-        super().__init__(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8", errors="replace")
-        self.setFormatter(logging.Formatter("%(message)s"))
-        self.words = words
+        self.path, self.words = path, words
+        self.file = open(path, "ab", 0)  # noqa: SIM115 - open as long as the server runs
+        self.last_line = ""
         self.seen: set[str] = set()
         """Those of `words` that it said, in whatever case."""
-        self.last_line = ""
         self.failed = False
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        if not self.failed:
-            log.warning("The output of a server is lost: %s cannot be written.", self.baseFilename, exc_info=True)
-        self.failed = True
 
     def drain(self, pipe: IO[bytes]) -> None:
         """Take what comes through a pipe, to its end: a full pipe would block the server (trap 6)."""
         with pipe:
             for line in iter(lambda: pipe.readline(LINE_BYTES), b""):
-                text = line.decode(errors="replace").rstrip()
-                self.last_line = text.strip() or self.last_line
+                text = line.decode(errors="replace").strip()
+                self.last_line = text or self.last_line
                 self.seen |= {word for word in self.words if word in text.lower()}
-                self.handle(logging.makeLogRecord({"msg": "%s", "args": (text,)}))
+                try:
+                    self.write(line)
+                except OSError as error:
+                    if not self.failed:
+                        log.warning("The output of a server is lost: %s cannot be written (%s).", self.path, error)
+                    self.failed = True
         self.close()
+
+    def write(self, line: bytes) -> None:
+        if self.file.tell() + len(line) > LOG_BYTES:
+            os.replace(self.path, f"{self.path}.1")
+            full, self.file = self.file, open(self.path, "ab", 0)  # noqa: SIM115
+            full.close()
+        self.file.write(line)
+
+    def close(self) -> None:
+        self.file.close()

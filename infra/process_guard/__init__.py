@@ -20,8 +20,10 @@ from infra.process_guard import supervisor
 log = logging.getLogger(__name__)
 MARK = "SHAREVERSE_GUARD"
 """Variable in the environment of everything that a guarded command starts; its value names the guard."""
-STOP_S = supervisor.GRACE_S + 5.0
-"""By then the supervisor has ended everything that can be ended."""
+GRACE_S = 3.0
+"""Between SIGTERM and SIGKILL."""
+KILL_S = 5.0
+"""So long after SIGKILL everything that can be ended has ended."""
 
 
 class GuardedProcess:
@@ -38,9 +40,10 @@ class GuardedProcess:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         output: int | IO[bytes] = subprocess.PIPE,
+        grace_s: float = GRACE_S,
     ) -> None:
         """Start it; `output` takes stdout and stderr, a pipe by default. OSError when it cannot be executed."""
-        self.command = list(command)
+        self.command, self.grace_s = list(command), grace_s
         self.mark = uuid.uuid4().hex
         self.returncode: int | None = None
         """Of the command; minus the signal's number if one ended it. None while anything of it is alive."""
@@ -59,7 +62,8 @@ class GuardedProcess:
             status, told = open_pipe(ours, theirs)
             passed = [owner, lifeline.fileno(), told.fileno()]
             starter = subprocess.Popen(
-                [sys.executable, "-I", "-S", supervisor.__file__, *map(str, passed), *self.command],
+                [sys.executable, "-I", "-S", supervisor.__file__, *map(str, passed), str(self.grace_s),
+                 *self.command],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, pass_fds=passed,
                 env=environment, cwd=cwd, start_new_session=True,
             )  # fmt: skip
@@ -84,6 +88,7 @@ class GuardedProcess:
         """Wait for the supervisor's report; end the rest when it was killed and cannot."""
         with status:
             report = status.readline().split()
+            status.read()  # its end: the supervisor has gone as well
         if report:
             self.returncode = int(report[1])
         else:
@@ -108,9 +113,9 @@ class GuardedProcess:
         self.lifeline.close()
 
     def stop(self) -> None:
-        """End everything that the command started: SIGTERM, after three seconds SIGKILL. May be called again."""
+        """End everything that the command started: SIGTERM, after `grace_s` SIGKILL. May be called again."""
         self.request_stop()
-        if self.wait(STOP_S) is None:  # the supervisor was stopped, or something cannot even be killed
+        if self.wait(self.grace_s + KILL_S) is None:  # the supervisor was stopped, or something cannot even be killed
             kill_marked(self.mark)
             if self.wait(1.0) is None:
                 log.error("%s cannot be ended: processes %s.", self.command[0], marked(self.mark))
@@ -142,7 +147,7 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def kill_marked(mark: str, patience_s: float = 5.0) -> None:
+def kill_marked(mark: str, patience_s: float = KILL_S) -> None:
     """Kill what a guard of that mark started, until nothing is left or the time is over."""
     deadline = time.monotonic() + patience_s
     while (left := marked(mark)) and time.monotonic() < deadline:

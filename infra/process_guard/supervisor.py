@@ -1,9 +1,9 @@
-"""`supervisor.py OWNER LIFELINE STATUS COMMAND ...`: run COMMAND and leave nothing of it behind.
+"""`supervisor.py OWNER LIFELINE STATUS GRACE COMMAND ...`: run COMMAND and leave nothing of it behind.
 
 The command and all its descendants are ended when the owner ends, however it ends, when the command itself ends, or on
 request. OWNER is a pidfd of the owner. LIFELINE is the read end of a pipe: a byte or its end is the request. STATUS is
 the write end of another one; it is told, a line each: `started PID SUPERVISOR` or `failed ERRNO`, then `ended CODE`
-once nothing of the command is alive.
+once nothing of the command is alive. GRACE are the seconds between SIGTERM and SIGKILL.
 
 Why it is a process of its own, detached and in its own session: PR_SET_PDEATHSIG on the command reaches that process
 alone and not what a script starts, a killed owner runs no clean-up, and Ray kills the children of a worker that exits.
@@ -23,8 +23,6 @@ import sys
 import time
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-GRACE_S = 3.0
-"""Between SIGTERM and SIGKILL."""
 RESCAN_S = 0.1
 """Descendants may appear without a signal; so they are listed again this often while they are being ended."""
 STOP_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
@@ -33,6 +31,7 @@ STOP_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 def main() -> None:
     """Detach, start the command and watch over it."""
     owner, lifeline, status = (int(word) for word in sys.argv[1:4])
+    grace_s, command = float(sys.argv[4]), sys.argv[5:]
     if os.fork():
         os._exit(0)
     for descriptor in (owner, lifeline, status):
@@ -43,7 +42,7 @@ def main() -> None:
     if readable([owner, lifeline], 0.0):
         return
     try:
-        tree = Tree(start(sys.argv[4:]))
+        tree = Tree(start(command))
     except OSError as error:
         tell(status, f"failed {error.errno or 0}")
         return
@@ -52,8 +51,9 @@ def main() -> None:
     while tree.reap() and tree.code is None:
         if {owner, lifeline} & readable([owner, lifeline, wake]) or stop_requested(wake):
             break
-    tree.end(wake)
+    tree.end(wake, grace_s)
     tell(status, f"ended {tree.code}")
+    os._exit(0)
 
 
 def prctl(option: int, value: int) -> None:
@@ -147,9 +147,9 @@ class Tree:
             if pid == self.pid:
                 self.code = os.waitstatus_to_exitcode(status)
 
-    def end(self, wake: int) -> None:
+    def end(self, wake: int, grace_s: float) -> None:
         """Send SIGTERM to every descendant and, after a while, SIGKILL until nothing is left."""
-        deadline = time.monotonic() + GRACE_S
+        deadline = time.monotonic() + grace_s
         asked: set[int] = set()
         while self.reap():
             late = time.monotonic() >= deadline

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from prefect.logging import get_run_logger
 from infra.carla_servers import CarlaServer, SimulatorSpec
 from infra.prefect_progress import FlowProgress
 from infra.storage import home
-from tasks.planning.plan import make_plan
+from tasks.planning.plan import make_plan, read_record
 from tasks.planning.preset import PlanPreset
 
 
@@ -32,11 +31,11 @@ def plan_recordings(dataset: str, plan_preset: str, overrides: dict[str, Any], s
         return CarlaServer(spec, folder / "logs", "survey")
 
     new = make_plan(folder, preset, server, on_progress=FlowProgress("planning", "towns"))
-    record = json.loads((folder / "plan.json").read_text())
-    for town, lack in record.get("lacking", {}).items():
+    record = read_record(folder / "plan.json")
+    for town, lack in record["lacking"].items():
         told = ", ".join(f"{count} {kind}" for kind, count in lack.items())
         log.warning(f"{town} has too few sites for its share; the plan lacks {told}.")
-    for town, lack in record.get("lacking_spares", {}).items():
+    for town, lack in record["lacking_spares"].items():
         told = ", ".join(f"{count} {kind}" for kind, count in lack.items())
         log.info(f"{town} has no further site for spare recordings; of these there are fewer: {told}.")
     log.info(f"{'Planned' if new else 'The plan was there:'} {recordings_in(folder)} recordings of {dataset}.")

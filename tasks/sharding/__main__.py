@@ -10,10 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from infra.reading import one_line
 from infra.storage import StorageError
 from tasks.recording.errors import RecordingError
 from tasks.sharding.convert import convert
-from tasks.sharding.shards import ShardError
+from tasks.sharding.errors import ShardError
 from tasks.sharding.verify import verify
 
 
@@ -43,7 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
             summary = convert(given.folder, given.dataset, frames=given.frames, view=given.view)
             print(f"{summary.clips} clips in {summary.written + summary.kept} shards, digest {summary.digest}.")
     except (ShardError, RecordingError, StorageError) as error:
-        print(error, file=sys.stderr)
+        print(one_line(error) + ".", file=sys.stderr)
+        return 1
+    except OSError as error:  # the disk is full, or may not be written
+        print(f"{error.filename or 'The disk'}: {error.strerror or one_line(error)}.", file=sys.stderr)
         return 1
     return 0
 

@@ -276,8 +276,7 @@ def read_description(key: str, members: Mapping[str, bytes]) -> tuple[dict[str, 
     return meta, cameras
 
 
-def check_ids(key: str, instance: np.ndarray) -> None:
-    """Raise ShardError for instance ids [A, ...] of an agent that the pair does not have."""
-    agents = len(instance)
+def check_ids(key: str, instance: np.ndarray, agents: int) -> None:
+    """Raise ShardError for the instance id of an agent that the pair does not have."""
     if agents + 1 < FIRST_OTHER_ID and ((instance > agents) & (instance < FIRST_OTHER_ID)).any():
         raise ShardError(f"sample {key} shows an agent that it does not have by its instance ids: {WRITE_AGAIN}")

@@ -44,8 +44,8 @@ POSES = ("agent_pose", "agent_extent", "agent_box_center")
 CENTRE_TOLERANCE_PX, ROTATION_TOLERANCE = 0.01, 1e-3
 """Wide enough for float32 and rounded decimals; what is stored is exact."""
 POSE_ADVICE = (
-    "give rotation and translation only, finite, as matrices that multiply columns, of a right-handed world (of CARLA's "
-    "negate y)."
+    "give rotation and translation only, finite, as matrices that multiply columns, of a right-handed world (negate "
+    "the y axis of CARLA's)."
 )
 AS_DOCUMENTED = "write one as docs/OTHER_DATA.md shows."
 LEAST_DOWNWARD = 0.5
@@ -147,7 +147,7 @@ def rigid(matrices: np.ndarray, path: Path) -> np.ndarray:
 def read_agent(folder: Path, description: dict[str, Any], width: int, height: int) -> ForeignAgent:
     """Read and convert an agent's cameras. ShardError names the first fault."""
     path = folder / "cameras.npz"
-    arrays = read_npz(path, str(path), "write it with numpy.savez.", error=ShardError)
+    arrays = read_npz(path, str(path), "as it is it cannot be read, write it with numpy.savez.", error=ShardError)
     if "K" not in arrays or ("c2w" in arrays) == ("w2c" in arrays):
         raise ShardError(f"{path} holds {sorted(arrays)!r:.200}: give K and either c2w or w2c.")
     K = numbers(arrays["K"], f"K in {path}")

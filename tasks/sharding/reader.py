@@ -107,7 +107,7 @@ def read_pair(key: str, members: dict[str, bytes]) -> ClipPair:
         depth = np.where(code == FAR, np.inf, code / 100).astype(np.float32)
     if "agent0.instance.mkv" in members:
         instance = decoded("instance.mkv", ())
-        check_ids(key, instance)
+        check_ids(key, instance, len(instance))
     return ClipPair(key, meta, videos, cameras, depth, instance)
 
 

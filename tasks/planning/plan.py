@@ -6,7 +6,6 @@ A row's id is the hash of what the recording is, so two machines that make one p
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import math
 from collections import Counter
@@ -103,10 +102,8 @@ def attempt(preset: PlanPreset, site: Site, key: list, base: Drawn | None = None
     for number in range(ATTEMPTS):
         pace = base[0]["attempt"] if base else number
         # later attempts are slower: short roads ask for it
-        slower = dataclasses.replace(
-            preset,
-            max_speed_mps=preset.max_speed_mps - (preset.max_speed_mps - preset.min_speed_mps) * pace / (ATTEMPTS - 1),
-        )
+        top_mps = preset.max_speed_mps - (preset.max_speed_mps - preset.min_speed_mps) * pace / (ATTEMPTS - 1)
+        slower = preset.model_copy(update={"max_speed_mps": top_mps})
         rng = np.random.default_rng([*key, pace, 0])
         partner = np.random.default_rng([*key, number, 2 if base else 1])
         jitter = draw(slower, site, rng, partner)
@@ -321,9 +318,9 @@ def planned_otherwise(dataset_dir: Path, preset: PlanPreset) -> bool:
 
 
 def read_record(marker: Path) -> dict[str, Any]:
-    """Return plan.json: `preset`, and by town and type what it and its spares lack. PlanningError for a damaged file."""
+    """Return plan.json: `preset`, and by town and type what it and its spares lack. PlanningError when damaged."""
     lacks = ("lacking", "lacking_spares")
-    record: dict[str, Any] = dict.fromkeys(lacks, {}) | read_json(marker, PLAN_ANEW, error=PlanningError)
+    record: dict[str, Any] = {name: {} for name in lacks} | read_json(marker, PLAN_ANEW, error=PlanningError)
     if not isinstance(record.get("preset"), dict) or not all(isinstance(record[name], dict) for name in lacks):
         raise PlanningError(f"{marker} holds no preset, or no list of what lacks: {PLAN_ANEW}")
     for types in (types for name in lacks for types in record[name].values()):

@@ -118,9 +118,11 @@ def open_slots(ray: Any, spec: SimulatorSpec, dataset_dir: Path, servers: int, l
 
 def deal_gpus(spec: SimulatorSpec, servers: int) -> list[int | None]:
     """Deal this machine's GPUs to the servers in turn."""
+    if spec.kind != "carla":
+        return [None] * servers
     import torch
 
-    count = torch.cuda.device_count() if spec.kind == "carla" else 0
+    count = torch.cuda.device_count()
     return [number % count if count else None for number in range(servers)]
 
 

@@ -101,13 +101,13 @@ class FakeRay:
 def on_this_clock(monkeypatch) -> Clock:
     """Let the pool live by a clock that only waiting moves."""
     clock = Clock()
-    monkeypatch.setattr(slot.time, "monotonic", clock.monotonic)
-    monkeypatch.setattr(pool.time, "monotonic", clock.monotonic)
 
     class Nothing:
         def wait(self, seconds):
             assert math.isfinite(seconds)
             clock.now += seconds
 
-    monkeypatch.setattr(pool.threading, "Event", Nothing)
+    monkeypatch.setattr(slot, "time", clock)
+    monkeypatch.setattr(pool, "time", clock)
+    monkeypatch.setattr(pool, "threading", SimpleNamespace(Event=Nothing))
     return clock

@@ -149,7 +149,7 @@ class Slot:
 
     def back_off_s(self) -> float:
         """Return the time to the next launch: none at first, then longer and longer, differently for each slot."""
-        number = self.failures or min(self.deaths - 1, LAUNCHES_IN_A_ROW)
+        number = self.failures or min(self.deaths - 1, 3)  # a server that started may well start again
         if number < 1:
             return 0.0
         jitter = random.Random(f"{self.name} {number}").uniform(0.75, 1.25)

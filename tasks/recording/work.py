@@ -15,8 +15,8 @@ from tasks.recording.ledger import Ledger
 
 ATTEMPTS = 3
 """Of a recording in one run."""
-SUSPICIOUS = 5
-"""Servers that ended with the same recording in hand; then it is the recording's fault after all."""
+SUSPICIOUS = 8
+"""Servers that failed with the same recording in hand; then it is the recording's fault after all."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ BYTES_PER_PIXEL = 0.35
 VICTIMS = 3
 """Recordings in a row, a slot, that ended with their server; then it is the servers that cannot record."""
 LONGEST_WAIT_S = 10.0
+RAY_LEARNS_S = 10.0
 
 
 def record_plan(
@@ -97,7 +98,7 @@ def shared_threads(spec: SimulatorSpec, servers: int) -> SimulatorSpec:
 
 def open_slots(ray: Any, spec: SimulatorSpec, dataset_dir: Path, servers: int, log: Any) -> list[Slot]:
     """Return a slot for each server, as many as Ray has CPUs for. RecordingError when that is none."""
-    has = int(ray.cluster_resources().get("CPU", 0))
+    has = cpus_of(ray, servers)
     if has < servers:
         sentence = f"{servers} servers need {servers} CPU, and Ray has {has}"
         if has < 1:
@@ -114,6 +115,16 @@ def open_slots(ray: Any, spec: SimulatorSpec, dataset_dir: Path, servers: int, l
         )
         for n in range(servers)
     ]  # fmt: skip
+
+
+def cpus_of(ray: Any, wanted: int) -> int:
+    """Return how many CPUs Ray has. One that has just started learns of its own a moment later: wait for `wanted`."""
+    deadline, nothing = time.monotonic() + RAY_LEARNS_S, threading.Event()
+    while True:
+        has = int(ray.cluster_resources().get("CPU", 0))
+        if has >= wanted or time.monotonic() >= deadline:
+            return has
+        nothing.wait(0.2)
 
 
 def deal_gpus(spec: SimulatorSpec, servers: int) -> list[int | None]:

@@ -43,8 +43,8 @@ def record_clips(
     log.info(head)
     for line in others:
         log.warning(line)
-    if done.faults and not done.made:
-        first = next(iter(done.faults.values()))
+    if done.total and not done.made:
+        first = next(iter((done.faults | done.quarantined | done.rejected).values()))
         raise RecordingError(
             f"none of {done.total} recordings could be made ({first}): the servers' logs are in {folder / 'logs'}; "
             "run the flow again to try again."

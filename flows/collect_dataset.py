@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 from prefect import flow
@@ -33,12 +35,16 @@ def collect_dataset(
     recordings_per_town: Count | None = None,
     seed: Seed | None = None,
     samples_per_shard: Count = 32,
+    recording_limit_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None,
+    retry_quarantined: bool = False,
 ) -> dict:
     """Record `dataset` as the plan preset says, with what is given here changed; go on where an earlier run stopped.
 
     `overrides`: any fields of the plan preset (tasks/planning/preset.py), {"repeats": 3, "view_width": 384}; those that
     are changed most have parameters of their own. A plan can't be changed under recordings: another plan needs another
-    `dataset` name. Returns the data set's folder, digest and counts.
+    `dataset` name. A recording that takes longer than `recording_limit_s` (by default reckoned from its ticks) gets
+    another server. Returns the data set's folder, digest and counts, and which recordings are not in it: the next run
+    tries those that `failed` again, those `quarantined` after three runs only with `retry_quarantined`.
     """
     changed = PlanPreset.changes(
         overrides,
@@ -54,7 +60,8 @@ def collect_dataset(
         "options": tuple(carla_options or ()),
         "maps_dir": maps_dir,
     }
-    return collect(dataset, plan_preset, changed, simulator_options, servers, samples_per_shard)
+    recording = {"recording_limit_s": recording_limit_s, "retry_quarantined": retry_quarantined}
+    return collect(dataset, plan_preset, changed, simulator_options, servers, samples_per_shard, recording)
 
 
 def collect(
@@ -64,8 +71,9 @@ def collect(
     simulator_options: dict[str, Any],
     servers: int,
     samples_per_shard: int,
+    recording: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict:
-    """Plan, record and write shards; to be called in a flow."""
+    """Plan, record and write shards; to be called in a flow. `recording`: further arguments of `record_clips`."""
     plan_recordings(dataset, plan_preset, overrides, simulator_options)
-    record_clips(dataset, simulator_options, servers)
-    return write_dataset(dataset, samples_per_shard)
+    left_out = record_clips(dataset, simulator_options, servers, **recording)
+    return write_dataset(dataset, samples_per_shard) | left_out

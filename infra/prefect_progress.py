@@ -1,15 +1,26 @@
-"""Progress of a long step: an artifact in the Prefect UI and a line in the log, each with rate and time left."""
+"""Progress of a long step: an artifact in the Prefect UI and a line in the log, each with rate and time left.
+
+A report that cannot be delivered costs nothing but itself: it is sent on a thread, and a failure is a line in the log.
+"""
 
 from __future__ import annotations
 
+import contextvars
+import threading
 import time
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
 
+from infra.reading import one_line
+
 ARTIFACT_EVERY_S = 2.0
 LOG_EVERY_S = 15.0
+RETRY_S = 30.0
+"""After a report that failed, until the next is sent."""
+LAST_REPORT_S = 5.0
+"""Patience with the last report, so that a finished step shows 100 percent."""
 
 
 def describe(done: int, total: int, note: str, unit: str, started: float, first: int, now: float) -> str:
@@ -24,12 +35,11 @@ def describe(done: int, total: int, note: str, unit: str, started: float, first:
 
 
 class FlowProgress:
-    """An `OnProgress` callback for use inside a Prefect task, on the task's own thread."""
+    """An `OnProgress` callback for use inside a Prefect task, on the task's own thread. Never raises, never waits."""
 
     def __init__(self, key: str, unit: str) -> None:
-        self.key, self.unit = key, unit
-        self.logger = get_run_logger()
-        self.artifact: UUID | None = None
+        self.unit, self.logger = unit, get_run_logger()
+        self.reports = Reports(key, self.logger)
         self.started: float | None = None
         self.first = 0
         self.next_artifact = self.next_log = 0.0
@@ -42,12 +52,64 @@ class FlowProgress:
         if now < self.next_artifact and not finished:
             return
         text = describe(done, total, note, self.unit, self.started, self.first, now)
-        percent = 100.0 * done / max(total, 1)
+        if now >= self.next_log or finished:
+            self.logger.info(text)
+            self.next_log = now + LOG_EVERY_S
+        self.next_artifact = now + ARTIFACT_EVERY_S
+        self.reports.put(100.0 * done / max(total, 1), text, last=finished)
+
+
+class Reports:
+    """One progress artifact, kept up to date from a thread: a server that is down or slow holds up nobody's work.
+
+    Only the newest report counts; what a slow server has made old is dropped. The thread ends when nothing waits.
+    """
+
+    def __init__(self, key: str, logger) -> None:
+        self.key, self.logger = key, logger
+        self.artifact: UUID | None = None
+        self.lock = threading.Lock()
+        self.waiting: tuple[float, str] | None = None
+        self.sender: threading.Thread | None = None
+        self.failing = False
+        self.not_before = 0.0
+
+    def put(self, percent: float, text: str, *, last: bool = False) -> None:
+        """Have a report sent soon; the `last` one is sent at once and waited for a little."""
+        with self.lock:
+            self.waiting = percent, text
+            if self.sender is None and (last or time.monotonic() >= self.not_before):
+                # the artifact belongs to the task's run, which Prefect finds in the context
+                context = contextvars.copy_context()
+                self.sender = threading.Thread(target=context.run, args=(self.send_waiting,), daemon=True)
+                self.sender.start()
+            sender = self.sender
+        if last and sender is not None:
+            sender.join(LAST_REPORT_S)
+
+    def send_waiting(self) -> None:
+        """Send reports until none waits or one fails."""
+        while True:
+            with self.lock:
+                report, self.waiting = self.waiting, None
+                if report is None:
+                    self.sender = None
+                    return
+            try:
+                self.send(*report)
+            except Exception as error:  # noqa: BLE001 - a client, a server, a network: none of it may stop the work
+                with self.lock:
+                    self.sender, self.not_before = None, time.monotonic() + RETRY_S
+                if not self.failing:
+                    self.logger.warning(f"Progress is not shown in Prefect for now ({one_line(error)}); work goes on.")
+                self.failing = True
+                return
+            if self.failing:
+                self.logger.info("Progress is shown in Prefect again.")
+            self.failing = False
+
+    def send(self, percent: float, text: str) -> None:
         if self.artifact is None:
             self.artifact = create_progress_artifact(progress=percent, key=self.key, description=text)
         else:
             update_progress_artifact(artifact_id=self.artifact, progress=percent, description=text)
-        self.next_artifact = now + ARTIFACT_EVERY_S
-        if now >= self.next_log or finished:
-            self.logger.info(text)
-            self.next_log = now + LOG_EVERY_S

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from infra.ray_daemons import daemons_of, ended_together
+
 CONNECT_S = 10.0
 
 
@@ -66,6 +68,7 @@ def ray_cluster(num_cpus: int | None = None) -> Iterator[Any]:
         with contextlib.suppress(ValueError):  # not the main thread: there is no handler to put back
             signal.signal(signal.SIGTERM, handler)
     try:
-        yield ray
+        with ended_together(daemons_of(ray)):
+            yield ray
     finally:
         ray.shutdown()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,29 @@ TEMPORARY_PREFIX = ".tmp-"
 
 class StorageError(RuntimeError):
     """The disk cannot hold or give back what was asked for."""
+
+
+DISK_FAULTS = {
+    errno.ENOSPC: ("the disk is full", "free some space, or set SHAREVERSE_HOME to a folder on a larger disk"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space, or set SHAREVERSE_HOME to another disk"),
+    errno.EROFS: ("the disk is read-only", "set SHAREVERSE_HOME to a folder on a disk that can be written"),
+    errno.EACCES: ("permission denied", "give this user write access, or set SHAREVERSE_HOME to another folder"),
+    errno.EPERM: ("permission denied", "give this user write access, or set SHAREVERSE_HOME to another folder"),
+    errno.EIO: ("the disk reports an input/output error", "check the disk, or set SHAREVERSE_HOME to another one"),
+    errno.EMFILE: ("too many files are open", "raise the limit of open files (ulimit -n)"),
+    errno.ENFILE: ("too many files are open on this machine", "end other programs, or raise fs.file-max"),
+}
+"""errno -> what is wrong with the disk, and what to do: no fault of whoever writes."""
+
+
+def disk_fault(error: OSError, path: Path) -> StorageError | None:
+    """Return the sentence on a disk that cannot be used, None for any other error. `path`: what was written."""
+    if error.errno not in DISK_FAULTS:
+        return None
+    while any(part.startswith(TEMPORARY_PREFIX) for part in path.parts):
+        path = path.parent  # temporary names say nothing to the reader
+    what, advice = DISK_FAULTS[error.errno]
+    return StorageError(f"{path} cannot be written, {what}: {advice}, then run again; what is finished is kept.")
 
 
 def no_progress(done: int, total: int, note: str) -> None:

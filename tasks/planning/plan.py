@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from tasks.planning.preset import PlanPreset
 from tasks.planning.roads import RoadNetwork
 from tasks.planning.rows import PLAN_ANEW, SCHEMA, finished, word
 from tasks.planning.sites import Site, find_sites
+from tasks.planning.spares import SPARES_FILE, Cell, cell_of
 
 ATTEMPTS = 12
 MEETING_M = 30.0
@@ -113,29 +115,63 @@ def attempt(preset: PlanPreset, site: Site, key: list, base: Drawn | None = None
     return None
 
 
-def town_rows(preset: PlanPreset, town: str, opendrive: str) -> list[dict[str, Any]]:
-    """Return the town's rows. TooFewSites where it lacks some and the preset does not make do with less."""
+class TownPlan:
+    """A town's scenes as they are drawn one after another; every site is used `repeats` times at most."""
+
+    def __init__(self, preset: PlanPreset, town: str, roads: RoadNetwork, opendrive_sha256: str) -> None:
+        self.preset, self.town, self.roads, self.sha = preset, town, roads, opendrive_sha256
+        self.position = preset.towns.index(town)
+        self.sites: dict[str, list[Site]] = {}
+        self.queue: dict[str, list[int]] = {}
+        self.used: dict[str, list[tuple[Site, int]]] = {}
+
+    def scene(self, kind: str, weather: str, number: int) -> list[dict[str, Any]]:
+        """Return the rows of the town's `number`-th scene. TooFewSites when no site of the type is left."""
+        if kind not in self.sites:
+            self.sites[kind] = sites_of(self.preset, self.roads, kind)
+            order = np.random.default_rng([self.preset.seed, word(self.town), word(kind)])
+            self.queue[kind], self.used[kind] = order.permutation(len(self.sites[kind])).tolist(), []
+        return scene(
+            self.preset, self.town, self.sha, kind, weather, number,
+            self.sites[kind], self.queue[kind], self.used[kind],
+        )  # fmt: skip
+
+    def quota(self) -> list[dict[str, Any]]:
+        """Return the rows of the town's share. TooFewSites where it lacks some and the preset does not allow it."""
+        rows = []
+        for number in range(self.preset.recordings_per_town):
+            kind, weather = cell(self.preset, self.position, number)
+            try:
+                rows += self.scene(kind, weather, number)
+            except TooFewSites:
+                if self.preset.short_towns == "refuse":
+                    raise
+        return rows
+
+    def spares(self) -> list[dict[str, Any]]:
+        """Return the rows of spare scenes, type by type, drawn after the quota; fewer where sites run out."""
+        number, rows = self.preset.recordings_per_town, []
+        share = Counter(cell(self.preset, self.position, n)[0] for n in range(self.preset.recordings_per_town))
+        for kind, planned in share.items():
+            for _ in range(math.ceil(self.preset.spare_share * planned)):
+                _, weather = cell(self.preset, self.position, number)
+                with contextlib.suppress(TooFewSites):
+                    rows += self.scene(kind, weather, number)
+                number += 1
+        return rows
+
+
+def town_rows(preset: PlanPreset, town: str, opendrive: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the town's rows and its spare rows; hidden facts, which come in pairs, have no spares.
+
+    TooFewSites where the town lacks sites and the preset does not make do with less.
+    """
     roads = RoadNetwork(town, opendrive)
     sha = sha256_bytes(opendrive.encode())
     if preset.scenes == "hidden_facts":
-        return hidden_fact_rows(preset, roads, sha)
-    position = preset.towns.index(town)
-    sites: dict[str, list[Site]] = {}
-    queue: dict[str, list[int]] = {}
-    used: dict[str, list[tuple[Site, int]]] = {}
-    rows = []
-    for number in range(preset.recordings_per_town):
-        kind, weather = cell(preset, position, number)
-        if kind not in sites:
-            sites[kind] = sites_of(preset, roads, kind)
-            order = np.random.default_rng([preset.seed, word(town), word(kind)]).permutation(len(sites[kind]))
-            queue[kind], used[kind] = order.tolist(), []
-        try:
-            rows += scene(preset, town, sha, kind, weather, number, sites[kind], queue[kind], used[kind])
-        except TooFewSites:
-            if preset.short_towns == "refuse":
-                raise
-    return rows
+        return hidden_fact_rows(preset, roads, sha), []
+    drawn = TownPlan(preset, town, roads, sha)
+    return drawn.quota(), drawn.spares()
 
 
 def sites_of(preset: PlanPreset, roads: RoadNetwork, kind: str) -> list[Site]:
@@ -148,13 +184,15 @@ def sites_of(preset: PlanPreset, roads: RoadNetwork, kind: str) -> list[Site]:
         return []
 
 
+def scenes_by_cell(plan: pa.Table) -> Counter[Cell]:
+    """Count a table's scenes by town and type."""
+    rows = plan.select(["town", "trajectory_type", "variant"]).to_pylist()
+    return Counter(cell_of(row) for row in rows if row["variant"] == "base")
+
+
 def shortage(preset: PlanPreset, plan: pa.Table) -> dict[str, dict[str, int]]:
     """Return how many recordings of each type the plan lacks of a town's share; what lacks nothing is left out."""
-    planned = Counter(
-        (row["town"], row["trajectory_type"])
-        for row in plan.select(["town", "trajectory_type", "variant"]).to_pylist()
-        if row["variant"] == "base"
-    )
+    planned = scenes_by_cell(plan)
     lacking: dict[str, dict[str, int]] = {}
     if preset.scenes == "hidden_facts":
         return lacking
@@ -163,6 +201,19 @@ def shortage(preset: PlanPreset, plan: pa.Table) -> dict[str, dict[str, int]]:
         lack = {kind: count - planned[town, kind] for kind, count in share.items() if count > planned[town, kind]}
         if lack:
             lacking[town] = lack
+    return lacking
+
+
+def spare_shortage(preset: PlanPreset, plan: pa.Table, spares: pa.Table) -> dict[str, dict[str, int]]:
+    """Return how many spare scenes of each type a town has no site left for; what lacks nothing is left out."""
+    if preset.scenes == "hidden_facts":
+        return {}
+    planned, spare = scenes_by_cell(plan), scenes_by_cell(spares)
+    lacking: dict[str, dict[str, int]] = {}
+    for (town, kind), count in planned.items():
+        lack = math.ceil(preset.spare_share * count) - spare[town, kind]
+        if lack > 0:
+            lacking.setdefault(town, {})[kind] = lack
     return lacking
 
 
@@ -199,17 +250,27 @@ def scene(preset, town, sha, kind, weather, number, sites, queue, used) -> list[
 
 def build_plan(preset: PlanPreset, maps: dict[str, str], on_progress: OnProgress = no_progress) -> pa.Table:
     """Return the plan for towns whose OpenDRIVE texts are `maps`. The same for the same input on every machine."""
+    return build_plan_and_spares(preset, maps, on_progress)[0]
+
+
+def build_plan_and_spares(
+    preset: PlanPreset, maps: dict[str, str], on_progress: OnProgress = no_progress
+) -> tuple[pa.Table, pa.Table]:
+    """Return the plan and its spare rows, as `build_plan` does."""
     rows: list[dict[str, Any]] = []
+    spares: list[dict[str, Any]] = []
     for done, town in enumerate(preset.towns):
         on_progress(done, len(preset.towns), town)
         if town not in maps:
             raise PlanningError(f"town {town!r} has no road network: the maps are {', '.join(sorted(maps))}.")
-        rows += town_rows(preset, town, maps[town])
-    ids = [row["recording_id"] for row in rows]
+        planned, spare = town_rows(preset, town, maps[town])
+        rows += planned
+        spares += spare
+    ids = [row["recording_id"] for row in (*rows, *spares)]
     if len(set(ids)) != len(ids):
         raise PlanningError("two recordings of the plan are the same: this is a fault in planning, please report it.")
     on_progress(len(preset.towns), len(preset.towns), "")
-    return pa.Table.from_pylist(rows, SCHEMA)
+    return pa.Table.from_pylist(rows, SCHEMA), pa.Table.from_pylist(spares, SCHEMA)
 
 
 def survey(dataset_dir: Path, preset: PlanPreset, server: Any, on_progress: OnProgress) -> dict[str, str]:
@@ -250,20 +311,21 @@ def planned_otherwise(dataset_dir: Path, preset: PlanPreset) -> bool:
     held = read_table(path, PLAN_ANEW, names, PlanningError).select(names).to_pylist()
     for town in {preset.split_of(town): town for town in preset.towns}.values():
         opendrive = read_map(dataset_dir, town)
-        wanted = [row["recording_id"] for row in town_rows(preset, town, opendrive)]
+        wanted = [row["recording_id"] for row in town_rows(preset, town, opendrive)[0]]
         if wanted != [row["recording_id"] for row in held if row["town"] == town]:
             return True
     return False
 
 
 def read_record(marker: Path) -> dict[str, Any]:
-    """Return plan.json: `preset`, and by town and type what it `lacks`. PlanningError for a damaged file."""
-    record: dict[str, Any] = {"lacking": {}} | read_json(marker, PLAN_ANEW, error=PlanningError)
-    short = record["lacking"]
-    if not isinstance(record.get("preset"), dict) or not isinstance(short, dict):
+    """Return plan.json: `preset`, and by town and type what it and its spares lack. PlanningError when damaged."""
+    lacks = ("lacking", "lacking_spares")
+    record: dict[str, Any] = {name: {} for name in lacks} | read_json(marker, PLAN_ANEW, error=PlanningError)
+    if not isinstance(record.get("preset"), dict) or not all(isinstance(record[name], dict) for name in lacks):
         raise PlanningError(f"{marker} holds no preset, or no list of what lacks: {PLAN_ANEW}")
-    if not all(isinstance(types, dict) for types in short.values()):
-        raise PlanningError(f"{marker} says that {short!r:.80} is lacking: {PLAN_ANEW}")
+    for types in (types for name in lacks for types in record[name].values()):
+        if not isinstance(types, dict):
+            raise PlanningError(f"{marker} says that {types!r:.80} is lacking: {PLAN_ANEW}")
     return record
 
 
@@ -301,26 +363,18 @@ def make_plan(
     with server_factory() as server:
         maps = survey(dataset_dir, preset, server, on_progress)
     check_files([dataset_dir / "maps" / f"{town}.xodr" for town in preset.towns])
-    plan = build_plan(preset, maps, on_progress)
-    with atomic_file(table) as path:
-        pq.write_table(plan, path)
+    plan, spares = build_plan_and_spares(preset, maps, on_progress)
+    for file, content in ((dataset_dir / SPARES_FILE, spares), (table, plan)):
+        with atomic_file(file) as path:
+            pq.write_table(content, path)
     hashes = {town: sha256_bytes(text.encode()) for town, text in maps.items()}
     record = {
         "preset": wanted,
         "preset_sha256": sha256_bytes(canonical_json(wanted).encode()),
         "maps_sha256": hashes,
         "lacking": shortage(preset, plan),
+        "lacking_spares": spare_shortage(preset, plan, spares),
     }
     with atomic_file(marker) as path:
         path.write_text(json.dumps(record, indent=1))
     return True
-
-
-def describe_plan(plan: pa.Table) -> list[dict[str, Any]]:
-    """Return ids, type and closest approach (tick, metres) of each row, for tables and plots."""
-    rows = []
-    for row in plan.to_pylist():
-        tick, distance = closest_approach(np.array(row["poses"]).reshape(row["ticks"], -1, 6))
-        rows.append({name: row[name] for name in ("recording_id", "town", "trajectory_type", "weather", "split")})
-        rows[-1] |= {"closest_tick": tick, "closest_m": distance}
-    return rows

@@ -96,6 +96,8 @@ class PlanPreset(NamedPreset):
     """Recordings of one site, each with jitter of its own."""
     short_towns: Literal["refuse", "less"] = "refuse"
     """Where a town has too few sites for its share: "refuse" the plan, or record "less" there and say what lacks."""
+    spare_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Spare scenes of a town and type, as a share of its planned ones, rounded up; recorded in place of lost ones."""
     other_trajectories: bool = False
     """A second recording of every val and test scene in which agent 1 drives otherwise (paper, section 5.2)."""
     seed: Seed = 0

@@ -31,9 +31,13 @@ def plan_recordings(dataset: str, plan_preset: str, overrides: dict[str, Any], s
         return CarlaServer(spec, folder / "logs", "survey")
 
     new = make_plan(folder, preset, server, on_progress=FlowProgress("planning", "towns"))
-    for town, lack in read_record(folder / "plan.json")["lacking"].items():
+    record = read_record(folder / "plan.json")
+    for town, lack in record["lacking"].items():
         told = ", ".join(f"{count} {kind}" for kind, count in lack.items())
         log.warning(f"{town} has too few sites for its share; the plan lacks {told}.")
+    for town, lack in record["lacking_spares"].items():
+        told = ", ".join(f"{count} {kind}" for kind, count in lack.items())
+        log.info(f"{town} has no further site for spare recordings; of these there are fewer: {told}.")
     log.info(f"{'Planned' if new else 'The plan was there:'} {recordings_in(folder)} recordings of {dataset}.")
 
 

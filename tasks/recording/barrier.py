@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.recording.errors import RecordingError
+from tasks.recording.errors import ServerFault
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Barrier:
         return receive
 
     def wait(self, frame: int, patience_s: float) -> list[Shot]:
-        """Return every sensor's image of `frame`; RecordingError when one is missing or from the future."""
+        """Return every sensor's image of `frame`; ServerFault when one is missing or from the future."""
         deadline = time.monotonic() + patience_s
         found: dict[int, Shot] = {}
         while len(found) < self.count:
@@ -55,11 +55,11 @@ class Barrier:
                 sensor, shot = self.arrived.get(timeout=max(deadline - time.monotonic(), 0.001))
             except queue.Empty:
                 absent = sorted(set(range(self.count)) - set(found))
-                raise RecordingError(
+                raise ServerFault(
                     f"cameras {absent} sent no image of frame {frame} within {patience_s:.0f} s."
                 ) from None
             if shot.frame > frame:
-                raise RecordingError(f"camera {sensor} sent frame {shot.frame} while frame {frame} was expected.")
+                raise ServerFault(f"camera {sensor} sent frame {shot.frame} while frame {frame} was expected.")
             if shot.frame == frame:
                 found[sensor] = shot
         return [found[sensor] for sensor in range(self.count)]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import shutil
 import subprocess
 import tempfile
 import zipfile
@@ -14,6 +17,7 @@ import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 
+from infra.storage import disk_fault
 from tasks.recording.errors import RecordingError
 
 FAR = 65535
@@ -34,6 +38,10 @@ TO_BT709 = {
     # without these swscale rounds down: everything turns darker, greys greenish, by 1 to 3 of 255
     "flags": "bicubic+accurate_rnd+full_chroma_int",
 }
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""What ffmpeg says of the disk, in the system's words."""
+FULL_BYTES = 2**20
+"""Less free space than this is a full disk, whatever ffmpeg says."""
 FFV1 = {"vcodec": "ffv1", "level": 3, "pix_fmt": "gray16le"}
 
 
@@ -88,8 +96,17 @@ class VideoWriter:
             for frame in frames:
                 self.process.stdin.write(np.ascontiguousarray(frame).data)
         except OSError as error:
-            raise RecordingError(f"ffmpeg stopped writing {self.name}: {self.reason() or error}") from error
+            raise self.failure("ffmpeg stopped writing", error) from error
         self.frames += 1
+
+    def failure(self, what: str, error: OSError | None = None) -> RuntimeError:
+        """Return the error to raise for an ffmpeg that failed: StorageError when it was the disk."""
+        reason = self.reason() or str(error or "it gave no reason")
+        numbers = [number for number in DISK_ERRORS if os.strerror(number) in reason]
+        if not numbers and shutil.disk_usage(self.paths[0].parent.parent).free < FULL_BYTES:
+            numbers = [errno.ENOSPC]
+        fault = disk_fault(OSError(numbers[0], ""), self.paths[0].parent) if numbers else None
+        return fault or RecordingError(f"{what} {self.name}: {reason}")
 
     def reason(self) -> str:
         self.errors.seek(0)
@@ -104,10 +121,10 @@ class VideoWriter:
         except (OSError, subprocess.TimeoutExpired) as error:
             self.abort()
             raise RecordingError(f"ffmpeg did not finish {self.name}: {error}") from error
-        reason = self.reason()
+        failure = self.failure("ffmpeg failed on") if code else None
         self.errors.close()
-        if code:
-            raise RecordingError(f"ffmpeg failed on {self.name}: {reason}")
+        if failure is not None:
+            raise failure
 
     def abort(self) -> None:
         """End the process without a file to keep."""
@@ -121,9 +138,9 @@ class VideoWriter:
 
 def halved(bgra: np.ndarray) -> np.ndarray:
     """Return [h/2, w/2, 3] uint8: means of 2x2 pixels, rounded."""
-    height, width = bgra.shape[:2]
-    cells = bgra[..., :3].reshape(height // 2, 2, width // 2, 2, 3).astype(np.uint16)
-    return ((cells.sum((1, 3), dtype=np.uint16) + 2) >> 2).astype(np.uint8)
+    sums = np.add(bgra[::2], bgra[1::2], dtype=np.uint16)  # rows, then columns: seven times as fast as a sum over axes
+    sums = sums[:, ::2] + sums[:, 1::2]
+    return ((sums[..., :3] + 2) >> 2).astype(np.uint8)
 
 
 def halved_nearest(image: np.ndarray) -> np.ndarray:

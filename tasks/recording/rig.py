@@ -10,7 +10,7 @@ import numpy as np
 from model.camera import MOUNTS, VIEWS
 from tasks.recording.barrier import Barrier, Shot, pose_of
 from tasks.recording.encode import depth_cm
-from tasks.recording.errors import RecordingError
+from tasks.recording.errors import RecordingError, ServerFault
 from tasks.recording.seeing import FOV_DEG, agent_codes, camera_poses
 
 AGENTS = 2
@@ -126,7 +126,7 @@ class Rig:
         frame = self.world.tick(TICK_S)
         snapshot = self.world.get_snapshot()
         if snapshot.frame != frame:
-            raise RecordingError(f"the world is at frame {snapshot.frame} instead of {frame}.")
+            raise ServerFault(f"the world is at frame {snapshot.frame} instead of {frame}.")
         for agent, (car, pose) in enumerate(zip(self.cars, poses, strict=True)):
             found = snapshot.find(car.id)
             if found is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import task
 from prefect.logging import get_run_logger
 
@@ -13,19 +15,43 @@ from tasks.recording.pool import record_plan
 
 
 @task(name="record-clips")
-def record_clips(dataset: str, simulator_options: dict, servers: int) -> None:
-    """Record what `dataset` still lacks. What failed its gates is left out, with its reason in the log.
+def record_clips(
+    dataset: str,
+    simulator_options: dict,
+    servers: int,
+    recording_limit_s: float | None = None,
+    retry_quarantined: bool = False,
+) -> dict[str, Any]:
+    """Record what `dataset` still lacks; what could not be made is left out of it, with its reason in the log.
 
-    RecordingError when recordings are missing because of faults: then the same flow again tries them again.
+    Returns by id why recordings failed in this run (`failed`: the next run tries them again), run after run
+    (`quarantined`) or at a quality gate (`rejected`). RecordingError when there is not a single recording, or no server
+    to record on; StorageError when the disk is full.
     """
     log = get_run_logger()
     spec, folder = SimulatorSpec(**simulator_options), home() / "datasets" / dataset
-    done = record_plan(folder, spec, servers=servers, on_progress=FlowProgress("recording", "recordings"))
-    for line in done.sentences():
-        log.info(line)
-    if done.faults:
-        first = next(iter(done.faults.values()))
+    done = record_plan(
+        folder,
+        spec,
+        servers=servers,
+        on_progress=FlowProgress("recording", "recordings"),
+        log=log,
+        recording_limit_s=recording_limit_s,
+        retry_quarantined=retry_quarantined,
+    )
+    head, *others = done.sentences()
+    log.info(head)
+    for line in others:
+        log.warning(line)
+    if done.total and not done.made:
+        first = next(iter((done.faults | done.quarantined | done.rejected).values()))
         raise RecordingError(
-            f"{len(done.faults)} of {done.total} recordings could not be made ({first}): run the flow again to try "
-            f"them again; the servers' logs are in {folder / 'logs'}."
+            f"none of {done.total} recordings could be made ({first}): the servers' logs are in {folder / 'logs'}; "
+            "run the flow again to try again."
         )
+    if done.faults:
+        log.warning(
+            f"{len(done.faults)} of {done.total} recordings could not be made in this run, and the data set is written "
+            "without them: run the flow again to add them."
+        )
+    return {"failed": done.faults, "quarantined": done.quarantined, "rejected": done.rejected}

@@ -12,6 +12,7 @@ from infra.reading import read_bytes, read_json
 from infra.storage import OnProgress, StorageError, atomic_dir, no_progress, sha256_bytes
 from tasks.planning.roads import RoadNetwork
 from tasks.planning.rows import PlannedRecording, read_plan
+from tasks.planning.spares import read_spares
 from tasks.sharding.contact_sheet import contact_sheet
 from tasks.sharding.errors import ShardError
 from tasks.sharding.reader import ClipIndex, ClipPair, read_pair
@@ -89,7 +90,8 @@ def write_card(dataset_dir: Path, *, on_progress: OnProgress = no_progress) -> b
     if described(marker) == index.digest:
         return False
     recorded = {row["recording_id"] for row in index.rows}
-    plan = [row for row in read_plan(dataset_dir / "plan.parquet") if row.recording_id in recorded]
+    planned = [*read_plan(dataset_dir / "plan.parquet"), *read_spares(dataset_dir)]
+    plan = [row for row in planned if row.recording_id in recorded]
     towns = list(dict.fromkeys(row.town for row in plan))
     with atomic_dir(dataset_dir / FOLDER) as folder:
         for done, town in enumerate(towns):

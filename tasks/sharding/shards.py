@@ -1,7 +1,8 @@
 """Writing shards: each a pure function of the plan and the recorded clips, byte for byte (notes: traps 31 and 32).
 
 Shard k of a split holds the clips k*n .. (k+1)*n-1 of the plan's order. A recording that failed leaves a hole there;
-nothing shifts. The sidecar `<shard>.json`, renamed last, marks a shard complete and says what it was made from.
+nothing shifts. Spare recordings that stand in for lost ones come after, in shards of their own. The sidecar
+`<shard>.json`, renamed last, marks a shard complete and says what it was made from.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import platform
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,12 +32,14 @@ from infra.storage import (
     sha256_file,
     sweep_temporary,
 )
+from tasks.planning.spares import SPARES_FILE, stand_ins
 from tasks.recording.ledger import Ledger
 from tasks.sharding.archive import MEMBER, add_member, samples_of
 from tasks.sharding.contract import check_meta_row, is_count, is_file_name, is_text, read_description
 from tasks.sharding.errors import ShardError
 from tasks.sharding.index import COPIED, SPLITS, counts_of, digest_of, is_mapping, is_sha256
 
+PLAN_FILE = "plan.parquet"
 VERSIONED = ("carla", "numpy", "numba", "av", "imageio-ffmpeg", "webdataset", "pyarrow")
 CAMERA_CONVENTION = (
     "cameras.npz: K [A,V,3,3] of the stored view in pixels, pixel centres at +0.5; c2w [A,V,F,4,4] camera to world, "
@@ -66,9 +69,9 @@ class ShardSummary:
     digest: str
 
 
-def read_planned(dataset_dir: Path) -> list[dict[str, Any]]:
-    """Return the columns of the plan that shards depend on. ShardError for a damaged plan or an impossible row."""
-    path, advice = dataset_dir / "plan.parquet", "plan the data set anew in a folder of its own."
+def read_planned(path: Path) -> list[dict[str, Any]]:
+    """Return the columns of a plan that shards depend on. ShardError for a damaged plan or an impossible row."""
+    advice = "plan the data set anew in a folder of its own."
     rows: list[dict[str, Any]] = (
         read_table(path, advice, (*COPIED, "windows"), ShardError).select([*COPIED, "windows"]).to_pylist()
     )
@@ -84,15 +87,26 @@ def read_planned(dataset_dir: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_spare(dataset_dir: Path) -> list[dict[str, Any]]:
+    """Return the same of the plan's spare rows; none for a plan without."""
+    path = dataset_dir / SPARES_FILE
+    return read_planned(path) if path.exists() else []
+
+
 def planned_clips(dataset_dir: Path, split: str) -> list[Clip]:
-    """Return the split's clips in the plan's order, recorded or not."""
+    """Return the split's clips in the plan's order, recorded or not; spare ones come last."""
+    return clips_of(dataset_dir, [*read_planned(dataset_dir / PLAN_FILE), *read_spare(dataset_dir)], split)
+
+
+def clips_of(dataset_dir: Path, rows: Sequence[Mapping[str, Any]], split: str) -> list[Clip]:
+    """Return the clips that a split has of the rows of a plan."""
     return [
         Clip(
             f"{row['recording_id']}-{window:03d}",
             dataset_dir / "recordings" / row["recording_id"] / f"w{window:03d}",
             {name: row[name] for name in COPIED} | {"window": window},
         )
-        for row in read_planned(dataset_dir)
+        for row in rows
         if row["split"] == split
         for window in row["windows"]
     ]
@@ -195,13 +209,23 @@ def kept_rows(path: Path, clips: Sequence[Clip], source: str, dataset_dir: Path)
     return rows if [row["key"] for row in rows] == [clip.key for clip in clips] else None
 
 
-def shards_of(dataset_dir: Path, split: str, samples_per_shard: int) -> Iterator[tuple[Path, list[Clip], list[str]]]:
-    """Yield path, recorded clips and missing recordings of every shard of a split."""
-    clips = planned_clips(dataset_dir, split)
-    for number, start in enumerate(range(0, len(clips), samples_per_shard)):
-        planned = clips[start : start + samples_per_shard]
-        recorded = [clip for clip in planned if (clip.folder.parent / "recording.json").exists()]
-        missing = sorted({clip.row["recording_id"] for clip in planned} - {c.row["recording_id"] for c in recorded})
+def shards_of(
+    dataset_dir: Path, split: str, samples_per_shard: int, spares_in_use: Collection[str]
+) -> Iterator[tuple[Path, list[Clip], list[str]]]:
+    """Yield path, recorded clips and missing recordings of every shard of a split. A spare is never missing."""
+    planned = clips_of(dataset_dir, read_planned(dataset_dir / PLAN_FILE), split)
+    spare = clips_of(dataset_dir, read_spare(dataset_dir), split)
+    chunks = [
+        clips[start : start + samples_per_shard]
+        for clips in (planned, spare)
+        for start in range(0, len(clips), samples_per_shard)
+    ]
+    names = {clip.row["recording_id"] for clip in planned}
+    for number, chunk in enumerate(chunks):
+        wanted = [clip for clip in chunk if clip.row["recording_id"] in names.union(spares_in_use)]
+        recorded = [clip for clip in wanted if (clip.folder.parent / "recording.json").exists()]
+        there = {clip.row["recording_id"] for clip in recorded}
+        missing = sorted({clip.row["recording_id"] for clip in chunk} & names - there)
         yield dataset_dir / "shards" / split / f"{split}-{number:06d}.tar", recorded, missing
 
 
@@ -212,7 +236,8 @@ def write_shards(
     if samples_per_shard < 1:
         raise ShardError(f"samples_per_shard is {samples_per_shard}: give 1 or more.")
     sweep_temporary(dataset_dir)
-    jobs = [job for split in SPLITS for job in shards_of(dataset_dir, split, samples_per_shard)]
+    reasons, spares = read_ledger(dataset_dir)
+    jobs = [job for split in SPLITS for job in shards_of(dataset_dir, split, samples_per_shard, spares)]
     if not any(recorded for _, recorded, _ in jobs):
         raise ShardError(f"{dataset_dir} has no recorded clips: run collect-dataset first.")
     rows: list[dict[str, Any]] = []
@@ -221,8 +246,10 @@ def write_shards(
     written = 0
     for done, (path, recorded, missing) in enumerate(jobs):
         on_progress(done, len(jobs), path.name)
-        absent |= dict.fromkeys(missing, "not recorded yet")
+        absent |= {key: reasons.get(key, "not recorded yet") for key in missing}
         if not recorded:
+            for left in (path.with_suffix(".json"), path):  # of spares that have made room for what they stood in for
+                left.unlink(missing_ok=True)
             continue
         sweep_temporary(path.parent)
         source = source_digest(recorded)
@@ -238,18 +265,19 @@ def write_shards(
         rows += found
         hashes[str(path.relative_to(dataset_dir))] = read_sidecar(path)["sha256"]
     on_progress(len(jobs), len(jobs), "")
-    absent |= {key: why for key, why in failure_reasons(dataset_dir).items() if key in absent}
     digest = write_index(dataset_dir, rows, hashes, absent)
     return ShardSummary(written, len(hashes) - written, len(rows), absent, digest)
 
 
-def failure_reasons(dataset_dir: Path) -> dict[str, str]:
-    """Return why recordings are not there, by id, from the ledger."""
+def read_ledger(dataset_dir: Path) -> tuple[dict[str, str], list[str]]:
+    """Return why recordings are not there, by id, and which spare recordings stand in for those that are lost."""
     if not (dataset_dir / "ledger.sqlite").exists():
-        return {}
+        return {}, []
     ledger = Ledger(dataset_dir)
     try:
-        return ledger.reasons("rejected", "failed")
+        lost = ledger.reasons("rejected", "quarantined")
+        spares = stand_ins(read_planned(dataset_dir / PLAN_FILE), read_spare(dataset_dir), lost)
+        return lost | ledger.reasons("failed"), spares
     finally:
         ledger.close()
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from infra.reading import read_json, read_parquet, read_sha256, read_table
 from infra.storage import OnProgress, atomic_file, no_progress
+from tasks.planning.spares import SPARES_FILE
 from tasks.sharding.errors import ShardError
 from tasks.sharding.index import RUN_AGAIN, SPLITS, check_rows, read_members, read_record
 from tasks.sharding.reader import ClipPair, read_pair
-from tasks.sharding.shards import index_rows, planned_clips
+from tasks.sharding.shards import PLAN_FILE, index_rows, planned_clips
 
 
 def verify(dataset_dir: Path, *, on_progress: OnProgress = no_progress) -> int:
@@ -84,9 +85,8 @@ def check_index(dataset_dir: Path, record: Mapping[str, Any], rows: list[dict[st
 
 def check_missing(dataset_dir: Path, record: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
     """Raise ShardError for a planned recording that is neither there nor missing; spare ones may be unused."""
-    plan = read_table(dataset_dir / "plan.parquet", RUN_AGAIN, ("recording_id",), ShardError)
-    names = [name for name in ("recording_id", "spare") if name in plan.column_names]
-    planned = {row["recording_id"] for row in plan.select(names).to_pylist() if not row.get("spare")}
+    plan = read_table(dataset_dir / PLAN_FILE, RUN_AGAIN, ("recording_id",), ShardError)
+    planned = set(plan["recording_id"].to_pylist())
     silent = sorted(planned - {row["recording_id"] for row in rows} - set(record["missing_recordings"]))
     if silent:
         raise ShardError(f"recording {silent[0]} is neither in the shards nor among the missing: {RUN_AGAIN}")
@@ -94,11 +94,14 @@ def check_missing(dataset_dir: Path, record: Mapping[str, Any], rows: list[dict[
 
 def promised_truth(dataset_dir: Path) -> dict[str, bool]:
     """Return whether depth and instance ids were planned, by recording; empty for plans that do not say (convert's)."""
-    plan = read_table(dataset_dir / "plan.parquet", RUN_AGAIN, ("recording_id",), ShardError)
-    if "record_ground_truth" not in plan.column_names:
-        return {}
-    rows = plan.select(["recording_id", "record_ground_truth"]).to_pylist()
-    return {row["recording_id"]: row["record_ground_truth"] for row in rows}
+    promised: dict[str, bool] = {}
+    for path in (dataset_dir / PLAN_FILE, dataset_dir / SPARES_FILE):
+        if path.name == PLAN_FILE or path.exists():
+            plan = read_table(path, RUN_AGAIN, ("recording_id",), ShardError)
+            if "record_ground_truth" in plan.column_names:
+                rows = plan.select(["recording_id", "record_ground_truth"]).to_pylist()
+                promised |= {row["recording_id"]: row["record_ground_truth"] for row in rows}
+    return promised
 
 
 def check_truth(pair: ClipPair, promised: bool | None, split: str) -> None:

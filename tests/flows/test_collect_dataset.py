@@ -10,6 +10,7 @@ import pytest
 from tasks.planning.errors import PlanningError
 from tasks.recording.errors import RecordingError
 from tasks.recording.ledger import Ledger
+from tasks.recording.pool import RecordingSummary
 
 
 @pytest.fixture(scope="module")
@@ -131,23 +132,52 @@ def test_a_town_without_room_for_a_type_is_named(state, tmp_path):
         collect(dataset="new", plan_preset="tiny", towns=["Lane"], trajectory_types=["crossing"], maps_dir=str(maps))
 
 
-def test_rejections_are_told_and_faults_end_the_flow(tiny, state, log, monkeypatch):
-    from tasks.recording import pool
-
+@pytest.fixture
+def without_one(tiny, state):
+    """The data set `tiny` in which a recording is gone, without spares; and that recording's id."""
     folder = state / "datasets" / "tiny"
     shutil.copytree(tiny.folder, folder)
+    (folder / "spares.parquet").unlink()
     gone = sorted(path.name for path in (folder / "recordings").iterdir())[0]
     shutil.rmtree(folder / "recordings" / gone)
+    return folder, gone
+
+
+def test_rejections_are_told(without_one, log):
+    folder, gone = without_one
     ledger = Ledger(folder)
     ledger.rejected(gone, "Mini01, crossing, clear_noon: a view is black: luminance 2, limit 6.")
     ledger.close()
     made = collect(dataset="tiny", plan_preset="tiny")
     assert made["missing"] == {gone: "Mini01, crossing, clear_noon: a view is black: luminance 2, limit 6."}
+    assert made["rejected"] == made["missing"]
     assert any(f"Left out {gone}, which a quality gate rejected" in line for line in log)
+    assert any("has no spare site left for 1 lost recordings of type" in line for line in log)
 
-    told = pool.RecordingSummary(0, 1, {}, {gone: "Mini01, crossing, clear_noon: no image of frame 7."})
+
+def test_the_data_set_is_written_without_what_failed(without_one, log, monkeypatch):
+    folder, gone = without_one
+    why = "Mini01, crossing, clear_noon: no image of frame 7."
+    told = RecordingSummary(0, 1, {}, {gone: why})
+    ledger = Ledger(folder)
+    ledger.failed(gone, why)
+    ledger.close()
     monkeypatch.setattr("tasks.recording.task.record_plan", lambda *arguments, **named: told)
-    with pytest.raises(
-        RecordingError, match=r"1 of 2 recordings could not be made \(Mini01.*frame 7\.\): run the flow"
-    ):
+    made = collect(dataset="tiny", plan_preset="tiny")
+    assert made["failed"] == made["missing"] == {gone: why}
+    assert made["clips"] == 2
+    assert any("1 of 2 recordings could not be made in this run, and the data set is written" in line for line in log)
+
+    nothing = RecordingSummary(0, 0, {}, {gone: why})
+    monkeypatch.setattr("tasks.recording.task.record_plan", lambda *arguments, **named: nothing)
+    with pytest.raises(RecordingError, match=r"none of 1 recordings could be made \(Mini01.*frame 7\.\)"):
         collect(dataset="tiny", plan_preset="tiny")
+
+
+def test_parameters_reach_the_recorder(tiny, state, monkeypatch):
+    shutil.copytree(tiny.folder, state / "datasets" / "tiny")
+    given: dict = {}
+    told = RecordingSummary(0, 2, {}, {})
+    monkeypatch.setattr("tasks.recording.task.record_plan", lambda *arguments, **named: given.update(named) or told)
+    collect(dataset="tiny", plan_preset="tiny", recording_limit_s=900, retry_quarantined=True)
+    assert (given["recording_limit_s"], given["retry_quarantined"]) == (900, True)

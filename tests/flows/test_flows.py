@@ -113,6 +113,7 @@ def test_the_parameters_are_these():
         "collect-dataset": [
             "dataset", "plan_preset", "overrides", "simulator", "carla_executable", "carla_options", "maps_dir",
             "servers", "towns", "trajectory_types", "weathers", "recordings_per_town", "seed", "samples_per_shard",
+            "recording_limit_s", "retry_quarantined",
         ],
         "train-shareverse": [
             "dataset", "preset", "overrides", "run_name", "processes", "seed", "learning_rate", "train_steps",
@@ -205,7 +206,7 @@ def test_overrides_take_only_what_the_preset_takes(value):
 def test_collecting_hands_its_overrides_to_the_plan(monkeypatch):
     calls: dict[str, tuple] = {}
     monkeypatch.setattr(collect_dataset, "plan_recordings", lambda *given: calls.update(plan=given))
-    monkeypatch.setattr(collect_dataset, "record_clips", lambda *given: calls.update(record=given))
+    monkeypatch.setattr(collect_dataset, "record_clips", lambda *given, **named: calls.update(record=given) or {})
     monkeypatch.setattr(collect_dataset, "write_dataset", lambda *given: {"given": given})
     done = collect_dataset.collect_dataset.fn(
         "mine", towns=["Mini01", "Mini02"], seed=3, servers=1, overrides={"repeats": 2}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
@@ -22,11 +23,12 @@ from tasks.planning import hidden_facts
 from tasks.planning.check_opendrive import check_files
 from tasks.planning.errors import PlanningError
 from tasks.planning.motion import HALF_LENGTH_M, HALF_WIDTH_M, MARGIN_M, closest_approach, gap
-from tasks.planning.plan import build_plan, cell, make_plan, shortage
+from tasks.planning.plan import build_plan, build_plan_and_spares, cell, make_plan, shortage, spare_shortage
 from tasks.planning.preset import TYPES, PlanPreset
 from tasks.planning.roads import RoadNetwork, turn
 from tasks.planning.rows import read_plan
 from tasks.planning.sites import find_sites
+from tasks.planning.spares import not_made_up, read_spares, stand_ins
 from tasks.planning.weather import WEATHERS
 
 SHARED_MAPS = Path(__file__).resolve().parents[4] / "shared" / "maps"
@@ -34,10 +36,15 @@ SHARED_MAPS = Path(__file__).resolve().parents[4] / "shared" / "maps"
 
 @pytest.fixture(scope="session")
 def demo():
-    """The demo's plan, and its rows with poses."""
+    """The demo's plan, its rows with poses, and its spare rows with poses."""
     preset = PlanPreset.load("demo")
-    plan = build_plan(preset, {town: load_town(town).opendrive for town in preset.towns})
-    return plan, [row | {"poses": np.array(row["poses"]).reshape(-1, 2, 6)} for row in plan.to_pylist()]
+    maps = {town: load_town(town).opendrive for town in preset.towns}
+    plan, spares = build_plan_and_spares(preset, maps)
+    return plan, with_poses(plan), with_poses(spares)
+
+
+def with_poses(plan):
+    return [row | {"poses": np.array(row["poses"]).reshape(-1, 2, 6)} for row in plan.to_pylist()]
 
 
 def test_the_demos_recordings_stay_those_that_were_planned_before(demo):
@@ -49,7 +56,7 @@ def test_the_demos_recordings_stay_those_that_were_planned_before(demo):
 
 
 def test_demo_is_a_latin_square(demo):
-    _, rows = demo
+    _, rows, _ = demo
     assert len(rows) == 36
     assert set(Counter((row["trajectory_type"], row["weather"]) for row in rows).values()) == {2}
     for town in town_names():
@@ -122,11 +129,40 @@ def test_every_type_is_what_the_figure_shows(demo):
             assert between[1] > 25
 
 
-def test_a_plan_is_the_same_again(demo):
+def test_a_plan_is_the_same_again_and_with_or_without_spares(demo):
     preset = PlanPreset.load("demo").replace(towns=["Mini04", "Mini11"])
     maps = {town: load_town(town).opendrive for town in preset.towns}
-    assert build_plan(preset, maps).equals(build_plan(preset, maps))
+    plan, spares = build_plan_and_spares(preset, maps)
+    again, fewer = build_plan_and_spares(preset.replace(spare_share=0), maps)
+    assert plan.equals(again)
+    assert (spares.num_rows, fewer.num_rows) == (6, 0)
+    mine = [row["recording_id"] for row in demo[2] if row["town"] in preset.towns]
+    assert len(mine) == 6
     assert len({row["recording_id"] for row in demo[1]}) == 36
+
+
+def test_spares_are_further_scenes_of_each_town_and_type(demo):
+    _, rows, spares = demo
+    cells = Counter((row["town"], row["trajectory_type"]) for row in spares)
+    assert cells == Counter((row["town"], row["trajectory_type"]) for row in rows)
+    assert not {row["recording_id"] for row in rows} & {row["recording_id"] for row in spares}
+    sites = [(row["town"], row["trajectory_type"], row["site"]) for row in (*rows, *spares)]
+    assert len(set(sites)) == len(sites)
+    for row in spares:
+        assert gap(row["poses"][:, 0], row["poses"][:, 1]).min() >= MARGIN_M - 1e-4
+        assert closest_approach(row["poses"])[1] < 20
+    assert set(Counter(row["weather"] for row in spares).values()) == {12}
+
+
+def test_a_town_without_further_sites_has_fewer_spares_and_says_so():
+    preset = PlanPreset.load("demo").replace(towns=["Mini03"], recordings_per_town=400, short_towns="less")
+    plan, spares = build_plan_and_spares(preset, {"Mini03": load_town("Mini03").opendrive})
+    lacking = spare_shortage(preset, plan, spares)["Mini03"]
+    full = {kind for kind, count in shortage(preset, plan)["Mini03"].items() if count}
+    assert set(lacking) >= full  # what has no site for its share has none to spare
+    planned = Counter(row["trajectory_type"] for row in plan.to_pylist())
+    spare = Counter(row["trajectory_type"] for row in spares.to_pylist())
+    assert all(spare[kind] + lacking.get(kind, 0) == math.ceil(count / 10) for kind, count in planned.items())
 
 
 def test_another_seed_or_repeat_is_another_recording():
@@ -236,6 +272,7 @@ def test_make_plan_writes_once_and_refuses_another(tmp_path):
     assert [row.town for row in rows] == ["Mini01", "Mini02"]
     assert rows[0].poses.shape == (60, 2, 6)
     assert rows[1].record_ground_truth
+    assert [row.town for row in read_spares(tmp_path)] == ["Mini01", "Mini02"]
     assert (tmp_path / "maps" / "Mini01.xodr").read_text() == load_town("Mini01").opendrive
     assert json.loads((tmp_path / "plan.json").read_text())["preset"]["name"] == "tiny"
     with pytest.raises(PlanningError, match=r"another plan \(its seed differ"):
@@ -292,3 +329,32 @@ def test_weathers_are_carlas():
     for numbers in WEATHERS.values():
         weather = carla.WeatherParameters(**numbers)
         assert abs(weather.sun_altitude_angle - numbers["sun_altitude_angle"]) < 1e-4
+
+
+def drafts(text: str) -> list[dict]:
+    """Rows from e.g. 'a1 a2* b3': town, number of the scene; a star is its second trajectory."""
+    return [
+        {"recording_id": word, "scene_id": word.rstrip("*"), "town": word[0], "trajectory_type": "crossing",
+         "variant": "other_trajectory" if word.endswith("*") else "base"}
+        for word in text.split()
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lost", "expected", "lacking"),
+    [
+        ("", "", {}),
+        ("a1", "a7 a7*", {}),
+        ("a1*", "", {}),  # the scene is there
+        ("b3", "b8", {}),
+        ("a1 a2", "a7 a7* a9", {}),
+        ("a1 a7", "a9", {}),
+        ("a1 a7*", "a7", {}),
+        ("b3 b8", "", {("b", "crossing"): 1}),
+        ("a1 a2 a7", "a9", {("a", "crossing"): 1}),
+    ],
+)
+def test_spares_stand_in_scene_by_scene(lost, expected, lacking):
+    plan, spares = drafts("a1 a1* a2 b3"), drafts("a7 a7* b8 a9")
+    assert stand_ins(plan, spares, lost.split()) == expected.split()
+    assert not_made_up(plan, spares, lost.split()) == lacking

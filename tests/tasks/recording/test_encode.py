@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 
 import numpy as np
 import pytest
 
+from infra.storage import StorageError
 from tasks.recording.encode import FAR, VideoWriter, depth_cm, halved, halved_nearest, mosaic, write_npz
 from tasks.recording.errors import RecordingError
 from tasks.sharding.reader import decode_video
@@ -90,6 +93,28 @@ def test_ffmpegs_own_words_are_in_the_error(tmp_path):
     writer.abort()
 
 
+@pytest.mark.parametrize("options", [{}, {"lossless_16bit": True}])
+def test_a_full_disk_is_named_in_place_of_ffmpegs_fault(tmp_path, options):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    noise = noise[..., 0].astype(np.uint16) * 257 if options else noise
+    (folder / "window").mkdir()
+    writer = VideoWriter(folder / "window" / "a.mkv", WIDTH, HEIGHT, 10.0, **options)
+    try:
+        with pytest.raises(StorageError, match="cannot be written, the disk is full: free some space"):
+            for _ in range(60):
+                writer.write(noise)
+                noise = np.roll(noise, 7, 0)
+            writer.close()
+        writer.abort()
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
 def test_an_aborted_video_leaves_no_process(tmp_path):
     writer = VideoWriter(tmp_path / "a.mp4", WIDTH, HEIGHT, 10.0)
     writer.write(moving(0)[0])
@@ -112,6 +137,9 @@ def test_depth_is_in_centimetres_and_far_is_far():
 def test_halving_averages_pictures_and_picks_ids():
     block = np.array([[[10, 0, 0, 9], [20, 0, 0, 9]], [[30, 0, 4, 9], [41, 0, 0, 9]]], np.uint8)
     assert halved(block).tolist() == [[[25, 0, 1]]]
+    image = np.random.default_rng(0).integers(0, 256, (32, 48, 4), np.uint8)
+    cells = image[..., :3].reshape(16, 2, 24, 2, 3).astype(int).sum((1, 3))
+    assert (halved(image) == (cells + 2) // 4).all()
     ids = np.arange(24, dtype=np.uint16).reshape(4, 6)
     assert halved_nearest(ids).tolist() == [[0, 2, 4], [12, 14, 16]]
 

@@ -1,141 +1,451 @@
-"""Who records what, and what becomes of failures; without servers."""
+"""Who records what, and to whom failures are charged; without servers."""
 
 from __future__ import annotations
 
+import itertools
+import logging
 import shutil
-from collections import deque, namedtuple
+from collections import Counter, namedtuple
 from types import SimpleNamespace
 
 import pytest
 
-from infra.carla_servers import CarlaServerError, SimulatorSpec
+from infra.carla_servers import CarlaServerError, NotReady, SimulatorSpec
 from infra.storage import StorageError
-from tasks.recording.errors import GateError, RecordingError
-from tasks.recording.ledger import Ledger
-from tasks.recording.pool import ATTEMPTS, RECYCLE_EVERY, Pool, RecorderActor, RecordingSummary, record_plan, take
+from tasks.recording import pool as pool_module
+from tasks.recording.actor import RecorderActor
+from tasks.recording.errors import GateError, RecordingError, ServerFault
+from tasks.recording.ledger import FAILED_RUNS, Ledger
+from tasks.recording.pool import RECYCLE_EVERY, Pool, RecordingSummary, open_slots, record_plan
+from tasks.recording.slot import (
+    BACK_OFF_S,
+    LAUNCHES_IN_A_ROW,
+    LONGEST_BACK_OFF_S,
+    LONGEST_PLACE_S,
+    SETUP_S,
+    Patience,
+)
+from tasks.recording.work import ATTEMPTS, SUSPICIOUS, Work
+from tests.tasks.recording.fake_ray import HANGS, FakeRay, on_this_clock
+
+LOG = logging.getLogger("told")
+DIED = FakeRay.exceptions.RayActorError("died")
+DONE, READY = ("done", ""), ("ready", "")
 
 
-def row(number: int, town: str) -> SimpleNamespace:
-    return SimpleNamespace(recording_id=f"r{number}", town=town, trajectory_type="crossing", weather="clear_noon")
+def row(number: int, town: str = "A", kind: str = "crossing") -> SimpleNamespace:
+    return SimpleNamespace(
+        recording_id=f"r{number}", scene_id=f"s{number}", variant="base", town=town, trajectory_type=kind,
+        weather="clear_noon", ticks=60,
+    )  # fmt: skip
 
 
-def test_a_server_stays_in_its_town_and_then_takes_the_busiest():
-    todo = deque([row(0, "A"), row(1, "B"), row(2, "C"), row(3, "B"), row(4, "C"), row(5, "C")])
-    assert take(todo, "B").recording_id == "r1"
-    assert take(todo, "B").recording_id == "r3"
-    assert take(todo, "B").recording_id == "r2"
-    assert [left.recording_id for left in todo] == ["r0", "r4", "r5"]
-    assert take(todo, None).town == "C"
+class Books(Ledger):
+    """A ledger of recordings without files."""
+
+    def __init__(self, folder) -> None:
+        super().__init__(folder)
+        self.made: set[str] = set()
+
+    def is_done(self, recording_id: str) -> bool:
+        return recording_id in self.made
+
+    def done(self, recording_id: str) -> None:
+        self.made.add(recording_id)
+
+
+class World:
+    """A pool on a fake Ray, with servers that start and record as the test says."""
+
+    def __init__(self, folder, clock, rows, *, spares=(), servers=1, kind="embedded", cpus=None, made=()) -> None:
+        self.ledger = Books(folder)
+        self.ledger.made |= set(made)
+        self.clock = clock
+        self.start = lambda name: READY
+        self.record = lambda name, row: DONE
+        self.ray = FakeRay(
+            clock, lambda name: self.start(name), lambda name, row: self.record(name, row),
+            servers if cpus is None else cpus,
+        )  # fmt: skip
+        self.work = Work(folder, rows, spares, self.ledger, LOG)
+        self.told: list[tuple] = []
+        self.spec = SimulatorSpec(kind)
+        self.folder, self.servers = folder, servers
+
+    def run(self, every: float = float("inf"), patience: Patience | None = None) -> RecordingSummary:
+        slots = open_slots(self.ray, self.spec, self.folder, self.servers, LOG)
+        report = lambda *told: self.told.append(told)  # noqa: E731
+        Pool(self.ray, slots, self.work, every, patience or Patience(), report).run()
+        return self.work.summary()
 
 
 @pytest.fixture
-def driver(tmp_path):
-    """The part of a pool that keeps the books."""
-    ledger = Ledger(tmp_path)
-    yield SimpleNamespace(attempts={}, todo=deque(), ledger=ledger, faults={})
-    ledger.close()
+def world(tmp_path, monkeypatch, caplog):
+    clock = on_this_clock(monkeypatch)
+    caplog.set_level(logging.INFO, "told")
+    made = []
+
+    def make(rows=2, **options) -> World:
+        rows = [row(number) for number in range(rows)] if isinstance(rows, int) else rows
+        for earlier in made:
+            earlier.ledger.close()
+        made.append(World(tmp_path, clock, rows, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.ledger.close()
 
 
-def test_a_fault_is_tried_again_first_of_all_and_given_up_after_three(driver):
-    driver.todo.append(row(1, "B"))
-    for attempt in range(1, ATTEMPTS):
-        Pool.put_back(driver, row(0, "A"), "fault", "the server died")
-        assert driver.todo[0].recording_id == "r0"
-        assert driver.attempts == {"r0": attempt}
-        driver.todo.popleft()
-    assert not driver.ledger.reasons("failed")
-    Pool.put_back(driver, row(0, "A"), "fault", "the server died")
-    assert [left.recording_id for left in driver.todo] == ["r1"]
-    assert driver.faults == {"r0": "A, crossing, clear_noon: the server died"} == driver.ledger.reasons("failed")
+def script(*answers):
+    """Answer calls with these in turn, then with the last for ever."""
+    rest = itertools.chain(answers, itertools.repeat(answers[-1]))
+    return lambda *given: next(rest)
 
 
-def test_a_rejection_is_final_at_once(driver):
-    Pool.put_back(driver, row(0, "A"), "gate", "a view is black: luminance 2, limit 6.")
-    assert not driver.todo
-    assert not driver.faults
-    assert "a view is black" in driver.ledger.reasons("rejected")["r0"]
+def test_a_server_stays_in_its_town_and_then_takes_the_busiest(world):
+    towns = "ABCBCC"
+    work = world([row(number, town) for number, town in enumerate(towns)]).work
+    assert [left.town for left in work.todo] == sorted(towns)
+    assert [work.take("B").recording_id, work.take("B").recording_id] == ["r1", "r3"]
+    assert work.take("B").town == "C"
+    assert work.take(None).town == "C"
+
+
+def test_a_server_that_does_not_start_backs_off_while_others_record(world, caplog):
+    """The issue's case: three launches of one server fail."""
+    pool = world(20, servers=2)
+    failing = script(*[("unready", "no Vulkan device.")] * 3, READY)
+    pool.start = lambda name: failing() if name == "server0" else READY
+    pool.record = lambda name, row: DONE if name == "server0" else script(DONE)(row)
+    done = pool.run()
+    assert (done.recorded, done.faults) == (20, {})
+    assert caplog.text.count("failed, the next in") == caplog.text.count("no Vulkan device.")
+    assert "server0: launch 1 in a row failed" in caplog.text
+
+
+def test_back_off_grows_is_bounded_and_differs(world):
+    pool = world(1, servers=3)
+    slots = open_slots(pool.ray, pool.spec, pool.folder, 3, LOG)
+    waits = []
+    for slot in slots:
+        for slot.failures in range(15):
+            waits.append(slot.back_off_s())
+    first, second = waits[:15], waits[15:30]
+    assert first[0] == 0
+    assert 0.75 * BACK_OFF_S <= first[1] <= 1.25 * BACK_OFF_S
+    assert all(later > sooner for sooner, later in itertools.pairwise(first[1:7]))
+    assert max(waits) <= 1.25 * LONGEST_BACK_OFF_S
+    assert first[1:] != second[1:]
+    assert first == [slots[0].back_off_s() for slots[0].failures in range(15)]  # drawn from a seed
+
+
+def test_the_run_ends_when_no_server_can_start_and_says_why(world, caplog):
+    pool = world(3, servers=2)
+    pool.start = lambda name: ("unready", f"{name} found no display.")
+    with pytest.raises(RecordingError, match=r"no server can be started: server0 found no display\. server1 found"):
+        pool.run()
+    assert pool.ray.count("start", "server0") >= LAUNCHES_IN_A_ROW
+    assert caplog.text.count("found no display") >= 2 * LAUNCHES_IN_A_ROW  # every launch is in the log
+    assert pool.clock.now > BACK_OFF_S
+
+
+def test_launches_that_fail_now_and_then_never_end_a_run(world):
+    """One in three, five hundred launches."""
+    pool = world(500, servers=4)
+    pool.start = script(*[READY, READY, ("unready", "silent exit")] * 1000)
+    assert pool.run(every=1).recorded == 500
+
+
+@pytest.mark.parametrize("reason", ["CARLA renders in software.", "the executable 'x' does not exist."])
+def test_what_no_launch_can_cure_ends_the_run_at_once(world, reason):
+    pool = world(3, servers=2)
+    pool.start = lambda name: ("unusable", reason)
+    with pytest.raises(RecordingError, match=f"no server can be started: {reason}$"):
+        pool.run()
+    assert pool.ray.count("start") == 2
+    assert pool.clock.now < BACK_OFF_S
+
+
+def test_one_unusable_server_leaves_the_work_to_the_others(world):
+    pool = world(6, servers=2)
+    pool.start = lambda name: ("unusable", "wrong GPU.") if name == "server0" else READY
+    assert pool.run().recorded == 6
+    assert pool.ray.count("start", "server0") == 1
+
+
+def test_ten_kills_cost_no_recording(world):
+    """A server's end is the server's: the recording in hand goes back unpunished."""
+    pool = world(12, servers=2)
+    kills = script(*[DIED, DONE] * 10, DONE)
+    pool.record = lambda name, row: kills()
+    done = pool.run()
+    assert (done.recorded, done.faults) == (12, {})
+    assert not pool.work.attempts
+
+
+@pytest.mark.parametrize("answer", [DIED, ("server", "cameras [0] sent no image"), HANGS])
+def test_a_recording_in_whose_hands_server_after_server_fails_is_charged(world, answer):
+    pool = world(8, servers=2)
+    pool.record = lambda name, row: answer if row.recording_id == "r3" else DONE
+    done = pool.run()
+    assert done.recorded == 7
+    assert list(done.faults) == ["r3"]
+    assert f"{SUSPICIOUS} servers failed with it in hand" in done.faults["r3"]
+    tries = Counter(entry[2] for entry in pool.ray.log if entry[0] == "record")
+    assert tries["r3"] == SUSPICIOUS
+    assert set(tries.values()) == {1, SUSPICIOUS}
+
+
+def test_servers_that_all_fail_while_recording_end_the_run(world):
+    pool = world(100, servers=2)
+    pool.record = lambda name, row: DIED
+    with pytest.raises(RecordingError, match=r"the servers fail while they record, .* recordings in a row, the last"):
+        pool.run()
+    assert pool.ray.count("record") < 30
+
+
+def test_a_fault_of_its_own_is_tried_three_times_on_fresh_servers(world):
+    pool = world(3)
+    pool.record = lambda name, row: ("fault", "a car could not be moved") if row.recording_id == "r0" else DONE
+    done = pool.run()
+    assert done.recorded == 2
+    assert done.faults == {"r0": "A, crossing, clear_noon: a car could not be moved"}
+    assert pool.ray.count("record") == 2 + ATTEMPTS
+    assert pool.ray.count("made") == 1 + ATTEMPTS
+    assert pool.ledger.reasons("failed") == done.faults
+
+
+def test_an_error_that_nobody_foresaw_is_a_fault_and_in_the_log(world, caplog):
+    pool = world(3)
+    error = FakeRay.exceptions.RayTaskError(KeyError("weather"))
+    pool.record = lambda name, row: error if row.recording_id == "r0" else DONE
+    done = pool.run()
+    assert done.recorded == 2
+    assert "'weather'" in done.faults["r0"]
+    assert "met an error in this program" in caplog.text
+
+
+def test_a_recording_past_its_deadline_gets_another_server(world):
+    pool = world(3)
+    answers = script(HANGS, DONE)
+    pool.record = lambda name, row: answers()
+    done = pool.run(patience=Patience(50.0))
+    assert (done.recorded, done.faults) == (3, {})
+    assert 50 <= pool.clock.now < 100
+    assert pool.ray.count("made") == 2
+
+
+def test_patience_follows_the_slowest_rate():
+    patience, long = Patience(), row(0)
+    before = patience.of(long)
+    patience.learn(long, 12.0)
+    patience.learn(long, 6.0)
+    assert SETUP_S + 12 < patience.of(long) == SETUP_S + 120 < before
+    assert Patience(7.0).of(long) == 7.0
+
+
+def test_a_launch_that_hangs_is_a_failed_launch(world, caplog):
+    pool = world(2)
+    starts = script(HANGS, READY)
+    pool.start = lambda name: starts()
+    assert pool.run().recorded == 2
+    assert "server0 did not answer within" in caplog.text
+
+
+def test_actors_are_asked_to_stop_before_they_are_killed(world):
+    pool = world(4, servers=2)
+    pool.record = script(("fault", "no"), DONE)
+    pool.run(every=2)
+    for number, entry in enumerate(pool.ray.log):
+        if entry[0] == "killed":
+            before = [e for e in pool.ray.log[:number] if e[1] == entry[1]]
+            assert before[-1][0] == "stop", pool.ray.log
+    assert pool.ray.count("made") == pool.ray.count("killed")
+
+
+def test_an_actor_that_does_not_stop_is_killed_all_the_same(world):
+    pool = world(2)
+    promise = pool.ray.promise
+    pool.ray.promise = lambda answer: promise(HANGS if pool.ray.log[-1][0] == "stop" else answer)
+    assert pool.run(every=1).recorded == 2
+    assert pool.ray.count("killed") == 2
+
+
+@pytest.mark.parametrize(("every", "servers"), [(RECYCLE_EVERY, 3), (float("inf"), 1)])
+def test_a_server_is_replaced_before_it_has_leaked_much(world, every, servers):
+    pool = world(2 * RECYCLE_EVERY + 1)
+    assert pool.run(every).recorded == 2 * RECYCLE_EVERY + 1
+    assert pool.ray.count("made") == servers
+
+
+def test_a_full_disk_ends_the_run_and_blames_no_server(world, caplog):
+    pool = world(4, servers=2)
+    answers = script(DONE, ("disk", "/data cannot be written, the disk is full: free some space"))
+    pool.record = lambda name, row: answers()
+    with pytest.raises(StorageError, match=r"^/data cannot be written, the disk is full"):
+        pool.run()
+    assert pool.ray.count("made") == pool.ray.count("killed") == 2
+    assert not pool.ledger.reasons("failed")
+    assert "is replaced" not in caplog.text
+
+
+def test_too_few_cpus_are_said_so(world, caplog):
+    pool = world(5, servers=3, cpus=2)
+    assert pool.run().recorded == 5
+    assert "3 servers need 3 CPU, and Ray has 2: recording on 2." in caplog.text
+    pool = world(5, servers=3, cpus=0)
+    with pytest.raises(RecordingError, match="3 servers need 3 CPU, and Ray has 0: give Ray CPUs"):
+        pool.run()
+
+
+def test_an_actor_that_is_not_placed_is_said_so_and_given_up(world, caplog):
+    pool = world(3, servers=2)
+    promise = pool.ray.promise
+    taken = lambda: pool.ray.log[-1] == ("placed", "server1")  # noqa: E731
+    pool.ray.promise = lambda answer: promise(HANGS if taken() else answer)
+    pool.record = script(HANGS, DONE)
+    done = pool.run(patience=Patience(2 * LONGEST_PLACE_S))
+    assert done.recorded == 3
+    assert "server1 waits to be placed: it needs 1 CPU, and of Ray's 2 there are 2 free" in caplog.text
+    only = world(3, servers=1)
+    promise = only.ray.promise
+    only.ray.promise = lambda answer: promise(HANGS if only.ray.log[-1][0] == "placed" else answer)
+    with pytest.raises(RecordingError, match=r"Ray did not place server0 within 6.. s: it needs 1 CPU"):
+        only.run()
+
+
+def test_progress_counts_what_is_made_and_ends_full(world):
+    pool = world(3)
+    pool.record = lambda name, row: ("gate", "too dark") if row.recording_id == "r1" else DONE
+    pool.run()
+    assert pool.told[-1][:2] == (2, 2)
+    assert [made for made, _, _ in pool.told] == sorted(made for made, _, _ in pool.told)
+
+
+# -- spares -------------------------------------------------------------------------------------------------------
+
+
+def spare(number: int, town: str = "A", kind: str = "crossing") -> SimpleNamespace:
+    return row(100 + number, town, kind)
+
+
+SPARES = [spare(0, kind="merging"), spare(1), spare(2, "B"), spare(3), spare(4)]
+
+
+def test_nothing_lost_no_spare_recorded(world):
+    pool = world(3, spares=SPARES)
+    assert pool.run().recorded == 3
+    assert pool.ledger.made == {"r0", "r1", "r2"}
+
+
+def test_a_rejected_recording_is_made_up_from_its_town_and_type_in_the_plans_order(world, caplog):
+    pool = world(3, spares=SPARES)
+    bad = {"r1", "r101"}
+    pool.record = lambda name, row: ("gate", "too dark") if row.recording_id in bad else DONE
+    done = pool.run()
+    assert pool.ledger.made == {"r0", "r2", "r103"}  # r101, which came first, was rejected too
+    assert (done.recorded, done.spares, set(done.rejected)) == (3, 1, bad)
+    assert "1 spare recordings stand in for those that are left out." in done.sentences()
+
+
+def test_a_town_without_a_further_site_says_so(world):
+    pool = world([row(0), row(1), row(2, "B")], spares=[spare(1)])
+    pool.record = lambda name, row: ("gate", "too dark") if row.town == "A" and row.recording_id != "r101" else DONE
+    done = pool.run()
+    assert done.not_made_up == {("A", "crossing"): 1}
+    assert "A has no spare site left for 1 lost recordings of type crossing." in done.sentences()
+
+
+def test_what_fails_in_three_runs_is_quarantined_and_made_up(world):
+    poison = lambda name, row: ("fault", "no spawn point") if row.recording_id == "r1" else DONE  # noqa: E731
+    rows = [row(number) for number in range(3)]
+    made: set[str] = set()
+    for run in range(1, FAILED_RUNS + 3):
+        pool = world(rows, spares=SPARES, made=made)
+        pool.record = poison
+        done = pool.run()
+        made = pool.ledger.made
+        if run < FAILED_RUNS:
+            assert list(done.faults) == ["r1"]
+            assert not done.quarantined
+            assert made == {"r0", "r2"}
+        else:
+            assert list(done.quarantined) == ["r1"]
+            assert not done.faults
+            assert made == {"r0", "r2", "r101"}
+        assert pool.ray.count("record") == [5, 3, 4, 0, 0][run - 1]
+    assert "retry_quarantined=true tries it again" in "\n".join(done.sentences())
+    pool = world(rows, spares=SPARES)
+    pool.ledger.release_quarantined()
+    pool.ledger.made = made
+    pool.work = Work(pool.folder, rows, SPARES, pool.ledger, LOG)
+    done = pool.run()
+    assert (done.recorded, done.quarantined, done.spares) == (1, {}, 0)
+
+
+# -- the actor, and what comes before and after -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
         (GateError("too dark"), "gate"),
-        (RecordingError("no image"), "fault"),
-        (RuntimeError("time-out of 5000ms while waiting for the simulator"), "fault"),
-        (StorageError("disk full"), "fatal"),
-        (CarlaServerError("did not start"), "fatal"),
+        (RecordingError("a car could not be moved"), "fault"),
+        (ServerFault("no image"), "server"),
+        (RuntimeError("time-out of 5000ms while waiting for the simulator"), "server"),
+        (RuntimeError("map not found"), "fault"),
+        (StorageError("the disk is full"), "disk"),
+        (OSError(28, "No space left on device"), "disk"),
+        (OSError(30, "Read-only file system"), "disk"),
+        (FileNotFoundError(2, "gone"), "fault"),
     ],
 )
-def test_errors_are_told_apart(tmp_path, monkeypatch, error, kind):
+def test_errors_of_recording_are_told_apart(tmp_path, monkeypatch, error, kind):
     actor = RecorderActor(SimulatorSpec(), str(tmp_path), "server0")
+    actor.server.client = SimpleNamespace(set_timeout=lambda seconds: None, get_server_version=lambda: "0.9.16")
 
     def fail(recording):
         raise error
 
     monkeypatch.setattr(actor, "recorder_for", fail)
-    assert actor.record(row(0, "A")) == (kind, str(error))
+    found, reason = actor.record(row(0))
+    assert found == kind
+    assert reason
+    assert "\n" not in reason
 
 
-class FakeRay:
-    """Actors that answer from a script, in this process."""
+def test_an_error_of_a_server_that_no_longer_answers_is_the_servers(tmp_path, monkeypatch):
+    actor = RecorderActor(SimulatorSpec(), str(tmp_path), "server0")
 
-    class exceptions:
-        class RayActorError(Exception):
-            pass
+    def gone(*given):
+        raise RuntimeError("connection reset")
 
-    def __init__(self, script: list) -> None:
-        self.script, self.made, self.killed = script, 0, 0
-
-    def remote(self, kind):
-        def make(*arguments):
-            self.made += 1
-            return SimpleNamespace(record=SimpleNamespace(remote=lambda recording: self.script.pop(0)))
-
-        return SimpleNamespace(remote=make)
-
-    def wait(self, references, num_returns):
-        return references[:1], references[1:]
-
-    def get(self, reference):
-        if isinstance(reference, Exception):
-            raise reference
-        return reference
-
-    def kill(self, actor):
-        self.killed += 1
+    actor.server.client = SimpleNamespace(set_timeout=gone)
+    monkeypatch.setattr(actor, "recorder_for", gone)
+    assert actor.record(row(0))[0] == "server"
 
 
-def run_pool(tmp_path, script: list, rows: int = 2, kind: str = "embedded") -> tuple[Pool, FakeRay, int]:
-    ray, ledger = FakeRay(script), Ledger(tmp_path)
-    ledger.done = lambda recording_id: None
-    pool = Pool(ray, SimulatorSpec(kind), tmp_path, 1, ledger, deque(row(number, "A") for number in range(rows)))
-    recorded = pool.run(0, rows, lambda *told: None)
-    return pool, ray, recorded
+@pytest.mark.parametrize(
+    ("error", "cause", "kind"),
+    [
+        (NotReady("silent exit"), None, "unready"),
+        (CarlaServerError("wrong version"), None, "unusable"),
+        (CarlaServerError("the log cannot be written"), OSError(28, "No space left on device"), "disk"),
+        (OSError(28, "No space left on device"), None, "disk"),
+        (OSError(12, "Cannot allocate memory"), None, "unready"),
+        (RuntimeError("no free block of ports"), None, "unready"),
+    ],
+)
+def test_errors_of_starting_are_told_apart(tmp_path, monkeypatch, error, cause, kind):
+    actor = RecorderActor(SimulatorSpec(), str(tmp_path), "server0")
 
+    def fail(launches):
+        assert launches == 1  # the pool backs off between them
+        raise error from cause
 
-def test_a_fault_or_a_death_replaces_the_actor(tmp_path):
-    died = FakeRay.exceptions.RayActorError()
-    pool, ray, recorded = run_pool(tmp_path, [died, ("fault", "no image"), ("done", ""), ("done", "")])
-    assert (recorded, ray.made, pool.faults) == (2, 3, {})
-    assert ray.killed == 3  # two replaced, one at the end
-
-
-def test_a_rejection_keeps_the_actor(tmp_path):
-    pool, ray, recorded = run_pool(tmp_path, [("gate", "too dark"), ("done", "")])
-    assert (recorded, ray.made, pool.faults) == (1, 1, {})
-    pool.ledger.close()
-
-
-@pytest.mark.parametrize(("kind", "servers"), [("carla", 3), ("embedded", 1)])
-def test_a_carla_server_is_replaced_before_it_has_leaked_much(tmp_path, kind, servers):
-    rows = 2 * RECYCLE_EVERY + 1
-    _, ray, recorded = run_pool(tmp_path, [("done", "") for _ in range(rows)], rows, kind)
-    assert (recorded, ray.made) == (rows, servers)
-
-
-def test_what_cannot_be_cured_ends_the_run(tmp_path):
-    with pytest.raises(RecordingError, match="did not start in 3 launches"):
-        run_pool(tmp_path, [("fatal", "server0 did not start in 3 launches")])
+    monkeypatch.setattr(actor.server, "start", fail)
+    assert actor.start()[0] == kind
 
 
 def test_sentences():
@@ -145,9 +455,10 @@ def test_sentences():
     assert told[1:] == ["Left out a, which a quality gate rejected: too dark", "Could not record b: no image"]
 
 
-def test_a_full_disk_is_told_before_anything_starts(tiny, tmp_path, monkeypatch):
-    for name in ("plan.parquet", "plan.json"):
-        shutil.copy(tiny.folder / name, tmp_path)
+def test_a_full_disk_is_told_before_anything_starts(tmp_path, monkeypatch):
+    planned = [SimpleNamespace(**vars(row(0)), windows=(0,), frames=17, view_width=96, view_height=64)]
+    monkeypatch.setattr(pool_module, "read_plan", lambda path: planned)
+    monkeypatch.setattr(pool_module, "ray_cluster", None)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1000, 900, 100))
     with pytest.raises(

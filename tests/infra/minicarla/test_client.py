@@ -2,59 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import queue
 import signal
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import carla
 import numpy as np
 import pytest
 
 from infra.minicarla import towns
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-def free_port() -> int:
-    """A port whose successor is free too."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            with contextlib.suppress(OSError):
-                second.bind(("127.0.0.1", port + 1))
-                return port
-
-
-class Served:
-    """A server process and its port."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        command = [sys.executable, str(Path(__file__).with_name("pose_server.py")), str(self.port)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
-
-    def connections(self) -> int:
-        """Sockets the server holds open."""
-        files = Path(f"/proc/{self.process.pid}/fd").iterdir()
-        return sum(os.readlink(file).startswith("socket:") for file in files if file.is_symlink())
+from tests.infra.minicarla.served import Served, free_port
 
 
 @pytest.fixture(scope="module")
 def server():
     served = Served()
     yield served
-    served.process.kill()
-    served.process.wait()
+    served.stop()
 
 
 @pytest.fixture
@@ -174,7 +141,7 @@ def test_spawning_into_another_car_is_refused(world):
 
 
 def test_bad_camera_size_is_refused(world):
-    with pytest.raises(RuntimeError, match="image_size_x .* '99999'.* from 1 to 4096"):
+    with pytest.raises(RuntimeError, match=r"image_size_x .* '99999'.* from 1 to 4096"):
         camera(world, car(world), width=99999)
 
 

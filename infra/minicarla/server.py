@@ -204,7 +204,7 @@ class Api(WithoutEffect):
 
     @method(void=True)
     def set_actor_simulate_physics(self, actor: Id, enabled: Flag):
-        self.world.find(actor).physics = enabled
+        effects.set_physics(self.world.find(actor), enabled)
 
     @method
     def get_actor_bounding_box(self, actor: Id):

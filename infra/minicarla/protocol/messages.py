@@ -75,6 +75,7 @@ class MessageReader:
 
     def begin(self) -> None:
         self.at = self.values = 0
+        self.promised = 1
         self.open = [1]
         """Values still to come in each list that is open, the message itself first."""
 
@@ -124,7 +125,8 @@ class MessageReader:
                 follow, inside = (length, 0) if follow else (0, length)
             at += 1 + field + follow
             self.values += 1
-            if at > MAX_BYTES or self.values + inside > MAX_VALUES:
+            self.promised += inside
+            if at > MAX_BYTES or self.promised > MAX_VALUES:
                 raise MessageError(f"a message of more than {MAX_BYTES} bytes or {MAX_VALUES} values")
             pending[-1] -= 1
             if inside:

@@ -96,7 +96,9 @@ def check_attribute(blueprint: str, definition: Attribute, value: str) -> None:
     """Raise RpcError unless an attribute may have this value: of its type, in its range, among its choices."""
     name, kind, default, recommended, modifiable, restricted = definition
     wanted = ""
-    if not modifiable and value != default:
+    if not value.isprintable():
+        wanted = "give printable UTF-8 text"
+    elif not modifiable and value != default:
         wanted = f"it cannot be changed from {default!r}"
     elif restricted and value not in recommended:
         wanted = f"give one of {', '.join(recommended)}"

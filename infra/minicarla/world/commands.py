@@ -71,29 +71,32 @@ _SPAWN = members(
 _ANY_VECTOR = parser(Location)
 
 
-def no_effect(actor: Actor, value: Any) -> None:
+def no_effect(world: World, actor: Actor, value: Any) -> None:
     raise RpcError(f"this command has no effect on a {actor.blueprint}: {effects.MOVE_IT}")
 
 
-def set_physics(actor: Actor, enabled: bool) -> None:
-    actor.physics = enabled
+def on_actor(effect: Callable[[Actor, Any], None]) -> Callable[[World, Actor, Any], None]:
+    """Return an effect that needs its actor only as one that is called with the world too."""
+    return lambda world, actor, value: effect(actor, value)
 
 
-EFFECTS: dict[Command, tuple[Parser, Callable[[Actor, Any], None]]] = {
-    Command.APPLY_VEHICLE_CONTROL: (parser(VehicleControl), effects.apply_control),
-    Command.APPLY_TARGET_VELOCITY: (parser(Velocity), effects.set_velocity),
-    Command.APPLY_TARGET_ANGULAR_VELOCITY: (parser(AngularVelocity), effects.set_angular_velocity),
-    Command.APPLY_IMPULSE: (_ANY_VECTOR, effects.push),
-    Command.APPLY_FORCE: (_ANY_VECTOR, effects.push),
-    Command.APPLY_ANGULAR_IMPULSE: (_ANY_VECTOR, effects.push),
-    Command.APPLY_TORQUE: (_ANY_VECTOR, effects.push),
-    Command.SET_SIMULATE_PHYSICS: (parser(Flag), set_physics),
-    Command.SET_ENABLE_GRAVITY: (parser(Flag), effects.set_gravity),
-    Command.SET_AUTOPILOT: (parser(Flag), effects.set_autopilot),
-    Command.SET_VEHICLE_LIGHT_STATE: (parser(LightFlags), effects.set_lights),
+EFFECTS: dict[Command, tuple[Parser, Callable[[World, Actor, Any], None]]] = {
+    Command.APPLY_TRANSFORM: (parser(Transform), World.place),
+    Command.APPLY_LOCATION: (parser(Location), World.move),
+    Command.APPLY_VEHICLE_CONTROL: (parser(VehicleControl), on_actor(effects.apply_control)),
+    Command.APPLY_TARGET_VELOCITY: (parser(Velocity), on_actor(effects.set_velocity)),
+    Command.APPLY_TARGET_ANGULAR_VELOCITY: (parser(AngularVelocity), on_actor(effects.set_angular_velocity)),
+    Command.APPLY_IMPULSE: (_ANY_VECTOR, on_actor(effects.push)),
+    Command.APPLY_FORCE: (_ANY_VECTOR, on_actor(effects.push)),
+    Command.APPLY_ANGULAR_IMPULSE: (_ANY_VECTOR, on_actor(effects.push)),
+    Command.APPLY_TORQUE: (_ANY_VECTOR, on_actor(effects.push)),
+    Command.SET_SIMULATE_PHYSICS: (parser(Flag), on_actor(effects.set_physics)),
+    Command.SET_ENABLE_GRAVITY: (parser(Flag), on_actor(effects.set_gravity)),
+    Command.SET_AUTOPILOT: (parser(Flag), on_actor(effects.set_autopilot)),
+    Command.SET_VEHICLE_LIGHT_STATE: (parser(LightFlags), on_actor(effects.set_lights)),
 }
-"""What a command does to its actor with its one value. Those that are not here, and neither spawn, destroy nor move,
-are refused."""
+"""What a command does to its actor with its one value. Those that are not here, and neither spawn nor destroy, are
+refused."""
 
 
 def apply_batch(world: World, commands: list) -> list:
@@ -119,19 +122,18 @@ def run(world: World, command: Any, spawned: Actor | None = None) -> int:
         if spawned is not None:
             raise RpcError("a spawn cannot be chained to another: spawn the parent first")
         return spawn(world, _SPAWN(payload, what))
-    if not payload:
-        raise RpcError(f"{what} names no actor: give its id")
-    actor = spawned or world.find(_ACTOR(payload[0], f"{what}'s actor"))
-    value = payload[1] if len(payload) > 1 else None
+    parse, effect = EFFECTS.get(kind, (anything, no_effect))
+    if kind is Command.DESTROY_ACTOR:
+        (actor_id,) = members(actor=_ACTOR)(payload, what)
+    elif kind in EFFECTS:
+        actor_id, value = members(actor=_ACTOR, value=parse)(payload, what)
+    else:
+        actor_id, value = _ACTOR(payload[0] if payload else None, f"{what} actor"), None
+    actor = world.find(spawned.id if spawned else actor_id)
     if kind is Command.DESTROY_ACTOR:
         world.destroy(actor.id)
-    elif kind is Command.APPLY_TRANSFORM:
-        world.place(actor, parser(Transform)(value, f"{what}'s transform"))
-    elif kind is Command.APPLY_LOCATION:
-        world.move(actor, parser(Location)(value, f"{what}'s location"))
     else:
-        parse, effect = EFFECTS.get(kind, (anything, no_effect))
-        effect(actor, parse(value, f"{what}'s value"))
+        effect(world, actor, value)
     return actor.id
 
 

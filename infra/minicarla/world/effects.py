@@ -20,6 +20,11 @@ def vehicle(actor: Actor) -> Actor:
     return actor
 
 
+def set_physics(actor: Actor, enabled: bool) -> None:
+    """With physics an actor moves at its target velocity; without, it stays where it is put."""
+    actor.physics = enabled
+
+
 def set_velocity(actor: Actor, velocity: Vector) -> None:
     if actor.parent and any(velocity):
         raise RpcError(f"actor {actor.id} is attached to {actor.parent}: give a velocity to that one")

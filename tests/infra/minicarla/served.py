@@ -31,7 +31,7 @@ class Served:
     """A server process with a renderer that draws the camera's pose, its port, and its log."""
 
     def __init__(self, log: Path | None = None) -> None:
-        self.port = free_port()
+        self.port, self.log = free_port(), log
         command = [sys.executable, str(Path(__file__).with_name("pose_server.py")), str(self.port)]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         with contextlib.ExitStack() as files:

@@ -7,8 +7,10 @@ import struct
 
 import pytest
 
+from infra.minicarla.protocol import messages, rpc, streams, subscribers
+from infra.minicarla.world import commands, episode
 from tests.infra.minicarla.conftest import SETTINGS
-from tests.infra.minicarla.served import Rpc, at, description, refusal
+from tests.infra.minicarla.served import ROOT, Rpc, at, description, refusal
 
 STILL = [0.0, 0.0, 0.0]
 BRAKE = [0.0, 0.0, 1.0, True, False, False, 0]
@@ -89,8 +91,8 @@ def test_a_batch_does_each_command_wholly_or_not_at_all(honest, car):
 
 
 def test_a_malformed_batch_is_answered(honest):
-    for commands in (None, 5, "x", [[]] * 20_000):
-        assert refusal(honest.result("apply_batch", commands, False))
+    for given in (None, 5, "x", [[]] * 20_000):
+        assert refusal(honest.result("apply_batch", given, False))
     for command in (None, 5, [], [[]], [None], [[0, None]], [[0, []]], [[math.nan, []]], [["0", []]]):
         assert refusal(honest.result("apply_batch", [command], False))
 
@@ -198,3 +200,15 @@ def test_images_go_on_after_refused_settings_and_a_new_episode(synchronous, hone
         reader.send(struct.pack("<I", stream))
         frame = honest.call("tick_cue")
         assert struct.unpack("<IQQ", reader.socket.recv(20))[2] == frame
+
+
+def test_the_documents_figures_are_the_servers():
+    text = (ROOT / "docs" / "EMBEDDED_SERVER.md").read_text()
+    assert f"{messages.MAX_BYTES >> 20} MiB, {messages.MAX_VALUES:,} values, {messages.MAX_DEPTH} levels" in text
+    assert f"finished within {rpc.MESSAGE_S:g} s" in text
+    assert f"| RPC connections | {rpc.MAX_CONNECTIONS};" in text
+    assert f"| stream connections | {streams.MAX_SUBSCRIBERS};" in text
+    assert f"closed when {subscribers.BACKLOG_BYTES >> 20} MiB (and {subscribers.BACKLOG_MESSAGES} messages)" in text
+    assert f"reads nothing for {subscribers.STALLED_S:g} s" in text
+    assert f"| actors; attached in a chain | {episode.MAX_ACTORS:,}; {episode.MAX_DEPTH} |" in text
+    assert f"| a batch; commands chained | {commands.MAX_COMMANDS:,}; {commands.MAX_CHAINED} |" in text

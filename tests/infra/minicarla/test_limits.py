@@ -112,10 +112,10 @@ def test_unfinished_messages_hold_little_memory(server, honest):
     before = server.memory_mb()
     head = b"\x94\x00\x01" + msgpack.packb("copy_opendrive_to_file") + b"\x92\x91\xc2\xdb"
     with contextlib.ExitStack() as crowd:
-        for promised in [200_000_000] * 4 + [30_000_000] * 16:
+        for promised in [200_000_000] * 4 + [30_000_000] * 11:  # more than one message may, or all together
             connection = crowd.enter_context(connect(server.port))
             with contextlib.suppress(OSError):
-                connection.sendall(head + struct.pack(">I", promised) + b"x" * 29_000_000)
+                connection.sendall(head + struct.pack(">I", promised) + b"x" * min(promised, 29_000_000))
         assert max(ticks_ms(honest, 5)) < 2_000
         assert server.memory_mb() - before < 450
     deadline = time.monotonic() + 10

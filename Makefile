@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '' 2>/dev/nu
 BIN := $(VENV)/bin/python
 export SHAREVERSE_HOME ?= $(CURDIR)/var
 
-.PHONY: help setup demo up down status test test-slow lint bench
+.PHONY: help setup demo up down status test test-slow test-hostile lint bench
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -34,6 +34,9 @@ test: $(VENV)/.ready  ## the tests (about 5 minutes on 2 cores)
 
 test-slow: $(VENV)/.ready  ## the long ones: kills, resumption, the whole line
 	@$(BIN) -m pytest -m slow
+
+test-hostile: $(VENV)/.ready  ## damaged files and hostile messages, with counts by outcome
+	@$(BIN) -m pytest -m slow tests/hostile -s
 
 lint: $(VENV)/.ready  ## ruff and mypy
 	@$(BIN) -m ruff check .

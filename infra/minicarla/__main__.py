@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from infra.minicarla import towns
-from infra.minicarla.protocol.rpc import RpcError
+from infra.minicarla.protocol.errors import RpcError
 from infra.minicarla.protocol.wire import VERSION
 from infra.minicarla.scenery import Town
 from infra.minicarla.server import Server, Towns

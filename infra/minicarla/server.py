@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import logging
 import threading
 from collections.abc import Callable
+from typing import Annotated
 
-from infra.minicarla.protocol.rpc import RpcError, RpcServer, listen, method
+from infra.minicarla.protocol.arguments import (
+    ActorDescription,
+    EpisodeSettings,
+    Flag,
+    Id,
+    Ids,
+    Ignored,
+    Layers,
+    LightState,
+    Location,
+    Name,
+    OpenDrive,
+    OpenDriveParameters,
+    Transform,
+    Velocity,
+    WeatherParameters,
+    anything,
+    several,
+)
+from infra.minicarla.protocol.errors import RpcError
+from infra.minicarla.protocol.listening import listen
+from infra.minicarla.protocol.rpc import RpcServer, caller, method
 from infra.minicarla.protocol.streams import StreamServer
 from infra.minicarla.protocol.wire import VERSION, WORLD_STREAM, token
 from infra.minicarla.scenery import Town, Weather
-from infra.minicarla.world.commands import apply_batch, pose_of
+from infra.minicarla.without_effect import ABSENT, WithoutEffect
+from infra.minicarla.world import effects
+from infra.minicarla.world.commands import MAX_COMMANDS, apply_batch
 from infra.minicarla.world.episode import Renders, Settings, World
+
+log = logging.getLogger(__name__)
 
 UPLOADED = "OpenDriveMap"
 """CARLA's name for the map of `generate_opendrive_world`."""
@@ -28,8 +54,8 @@ class Towns:
     build_renderer: Callable[[Town], Renders]
 
 
-class Api:
-    """Every marked method is an RPC of that name (CARLA_PROTOCOL section 7); arguments as on the wire."""
+class Api(WithoutEffect):
+    """Every marked method is an RPC of that name; its arguments are checked as their annotations say."""
 
     def __init__(self, world: World, towns: Towns) -> None:
         self.world, self.towns = world, towns
@@ -46,7 +72,7 @@ class Api:
         return [f"/Game/Carla/Maps/{name}" for name in self.towns.names()]
 
     @method(void=True)
-    def load_new_episode(self, name, reset_settings=True, layers=0):
+    def load_new_episode(self, name: Name, reset_settings: Flag = True, layers: Layers = 0):
         short = name.split("/")[-1] or self.world.town.name
         if short == self.world.town.name:
             town = self.world.town
@@ -58,7 +84,7 @@ class Api:
         self.world.streams.fall_silent()
 
     @method(void=True)
-    def copy_opendrive_to_file(self, opendrive, parameters=None):
+    def copy_opendrive_to_file(self, opendrive: OpenDrive, parameters: OpenDriveParameters):
         self.uploaded = town_or_error(lambda: self.towns.from_opendrive(UPLOADED, opendrive))
         if self.world.town.name == UPLOADED:
             self.world.town = self.uploaded
@@ -72,7 +98,7 @@ class Api:
         return self.world.settings.wire
 
     @method
-    def set_episode_settings(self, settings):
+    def set_episode_settings(self, settings: EpisodeSettings):
         self.world.settings = Settings(settings)
         return self.world.frame
 
@@ -88,36 +114,39 @@ class Api:
         return self.world.town.opendrive
 
     @method
-    def get_required_files(self, folder=""):
+    def get_required_files(self, folder: Name = ""):
         return []
 
     @method
-    def request_file(self, name):
-        raise RpcError(f"file not found: {name}")
+    def request_file(self, name: Name):
+        raise RpcError(f"there is no file {name!r}: get_required_files lists those that are")
 
     @method
     def get_weather_parameters(self):
         return list(dataclasses.astuple(self.world.weather))
 
     @method(void=True)
-    def set_weather_parameters(self, weather):
-        given = Weather(*map(float, weather))
-        if not all(map(math.isfinite, dataclasses.astuple(given))):
-            raise RpcError(f"weather {weather} holds a number that is not finite: give percent and degrees")
-        self.world.weather = given
+    def set_weather_parameters(self, weather: WeatherParameters):
+        self.world.weather = Weather(*weather)
 
     # -- time and streams -------------------------------------------------------------------------------------------
 
-    @method
+    def await_readers(self):
+        """Wait for the readers of the client that ticks; nobody else does."""
+        if self.world.settings.synchronous:
+            self.world.streams.await_readers(caller())
+
+    @method(before="await_readers")
     def tick_cue(self):
         if not self.world.settings.synchronous:
             return self.world.frame + 1
-        self.world.streams.await_expected()
         return self.world.tick()
 
     @method
-    def get_sensor_token(self, stream):
-        self.world.streams.expect(stream)
+    def get_sensor_token(self, stream: Id):
+        if not self.world.has_stream(stream):
+            raise RpcError(f"there is no stream {stream}: its sensor was destroyed or never spawned")
+        self.world.streams.expect(stream, caller())
         return [token(stream, self.world.streams.port)]
 
     # -- actors -----------------------------------------------------------------------------------------------------
@@ -131,152 +160,59 @@ class Api:
         return self.world.spectator.on_wire()
 
     @method
-    def get_actors_by_id(self, ids):
-        return [self.world.actors[actor].on_wire() for actor in ids if actor in self.world.actors]
+    def get_actors_by_id(self, ids: Ids):
+        return [self.world.actors[actor].on_wire() for actor in dict.fromkeys(ids) if actor in self.world.actors]
 
     @method
-    def spawn_actor(self, description, transform):
-        return self.world.spawn(description, pose_of(transform)).on_wire()
+    def spawn_actor(self, description: ActorDescription, transform: Transform):
+        return self.world.spawn(description, transform).on_wire()
 
     @method
-    def spawn_actor_with_parent(self, description, transform, parent, attachment=0, socket=""):
-        return self.world.spawn(description, pose_of(transform), parent).on_wire()
+    def spawn_actor_with_parent(
+        self,
+        description: ActorDescription,
+        transform: Transform,
+        parent: Id,
+        attachment: Ignored = 0,
+        socket: Ignored = "",
+    ):
+        return self.world.spawn(description, transform, self.world.find(parent)).on_wire()
 
     @method
-    def destroy_actor(self, actor):
+    def destroy_actor(self, actor: Id):
         self.world.destroy(actor)
         return True
 
     @method(raw=True)
-    def apply_batch(self, commands, tick=False):
+    def apply_batch(self, commands: Annotated[list, several(anything, MAX_COMMANDS)], tick: Flag = False):
         answers = apply_batch(self.world, commands)
         if tick and self.world.settings.synchronous:
             self.world.tick()
         return answers
 
     @method(void=True)
-    def set_actor_transform(self, actor, transform):
-        self.world.place(self.world.find(actor), pose_of(transform))
+    def set_actor_transform(self, actor: Id, transform: Transform):
+        self.world.place(self.world.find(actor), transform)
 
     @method(void=True)
-    def set_actor_location(self, actor, location):
-        target = self.world.find(actor)
-        x, y, z = map(float, location)
-        self.world.place(target, (x, y, z, *target.pose[3:]))
+    def set_actor_location(self, actor: Id, location: Location):
+        self.world.move(self.world.find(actor), location)
 
     @method(void=True)
-    def set_actor_target_velocity(self, actor, velocity):
-        self.world.find(actor).velocity = tuple(velocity)
+    def set_actor_target_velocity(self, actor: Id, velocity: Velocity):
+        effects.set_velocity(self.world.find(actor), velocity)
 
     @method(void=True)
-    def set_actor_target_angular_velocity(self, actor, velocity):
-        self.world.find(actor).angular_velocity = tuple(velocity)
-
-    @method(void=True)
-    def set_actor_simulate_physics(self, actor, enabled):
-        self.world.find(actor).physics = bool(enabled)
-
-    @method(void=True)
-    def apply_control_to_vehicle(self, actor, control):
-        self.world.find(actor).control = tuple(control)
+    def set_actor_simulate_physics(self, actor: Id, enabled: Flag):
+        effects.set_physics(self.world.find(actor), enabled)
 
     @method
-    def get_actor_bounding_box(self, actor):
+    def get_actor_bounding_box(self, actor: Id):
         return self.world.find(actor).bounding_box()
 
-    @method
-    def get_vehicle_light_state(self, actor):
-        return [self.world.find(actor).light_state]
-
-    @method
-    def get_vehicle_light_states(self):
-        return [[actor.id, actor.light_state] for actor in self.world.actors.values() if actor.is_vehicle]
-
     @method(void=True)
-    def set_vehicle_light_state(self, actor, state):
-        self.world.find(actor).light_state = int(state[0])
-
-    # -- taken without effect: kinematic cars have no engine, no gravity and no contacts ------------------------------
-
-    @method(void=True)
-    def set_actor_collisions(self, actor, enabled):
-        self.world.find(actor)
-
-    @method(void=True)
-    def set_actor_enable_gravity(self, actor, enabled):
-        self.world.find(actor)
-
-    @method(void=True)
-    def set_actor_autopilot(self, actor, enabled):
-        self.world.find(actor)
-
-    @method(void=True)
-    def apply_physics_control(self, actor, control):
-        self.world.find(actor)
-
-    @method
-    def get_physics_control(self, actor):
-        x, y, z = self.world.find(actor).pose[:3]
-        wheel = [3.5, 0.25, 70.0, 35.0, 1500.0, 3000.0, 2.0, 17.0, 1000.0]
-        places = [(1.2, -0.8), (1.2, 0.8), (-1.2, -0.8), (-1.2, 0.8)]
-        wheels = [[*wheel, [100 * (x + dx), 100 * (y + dy), 100 * z]] for dx, dy in places]
-        torque, steering = [[0.0, 500.0], [5000.0, 500.0]], [[0.0, 1.0], [120.0, 0.5]]
-        engine = [torque, 5800.0, 1.0, 0.15, 2.0, 0.35, True, 0.5, 10.0, 4.0, [[4.0, 0.5, 0.65]]]
-        return [*engine, 1500.0, 0.3, [0.0, 0.0, 0.0], steering, wheels, False]
-
-    @method(void=True)
-    def draw_debug_shape(self, *shape):
-        return None
-
-    @method(void=True)
-    def load_map_layer(self, layer):
-        return None
-
-    @method(void=True)
-    def unload_map_layer(self, layer):
-        return None
-
-    # -- things the towns do not have ---------------------------------------------------------------------------------
-
-    @method
-    def get_environment_objects(self, label):
-        return []
-
-    @method
-    def get_all_level_BBs(self, label):
-        return []
-
-    @method
-    def query_lights_state(self, client):
-        return []
-
-    @method(void=True)
-    def update_lights_state(self, *lights):
-        return None
-
-    @method(void=True)
-    def reset_all_traffic_lights(self):
-        return None
-
-    @method(void=True)
-    def freeze_all_traffic_lights(self, frozen):
-        return None
-
-    @method
-    def is_traffic_manager_running(self, port):
-        return False
-
-    @method
-    def get_traffic_manager_running(self, port):
-        return ["", 0]
-
-    @method
-    def add_traffic_manager_running(self, address):
-        return True
-
-    @method
-    def destroy_traffic_manager(self, port):
-        return True
+    def set_vehicle_light_state(self, actor: Id, state: LightState):
+        effects.set_lights(self.world.find(actor), state[0])
 
 
 def town_or_error(load: Callable[[], Town]) -> Town:
@@ -295,7 +231,7 @@ class Server:
         listener = listen(port)
         self.streams = StreamServer(streaming_port or port + 1)
         self.world = World(towns.load, towns.build_renderer, self.streams, town or towns.names()[0])
-        self.rpc = RpcServer(listener, Api(self.world, towns), self.lock)
+        self.rpc = RpcServer(listener, Api(self.world, towns), self.lock, ABSENT)
         self.stopping = threading.Event()
 
     def start(self) -> None:
@@ -306,11 +242,14 @@ class Server:
     def free_run(self) -> None:
         """In asynchronous mode the server ticks by itself, at most at the pace of the wall clock."""
         while not self.stopping.wait(min(self.world.settings.step_s, 0.05)):
-            with self.lock:
-                if not self.world.settings.synchronous and not self.world.streams.silent():
-                    self.world.tick()
+            try:
+                with self.lock:
+                    if not self.world.settings.synchronous and not self.world.streams.silent():
+                        self.world.tick()
+            except Exception:
+                log.exception("a tick of the free-running world failed")
 
     def stop(self) -> None:
         self.stopping.set()
-        self.rpc.listener.close()
-        self.streams.listener.close()
+        self.rpc.stop()
+        self.streams.stop()

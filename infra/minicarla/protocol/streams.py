@@ -1,77 +1,40 @@
-"""The streaming side: every subscriber of every stream has its own socket and sender thread.
+"""The streaming side: every subscriber of every stream has its own socket; one loop serves them all.
 
-A server must never close a subscriber's socket: the client would reconnect in a hot loop. Sockets of destroyed sensors
-stay open and silent until the client closes them.
+A server must not close the socket of a client that follows: it would reconnect in a hot loop. Sockets of destroyed
+sensors stay open and silent until the client closes them or their place is needed. A reader that does not read is
+closed, because what waits for it must be bounded; ticks never wait for somebody else's reader.
 """
 
 from __future__ import annotations
 
 import collections
-import queue
-import socket
-import struct
+import logging
+import os
+import selectors
 import threading
 import time
 
-from infra.minicarla.protocol.rpc import listen
+from infra.minicarla.protocol.listening import Shortage, accept, listen
+from infra.minicarla.protocol.refusal_log import RefusalLog
+from infra.minicarla.protocol.subscribers import Parts, Subscriber
 from infra.minicarla.protocol.wire import WORLD_STREAM
 
-Parts = list[bytes | memoryview]
-QUEUE_LIMIT = 4
+log = logging.getLogger(__name__)
+refusals = RefusalLog(log)
+
+MAX_SUBSCRIBERS = 512
+MAX_WAITING_BYTES = 1 << 28
+"""For all readers together; the one with the longest backlog is closed."""
+MESSAGES_AHEAD = 4
 SLOW_READER_S = 1.0
+"""A client's tick waits for its own readers, while more than `MESSAGES_AHEAD` messages wait, but not longer."""
 SUBSCRIBER_S = 1.0
+MAX_EXPECTED = 64
+SWEEP_S = 0.5
 SETTLE_S = 0.1
 """What a client gets to work through the states of an episode before it learns that the episode is over."""
 RESUBSCRIBE_S = 3.0
 """What it gets to subscribe to those of the new one."""
-
-
-def send_all(connection: socket.socket, parts: Parts) -> None:
-    """Send the parts without joining them."""
-    views = [memoryview(part).cast("B") for part in parts]
-    while views:
-        sent = connection.sendmsg(views)
-        while views and sent >= len(views[0]):
-            sent -= len(views.pop(0))
-        if sent:
-            views[0] = views[0][sent:]
-
-
-class Subscriber:
-    """One reader of one stream."""
-
-    def __init__(self, connection: socket.socket, stream: int) -> None:
-        self.connection, self.stream = connection, stream
-        self.queue: queue.Queue[Parts | None] = queue.Queue(QUEUE_LIMIT)
-        self.closed = threading.Event()
-        threading.Thread(target=self.work, daemon=True).start()
-
-    def send(self, parts: Parts, *, may_drop: bool) -> None:
-        """Queue a message. Asynchronous mode drops for a slow reader; synchronous mode waits, but not for ever."""
-        if self.closed.is_set():
-            return
-        try:
-            self.queue.put(parts, block=not may_drop, timeout=SLOW_READER_S)
-        except queue.Full:
-            if not may_drop:
-                self.close()
-
-    def work(self) -> None:
-        while (parts := self.queue.get()) is not None and not self.closed.is_set():
-            try:
-                send_all(self.connection, parts)
-            except OSError:
-                self.closed.set()
-
-    def close(self) -> None:
-        """Stop sending; the socket itself is closed by the thread that reads from it."""
-        self.closed.set()
-        try:
-            self.queue.put_nowait(None)
-        except queue.Full:
-            while not self.queue.empty():
-                self.queue.get_nowait()
-            self.queue.put_nowait(None)
 
 
 class StreamServer:
@@ -80,69 +43,194 @@ class StreamServer:
     def __init__(self, port: int) -> None:
         self.port = port
         self.listener = listen(port)
+        self.listener.setblocking(False)
+        self.connections: set[Subscriber] = set()
         self.subscribers: dict[int, list[Subscriber]] = collections.defaultdict(list)
-        self.expected: dict[int, collections.deque[float]] = collections.defaultdict(collections.deque)
+        self.expected: dict[int, collections.deque[tuple[float, object]]] = {}
+        """Stream -> when it was announced, and by which client; a connection should follow."""
         self.changed = threading.Condition()
         self.published_at = self.silent_until = 0.0
+        self.stopping = False
+        self.awake, self.waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.to_watch: collections.deque[Subscriber] = collections.deque()
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Accept connections until the listener closes."""
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.attend, args=(connection,), daemon=True).start()
+        """Accept, read and send until `stop`."""
+        with selectors.DefaultSelector() as self.selector:
+            self.selector.register(self.listener, selectors.EVENT_READ)
+            self.selector.register(self.awake, selectors.EVENT_READ)
+            self.accepting, swept_at = True, time.monotonic()
+            while not self.stopping:
+                for key, events in self.selector.select(SWEEP_S):
+                    if key.fileobj is self.listener:
+                        self.admit()
+                    elif not isinstance(key.fileobj, Subscriber):
+                        self.woken()
+                    elif key.fileobj in self.connections:  # it may have been removed a moment ago
+                        self.attend(key.fileobj, events)
+                if time.monotonic() - swept_at > SWEEP_S:
+                    swept_at = time.monotonic()
+                    self.sweep(swept_at)
 
-    def attend(self, connection: socket.socket) -> None:
-        """Read the four bytes that name the stream, then wait for the client to hang up."""
-        with connection:
-            try:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
-                name = connection.recv(4, socket.MSG_WAITALL)
-                if len(name) < 4:
-                    return
-                subscriber = Subscriber(connection, struct.unpack("<I", name)[0])
-                self.add(subscriber)
-                try:
-                    connection.recv(1)
-                finally:
-                    self.remove(subscriber)
-            except OSError:
-                return
+    def stop(self) -> None:
+        """End the loop and close the listener."""
+        self.stopping = True
+        self.wake()
+        self.listener.close()
+
+    def wake(self) -> None:
+        try:
+            os.write(self.waker, b"!")
+        except BlockingIOError:
+            return  # it is full: the loop will wake
+
+    def woken(self) -> None:
+        """Take over the connections that other threads could not finish sending to."""
+        os.read(self.awake, 1 << 12)
+        while self.to_watch:
+            subscriber = self.to_watch.popleft()
+            if subscriber not in self.connections:
+                continue
+            if subscriber.failure:
+                self.remove(subscriber)
+            else:
+                self.selector.modify(subscriber, selectors.EVENT_READ | selectors.EVENT_WRITE)
+
+    def admit(self) -> None:
+        """Accept one connection. Without room for it, wait until one is closed."""
+        try:
+            connection = accept(self.listener)
+        except Shortage as shortage:
+            refusals.write("connections", f"{shortage}: waiting until one is closed")
+            self.accept_more(False)
+            self.make_room()
+            return
+        except OSError:
+            self.stopping = True
+            return
+        if connection is None:
+            return
+        if len(self.connections) >= MAX_SUBSCRIBERS and not self.make_room():
+            refusals.write("connections", f"{MAX_SUBSCRIBERS} streams are read: close some of them first")
+            connection.close()
+            return
+        subscriber = Subscriber(connection)
+        self.connections.add(subscriber)
+        self.selector.register(subscriber, selectors.EVENT_READ)
+
+    def accept_more(self, accepting: bool) -> None:
+        """Listen to new connections again, or leave them in the queue."""
+        if accepting and not self.accepting:
+            self.selector.register(self.listener, selectors.EVENT_READ)
+        elif self.accepting and not accepting:
+            self.selector.unregister(self.listener)
+        self.accepting = accepting
+
+    def make_room(self) -> bool:
+        """Close the oldest connection that names no stream, or one that is silent, or that no client announced."""
+
+        def rank(subscriber: Subscriber) -> int:
+            if subscriber.stream is None:
+                return 0
+            if subscriber not in self.subscribers.get(subscriber.stream, ()):
+                return 1
+            return 2 if subscriber.owner is None else 3
+
+        with self.changed:
+            found = min(self.connections, key=lambda each: (rank(each), each.since), default=None)
+            if found is None or rank(found) == 3:
+                return False
+        found.drop("its place was needed")
+        self.remove(found)
+        return True
+
+    def attend(self, subscriber: Subscriber, events: int) -> None:
+        if events & selectors.EVENT_READ and subscriber.read():
+            self.add(subscriber)
+        if events & selectors.EVENT_WRITE and not subscriber.failure and subscriber.flush():
+            self.selector.modify(subscriber, selectors.EVENT_READ)
+            with self.changed:
+                self.changed.notify_all()
+        if subscriber.failure:
+            self.remove(subscriber)
+
+    def sweep(self, now: float) -> None:
+        """Close what is overdue or holds too much, and accept again after a shortage."""
+        for subscriber in list(self.connections):
+            if reason := subscriber.failure or subscriber.overdue(now):
+                subscriber.drop(reason)
+                self.remove(subscriber)
+        while sum(each.waiting_bytes for each in self.connections) > MAX_WAITING_BYTES:
+            longest = max(self.connections, key=lambda each: each.waiting_bytes)
+            longest.drop(f"{longest.waiting_bytes} bytes wait for it, more than for any other reader")
+            self.remove(longest)
+        self.accept_more(True)
 
     def add(self, subscriber: Subscriber) -> None:
+        """Begin to send a connection the stream that it has named."""
+        stream = subscriber.stream
+        assert stream is not None
         with self.changed:
-            self.subscribers[subscriber.stream].append(subscriber)
-            if subscriber.stream == WORLD_STREAM:
+            self.subscribers[stream].append(subscriber)
+            if stream == WORLD_STREAM:
                 self.silent_until = 0.0
-            if self.expected[subscriber.stream]:
-                self.expected[subscriber.stream].popleft()
+            if announced := self.expected.get(stream):
+                _, subscriber.owner = announced.popleft()
             self.changed.notify_all()
 
     def remove(self, subscriber: Subscriber) -> None:
-        subscriber.close()
+        """Close a connection that was given up."""
+        if subscriber.failure != "closed by the reader":
+            refusals.write("a stream's reader", subscriber.failure)
+        self.connections.discard(subscriber)
+        self.selector.unregister(subscriber)
+        subscriber.connection.close()
         with self.changed:
-            if subscriber in self.subscribers.get(subscriber.stream, []):
-                self.subscribers[subscriber.stream].remove(subscriber)
+            readers = self.subscribers.get(subscriber.stream or 0, [])
+            if subscriber in readers:
+                readers.remove(subscriber)
+            if not readers:
+                self.subscribers.pop(subscriber.stream or 0, None)
+            self.changed.notify_all()
+        self.accept_more(True)
 
-    def expect(self, stream: int) -> None:
+    # -- for the world ----------------------------------------------------------------------------------------------
+
+    def expect(self, stream: int, client: object) -> None:
         """Note that a client was given a token: its connection will come."""
         with self.changed:
-            self.expected[stream].append(time.monotonic())
+            announced = self.expected.setdefault(stream, collections.deque(maxlen=MAX_EXPECTED))
+            announced.append((time.monotonic(), client))
 
-    def await_expected(self) -> None:
-        """Wait, at most a second each, for announced subscribers: their first image must not be lost."""
+    def await_readers(self, client: object) -> None:
+        """Wait for the client's own readers, at most a second each: those it announced, and those that lag behind.
+
+        The first image must not be lost, and a program that ticks faster than it reads is slowed down as by CARLA.
+        """
+        deadline = time.monotonic() + SLOW_READER_S
         with self.changed:
-            while True:
-                now = time.monotonic()
-                for times in self.expected.values():
-                    while times and now - times[0] > SUBSCRIBER_S:
-                        times.popleft()
-                if not any(self.expected.values()):
-                    return
+            while self.awaited(client) or (time.monotonic() < deadline and self.lagging(client)):
                 self.changed.wait(0.02)
+
+    def awaited(self, client: object) -> bool:
+        """Tell whether a connection that the client announced is still to come. Called with `changed` held."""
+        now = time.monotonic()
+        for stream, announced in list(self.expected.items()):
+            while announced and now - announced[0][0] > SUBSCRIBER_S:
+                announced.popleft()
+            if not announced:
+                del self.expected[stream]
+        return any(who is client for announced in self.expected.values() for _, who in announced)
+
+    def lagging(self, client: object) -> bool:
+        """Tell whether more than a few messages wait for one of the client's readers."""
+        return any(
+            reader.owner is client and reader.messages_waiting > MESSAGES_AHEAD
+            for readers in self.subscribers.values()
+            for reader in readers
+        )
 
     def fall_silent(self) -> None:
         """At a new episode: let the old one's last state arrive, send no other until a client subscribes anew.
@@ -161,15 +249,18 @@ class StreamServer:
             return bool(self.subscribers.get(stream))
 
     def publish(self, stream: int, parts: Parts, *, may_drop: bool) -> None:
-        """Send the message to every subscriber of the stream."""
+        """Send the message to every subscriber of the stream, without waiting for any."""
         with self.changed:
             readers = list(self.subscribers.get(stream, ()))
             if stream == WORLD_STREAM:
                 self.published_at = time.monotonic()
         for reader in readers:
-            reader.send(parts, may_drop=may_drop)
+            if reader.send(parts, may_drop=may_drop):
+                self.to_watch.append(reader)
+                self.wake()
 
     def forget(self, stream: int) -> None:
         """Silence a destroyed sensor's stream."""
         with self.changed:
             self.subscribers.pop(stream, None)
+            self.expected.pop(stream, None)

@@ -91,17 +91,19 @@ def _town(name: str, xodr: str) -> Town:
     )
 
 
-_HEIGHTS = re.compile(r"<(elevation|superelevation|crossfall)\s[^>]*?/>")
-_COEFFICIENT = re.compile(r'(\s[abcd]\s*=\s*")([^"]*)(")')
+_HEIGHTS = re.compile(r"<(?:elevation|superelevation|crossfall)\s[^<>]*>")
+_COEFFICIENT = re.compile(r"""(\s[abcd]\s*=\s*["'])([^"']*)""")
 
 
 def flattened(xodr: str) -> str:
-    """The text with every elevation, superelevation and crossfall set to zero."""
+    """The text with every elevation, superelevation and crossfall set to zero. TownError for one that is no number."""
 
     def flat(record: re.Match[str]) -> str:
-        if all(float(v) == 0.0 for _, v, _ in _COEFFICIENT.findall(record.group(0))):
-            return record.group(0)
-        return _COEFFICIENT.sub(r"\g<1>0\g<3>", record.group(0))
+        try:
+            level = all(float(value) == 0.0 for _, value in _COEFFICIENT.findall(record.group(0)))
+        except ValueError as error:
+            raise TownError(f"the heights {record.group(0)[:200]!r} are no numbers; repair the file") from error
+        return record.group(0) if level else _COEFFICIENT.sub(r"\g<1>0", record.group(0))
 
     return _HEIGHTS.sub(flat, xodr)
 

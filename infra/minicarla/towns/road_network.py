@@ -18,6 +18,8 @@ from .curves import clothoid_points
 from .errors import TownError
 
 STEP_M = 1.0
+MAX_LANE_M = 3e6
+"""Of all lanes together, sampled every metre: some fifty times what CARLA's larger towns have."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,11 @@ class Strip:
 
 def read_road_network(opendrive: str) -> list[Strip]:
     """All lanes of all roads, in file order. TownError for a text that is not a usable OpenDRIVE."""
+    if "<!DOCTYPE" in opendrive:  # entities can grow beyond any bound
+        raise TownError("the OpenDRIVE text has a document type declaration; remove it")
     try:
         root = ET.fromstring(opendrive)
+        _check_size(root)
         strips = [strip for road in root.iter("road") for strip in _read_road(road)]
     except (ET.ParseError, TypeError, ValueError) as error:
         raise TownError(f"the OpenDRIVE text can't be read ({error}); validate it with validate_opendrive") from error
@@ -87,7 +92,22 @@ def _number(element: ET.Element, name: str, default: float | None = None) -> flo
         if default is None:
             raise TownError(f"an OpenDRIVE <{element.tag}> lacks the attribute {name!r}; repair the file")
         return default
-    return float(value)
+    number = float(value)
+    if not math.isfinite(number):
+        raise TownError(f"an OpenDRIVE <{element.tag}> has {name}={value!r}, which is not finite; repair the file")
+    return number
+
+
+def _check_size(root: ET.Element) -> None:
+    """Raise TownError for more metres of lanes than can be sampled."""
+    metres = 0.0
+    for road in root.iter("road"):
+        sections = road.findall("lanes/laneSection")
+        lanes = max((len(section.findall(".//lane")) for section in sections), default=0)
+        reach = max(_number(road, "length"), *(_number(section, "s") for section in sections), 0.0)
+        metres += reach * (lanes + 1)
+    if metres > MAX_LANE_M:
+        raise TownError(f"the OpenDRIVE text has {metres:.3g} m of lanes, more than {MAX_LANE_M:g}; cut the map")
 
 
 class _Cubics:
@@ -144,8 +164,9 @@ class _Line:
     def __call__(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         piece = np.array([max(bisect.bisect_right(self.starts, v + 1e-9) - 1, 0) for v in s])
         x, y, h = np.empty_like(s), np.empty_like(s), np.empty_like(s)
-        for k in np.unique(piece):
-            at = piece == k
+        used, first = np.unique(piece, return_index=True)  # s grows: the samples of a piece are consecutive
+        for k, begin, end in zip(used, first, [*first[1:], len(s)], strict=True):
+            at = slice(begin, end)
             x[at], y[at], h[at] = _geometry_points(self.geometries[k], s[at] - self.starts[k])
         return x, y, h
 

@@ -17,7 +17,7 @@ NO_CONTROL = (0.0, 0.0, 0.0, False, False, False, 0)
 """throttle, steer, brake, hand brake, reverse, manual gear shift, gear"""
 
 
-@dataclass
+@dataclass(eq=False)
 class Actor:
     """One actor; `pose` is in the world, `offset` the pose relative to the parent of an attached one."""
 
@@ -36,8 +36,9 @@ class Actor:
     angular_velocity: Vector = STILL
     physics: bool = True
     control: tuple = NO_CONTROL
-    light_state: int = 0
     last_image_s: float = field(default=-math.inf)
+    children: list[Actor] = field(default_factory=list, repr=False)
+    """What is attached to it."""
 
     def value(self, name: str) -> str:
         return self.attributes[name][2]
@@ -50,6 +51,10 @@ class Actor:
     @property
     def is_vehicle(self) -> bool:
         return self.blueprint.startswith("vehicle.")
+
+    @cached_property
+    def is_camera(self) -> bool:
+        return self.blueprint in CAMERAS
 
     @cached_property
     def sensor_type(self) -> SensorType | None:
@@ -66,6 +71,11 @@ class Actor:
     def lens(self) -> tuple[int, int, float]:
         """Width, height in pixels and horizontal field of view in degrees."""
         return int(self.value("image_size_x")), int(self.value("image_size_y")), float(self.value("fov"))
+
+    @cached_property
+    def radius(self) -> float:
+        """Of the circle around a body's box, seen from above."""
+        return math.hypot(*self.model.half[:2])
 
     @cached_property
     def rgb(self) -> Vector:
@@ -95,10 +105,10 @@ def overlap(first: Actor, second: Actor) -> bool:
     """Tell whether the boxes of two bodies overlap: separating axes of the upright boxes, heights compared apart."""
     height, other = first.model.half[2], second.model.half[2]
     low, high = max(first.pose[2], second.pose[2]), min(first.pose[2] + 2 * height, second.pose[2] + 2 * other)
-    if low >= high:
+    gap = (second.pose[0] - first.pose[0], second.pose[1] - first.pose[1])
+    if low >= high or math.hypot(*gap) > first.radius + second.radius:
         return False
     axes = [rotation(0.0, actor.pose[4], 0.0) for actor in (first, second)]
-    gap = (second.pose[0] - first.pose[0], second.pose[1] - first.pose[1])
     for matrix in axes:
         for column in (0, 1):
             axis = (matrix[0][column], matrix[1][column])

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from infra.minicarla.protocol.arguments import shown
+from infra.minicarla.protocol.errors import RpcError
 from infra.minicarla.protocol.wire import SensorType
 from infra.minicarla.scenery import CameraKind, Label, Shape
+
+WHOLE = re.compile(r" ?[+-]?[0-9]{1,10} ?")
+DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
 class AttributeType(IntEnum):
@@ -65,14 +72,53 @@ RGB_ONLY = {
     "chromatic_aberration_intensity": "0.0", "chromatic_aberration_offset": "0.0",
 }  # fmt: skip
 
+MAX_IMAGE_SIDE = 4096
+RANGES = {"image_size_x": (1, MAX_IMAGE_SIDE), "image_size_y": (1, MAX_IMAGE_SIDE), "fov": (1, 178.9)}
+"""Least and greatest value of attributes that have bounds of their own."""
+MAX_NUMBER = 1e9
+
 Attribute = list
 """[id, type, default, recommended values, is modifiable, restricted to recommended]"""
 
 
 def attribute(
-    name: str, kind: AttributeType, value: str, recommended: tuple[str, ...] = (), modifiable: bool = True
+    name: str,
+    kind: AttributeType,
+    value: str,
+    recommended: tuple[str, ...] = (),
+    modifiable: bool = True,
+    restricted: bool = False,
 ) -> Attribute:
-    return [name, int(kind), value, list(recommended), modifiable, False]
+    return [name, int(kind), value, list(recommended), modifiable, restricted]
+
+
+def check_attribute(blueprint: str, definition: Attribute, value: str) -> None:
+    """Raise RpcError unless an attribute may have this value: of its type, in its range, among its choices."""
+    name, kind, default, recommended, modifiable, restricted = definition
+    wanted = ""
+    if not value.isprintable():
+        wanted = "give printable UTF-8 text"
+    elif not modifiable and value != default:
+        wanted = f"it cannot be changed from {default!r}"
+    elif restricted and value not in recommended:
+        wanted = f"give one of {', '.join(recommended)}"
+    elif kind == AttributeType.BOOL and value.lower() not in ("true", "false", "1", "0"):
+        wanted = "give true or false"
+    elif kind in (AttributeType.INT, AttributeType.FLOAT):
+        low, high = RANGES.get(name, (0 if name == "sensor_tick" else -MAX_NUMBER, MAX_NUMBER))
+        if not is_number(value, whole=kind == AttributeType.INT) or not low <= float(value) <= high:
+            wanted = f"give a {'whole ' if kind == AttributeType.INT else ''}number from {low:g} to {high:g}"
+    elif kind == AttributeType.COLOR:
+        parts = value.split(",")
+        if len(parts) != 3 or not all(is_number(part, whole=True) and 0 <= int(part) <= 255 for part in parts):
+            wanted = "give red,green,blue from 0 to 255"
+    if wanted:
+        raise RpcError(f"attribute {name} of {blueprint} is {shown(value)}: {wanted}")
+
+
+def is_number(value: str, *, whole: bool) -> bool:
+    """Tell whether a text is a decimal number in ASCII, as short as numbers are."""
+    return len(value) <= 32 and re.fullmatch(WHOLE if whole else DECIMAL, value) is not None
 
 
 def body_attributes(name: str, body: BodyModel) -> list[Attribute]:
@@ -108,7 +154,7 @@ def camera_attributes(name: str) -> list[Attribute]:
     if name == "sensor.camera.rgb":
         attributes += [
             attribute("blade_count", AttributeType.INT, "5"),
-            attribute("exposure_mode", AttributeType.STRING, "histogram", ("manual", "histogram")),
+            attribute("exposure_mode", AttributeType.STRING, "histogram", ("manual", "histogram"), restricted=True),
             attribute("enable_postprocess_effects", AttributeType.BOOL, "true"),
         ]
     return attributes
@@ -122,3 +168,19 @@ def library() -> dict[str, list]:
     return {
         name: [uid, name, name.replace(".", ","), attributes] for uid, (name, attributes) in enumerate(entries, start=1)
     }
+
+
+def completed(definition: list, given: Iterable[list]) -> dict[str, list]:
+    """Return a new actor's attributes, name -> [name, type, value], from its blueprint and the client's changes.
+
+    RpcError for an attribute that the blueprint does not have, or a value that it may not have.
+    """
+    _, blueprint, _, declared = definition
+    by_name = {attribute[0]: attribute for attribute in declared}
+    attributes = {name: attribute[:3] for name, attribute in by_name.items()}
+    for name, _, value in given:
+        if name not in by_name:
+            raise RpcError(f"{blueprint} has no attribute {shown(name)}: see its blueprint")
+        check_attribute(blueprint, by_name[name], value)
+        attributes[name] = [name, by_name[name][1], value]
+    return attributes

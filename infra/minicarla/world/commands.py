@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
-from infra.minicarla.protocol.rpc import RpcError
+from infra.minicarla.protocol.arguments import (
+    ActorDescription,
+    AngularVelocity,
+    Flag,
+    Id,
+    LightFlags,
+    Location,
+    Parser,
+    Transform,
+    VehicleControl,
+    Velocity,
+    anything,
+    members,
+    optional,
+    parser,
+    several,
+    whole,
+)
+from infra.minicarla.protocol.errors import RpcError
+from infra.minicarla.world import effects
+from infra.minicarla.world.actors import Actor
 from infra.minicarla.world.episode import World
 
 
@@ -31,62 +51,105 @@ class Command(IntEnum):
     SHOW_DEBUG_TELEMETRY = 17
     SET_VEHICLE_LIGHT_STATE = 18
     APPLY_LOCATION = 19
+    CONSOLE_COMMAND = 20
+    SET_TRAFFIC_LIGHT_STATE = 21
 
 
-def pose_of(transform: list) -> tuple[float, float, float, float, float, float]:
-    """Return x, y, z, pitch, yaw, roll of a Transform on the wire; RpcError if one is not a finite number."""
-    x, y, z, pitch, yaw, roll = (float(value) for triple in transform for value in triple)
-    if not all(map(math.isfinite, (x, y, z, pitch, yaw, roll))):
-        raise RpcError(f"transform {transform} holds a number that is not finite: give metres and degrees")
-    return x, y, z, pitch, yaw, roll
+MAX_COMMANDS = 10_000
+MAX_CHAINED = 100
+
+_ACTOR = parser(Id)
+_COMMAND = members(variant=members(which=whole(0, len(Command) - 1), payload=several(anything, 20)))
+_SPAWN = members(
+    description=parser(ActorDescription),
+    transform=parser(Transform),
+    parent=optional(_ACTOR),
+    attachment=anything,  # the Python client sends uninitialised memory
+    socket=anything,
+    do_after=several(anything, MAX_CHAINED),
+)
+_ANY_VECTOR = parser(Location)
+
+
+def no_effect(world: World, actor: Actor, value: Any) -> None:
+    raise RpcError(f"this command has no effect on a {actor.blueprint}: {effects.MOVE_IT}")
+
+
+def on_actor(effect: Callable[[Actor, Any], None]) -> Callable[[World, Actor, Any], None]:
+    """Return an effect that needs its actor only as one that is called with the world too."""
+    return lambda world, actor, value: effect(actor, value)
+
+
+EFFECTS: dict[Command, tuple[Parser, Callable[[World, Actor, Any], None]]] = {
+    Command.APPLY_TRANSFORM: (parser(Transform), World.place),
+    Command.APPLY_LOCATION: (parser(Location), World.move),
+    Command.APPLY_VEHICLE_CONTROL: (parser(VehicleControl), on_actor(effects.apply_control)),
+    Command.APPLY_TARGET_VELOCITY: (parser(Velocity), on_actor(effects.set_velocity)),
+    Command.APPLY_TARGET_ANGULAR_VELOCITY: (parser(AngularVelocity), on_actor(effects.set_angular_velocity)),
+    Command.APPLY_IMPULSE: (_ANY_VECTOR, on_actor(effects.push)),
+    Command.APPLY_FORCE: (_ANY_VECTOR, on_actor(effects.push)),
+    Command.APPLY_ANGULAR_IMPULSE: (_ANY_VECTOR, on_actor(effects.push)),
+    Command.APPLY_TORQUE: (_ANY_VECTOR, on_actor(effects.push)),
+    Command.SET_SIMULATE_PHYSICS: (parser(Flag), on_actor(effects.set_physics)),
+    Command.SET_ENABLE_GRAVITY: (parser(Flag), on_actor(effects.set_gravity)),
+    Command.SET_AUTOPILOT: (parser(Flag), on_actor(effects.set_autopilot)),
+    Command.SET_VEHICLE_LIGHT_STATE: (parser(LightFlags), on_actor(effects.set_lights)),
+}
+"""What a command does to its actor with its one value. Those that are not here, and neither spawn nor destroy, are
+refused."""
 
 
 def apply_batch(world: World, commands: list) -> list:
-    """Run the commands in order; answer [[1, actor id]] or [[0, [reason]]] each. An error does not stop the batch."""
+    """Run the commands in order; answer [[1, actor id]] or [[0, [reason]]] each.
+
+    A command is done wholly or not at all, and an error does not stop the batch.
+    """
     answers: list = []
-    for (command,) in commands:
+    for command in commands:
         try:
-            answers.append([[1, run(world, *command)]])
+            answers.append([[1, run(world, command)]])
         except RpcError as error:
             answers.append([[0, [str(error)]]])
-        except (TypeError, ValueError, IndexError) as error:
-            answers.append([[0, [f"malformed command {command!r:.80}: {error}"]]])
     return answers
 
 
-def run(world: World, which: int, payload: list) -> int:
-    """Run one command; return the id of its actor. Commands about forces and engines are taken and do nothing."""
-    command = Command(which)
-    if command is Command.SPAWN_ACTOR:
-        return spawn(world, payload)
-    actor = world.find(payload[0])
-    value: Any = payload[1] if len(payload) > 1 else None
-    if command is Command.DESTROY_ACTOR:
+def run(world: World, command: Any, spawned: Actor | None = None) -> int:
+    """Run one command, on the actor that was just spawned if it is chained; return the id of its actor."""
+    ((which, payload),) = _COMMAND(command, "command")
+    kind = Command(which)
+    what = kind.name.lower()
+    if kind is Command.SPAWN_ACTOR:
+        if spawned is not None:
+            raise RpcError("a spawn cannot be chained to another: spawn the parent first")
+        return spawn(world, _SPAWN(payload, what))
+    parse, effect = EFFECTS.get(kind, (anything, no_effect))
+    if kind is Command.DESTROY_ACTOR:
+        (actor_id,) = members(actor=_ACTOR)(payload, what)
+    elif kind in EFFECTS:
+        actor_id, value = members(actor=_ACTOR, value=parse)(payload, what)
+    else:
+        actor_id, value = _ACTOR(payload[0] if payload else None, f"{what} actor"), None
+    actor = world.find(spawned.id if spawned else actor_id)
+    if kind is Command.DESTROY_ACTOR:
         world.destroy(actor.id)
-    elif command in (Command.APPLY_TRANSFORM, Command.APPLY_WALKER_STATE):
-        world.place(actor, pose_of(value))
-    elif command is Command.APPLY_LOCATION:
-        world.place(actor, (*map(float, value), *actor.pose[3:]))  # type: ignore[arg-type]
-    elif command is Command.APPLY_VEHICLE_CONTROL:
-        actor.control = tuple(value)
-    elif command is Command.APPLY_TARGET_VELOCITY:
-        actor.velocity = tuple(value)
-    elif command is Command.APPLY_TARGET_ANGULAR_VELOCITY:
-        actor.angular_velocity = tuple(value)
-    elif command is Command.SET_SIMULATE_PHYSICS:
-        actor.physics = bool(value)
-    elif command is Command.SET_VEHICLE_LIGHT_STATE:
-        actor.light_state = int(value)
+    else:
+        effect(world, actor, value)
     return actor.id
 
 
 def spawn(world: World, payload: list) -> int:
-    """Spawn, then run the commands chained with `.then`, whose actor id 0 means the new actor.
+    """Spawn, then run the commands chained with `.then` on the new actor.
 
-    The attachment type is ignored: the Python client sends uninitialised memory in its place.
+    CARLA leaves an actor whose chained commands failed and says nothing; here it is removed again and the spawn is
+    answered with the reason, so that no half-made actor stays.
     """
     description, transform, parent, _, _, chained = payload
-    actor = world.spawn(description, pose_of(transform), parent[1] if parent[0] else 0)
-    for ((which, arguments),) in chained:
-        run(world, which, [arguments[0] or actor.id, *arguments[1:]])
+    actor = world.spawn(description, transform, None if parent is None else world.find(parent))
+    try:
+        for command in chained:
+            run(world, command, actor)
+    except RpcError as error:
+        if actor.id in world.actors:
+            world.destroy(actor.id)
+        raise RpcError(f"{actor.blueprint} was not spawned, because a command chained to it failed: {error}") from error
     return actor.id

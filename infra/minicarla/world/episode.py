@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import msgpack
 import numpy as np
 
-from infra.minicarla.protocol.rpc import RpcError
+from infra.minicarla.protocol.arguments import MAX_M
+from infra.minicarla.protocol.errors import RpcError
 from infra.minicarla.protocol.streams import StreamServer
 from infra.minicarla.protocol.wire import (
     SENSOR_HEADER,
@@ -24,13 +25,17 @@ from infra.minicarla.protocol.wire import (
 )
 from infra.minicarla.scenery import Body, Camera, Pose, Town, Weather
 from infra.minicarla.world import blueprints
-from infra.minicarla.world.actors import Actor, overlap
+from infra.minicarla.world.actors import STILL, Actor, Vector, overlap
 from infra.minicarla.world.transforms import compose
 
 log = logging.getLogger(__name__)
 
 DEFAULT_STEP_S = 0.05
-MAX_IMAGE_SIDE = 4096
+MAX_ACTORS = 2_000
+MAX_DEPTH = 16
+"""Of actors attached to actors attached to ..."""
+MAX_PIXELS = 2**27
+"""Of all cameras together: eight of 4096x4096."""
 
 
 class Renders(Protocol):
@@ -42,24 +47,29 @@ class Renders(Protocol):
 
 
 class Settings:
-    """Episode settings; `wire` is CARLA's list, of which the embedded server obeys the first three."""
+    """Episode settings, checked values in the order of CARLA's struct; the embedded server obeys the first three."""
 
-    def __init__(self, wire: list | None = None) -> None:
-        self.wire = wire or [False, False, [False], True, 0.01, 10, 0.0, False, 3000.0, 2000.0, True]
+    def __init__(self, values: list | None = None) -> None:
+        self.values = values or [False, False, None, True, 0.01, 10, 0.0, False, 3000.0, 2000.0, True]
+
+    @property
+    def wire(self) -> list:
+        fixed = self.values[2]
+        return [*self.values[:2], [False] if fixed is None else [True, fixed], *self.values[3:]]
 
     @property
     def synchronous(self) -> bool:
-        return bool(self.wire[0])
+        return self.values[0]
 
     @property
     def rendering(self) -> bool:
-        return not self.wire[1]
+        return not self.values[1]
 
     @property
     def step_s(self) -> float:
         """Simulated time a tick: fixed_delta_seconds, or 0.05 s."""
-        fixed = self.wire[2]
-        return float(fixed[1]) if fixed[0] else DEFAULT_STEP_S
+        fixed = self.values[2]
+        return DEFAULT_STEP_S if fixed is None else fixed
 
 
 class World:
@@ -119,9 +129,15 @@ class World:
     def add_actor(
         self, blueprint: str, uid: int, attributes: dict[str, list], pose: Pose, parent: Actor | None = None
     ) -> Actor:
+        """Add an actor; RpcError, and nothing is changed, when there is no room for it."""
         actor = Actor(self.next_actor, blueprint, uid, attributes, pose)
         if parent is not None:
             actor.parent, actor.offset, actor.pose = parent.id, pose, compose(parent.pose, pose)
+        reason = self.no_room(actor)
+        if reason:
+            raise RpcError(reason)
+        if parent is not None:
+            parent.children.append(actor)
         self.next_actor += 1
         if actor.sensor_type is not None:
             actor.stream = self.next_stream
@@ -130,48 +146,44 @@ class World:
         self.actors[actor.id] = actor
         return actor
 
-    def spawn(self, description: list, pose: Pose, parent_id: int = 0) -> Actor:
-        """Spawn what an ActorDescription names; RpcError for an unknown blueprint, a bad value or a taken place."""
+    def spawn(self, description: list, pose: Pose, parent: Actor | None = None) -> Actor:
+        """Spawn what a checked ActorDescription names; RpcError for an unknown blueprint, a value that an attribute
+        may not have, or a taken place."""
         _, name, given = description
         definition = self.definitions.get(name)
         if definition is None:
             raise RpcError(f"unable to spawn actor: there is no blueprint {name!r}")
-        attributes = {attribute[0]: attribute[:3] for attribute in definition[3]}
-        attributes |= {attribute[0]: list(attribute) for attribute in given}
-        parent = self.find(parent_id) if parent_id else None
-        actor = self.add_actor(name, definition[0], attributes, pose, parent)
-        reason = self.unfit(actor)
-        if reason:
-            del self.actors[actor.id]
-            raise RpcError(reason)
-        return actor
+        return self.add_actor(name, definition[0], blueprints.completed(definition, given), pose, parent)
 
-    def unfit(self, actor: Actor) -> str:
+    def no_room(self, actor: Actor) -> str:
         """Return why a fresh actor cannot stay, or nothing."""
-        try:
-            if actor.model is not None:
-                _ = actor.rgb
-                taken = [other for other in self.bodies() if other is not actor and overlap(actor, other)]
-                return "Spawn failed because of collision at spawn position" if taken else ""
-            if actor.blueprint in blueprints.CAMERAS:
-                width, height, fov = actor.lens
-                if not (
-                    1 <= width <= MAX_IMAGE_SIDE
-                    and 1 <= height <= MAX_IMAGE_SIDE
-                    and 1 <= fov < 179
-                    and actor.period_s >= 0
-                ):
-                    return f"unable to spawn {actor.blueprint}: image {width}x{height}, fov {fov} is out of range"
-        except ValueError as error:
-            return f"unable to spawn {actor.blueprint}: bad attribute ({error})"
+        if len(self.actors) >= MAX_ACTORS:
+            return f"there are {MAX_ACTORS} actors: destroy some before you spawn more"
+        depth, above = 0, self.actors.get(actor.parent)
+        while above is not None:
+            depth, above = depth + 1, self.actors.get(above.parent)
+        if depth > MAX_DEPTH:
+            return f"actor {actor.parent} is attached to a chain of {depth} actors: attach to one nearer to its head"
+        if actor.model is not None and any(overlap(actor, other) for other in self.bodies()):
+            return "Spawn failed because of collision at spawn position"
+        if actor.is_camera:
+            pixels = sum(a.lens[0] * a.lens[1] for a in (actor, *self.actors.values()) if a.is_camera)
+            if pixels > MAX_PIXELS:
+                return f"all cameras together would have {pixels} pixels: {MAX_PIXELS} are possible"
         return ""
+
+    def has_stream(self, stream: int) -> bool:
+        return stream == WORLD_STREAM or any(actor.stream == stream for actor in self.actors.values() if stream)
 
     def destroy(self, actor_id: int) -> None:
         """Remove an actor and the sensors attached to it."""
         if actor_id not in self.actors or actor_id == self.spectator.id:
             raise RpcError("unable to destroy actor: not found")
-        for child in [actor.id for actor in self.actors.values() if actor.parent == actor_id]:
-            self.destroy(child)
+        actor = self.actors[actor_id]
+        for child in list(actor.children):
+            self.destroy(child.id)
+        if actor.parent:
+            self.actors[actor.parent].children.remove(actor)
         self.streams.forget(self.actors.pop(actor_id).stream)
 
     def place(self, actor: Actor, pose: Pose) -> None:
@@ -180,8 +192,12 @@ class World:
             actor.offset, actor.pose = pose, compose(self.actors[actor.parent].pose, pose)
         else:
             actor.pose = pose
-        for child in [other for other in self.actors.values() if other.parent == actor.id]:
+        for child in actor.children:
             self.place(child, child.offset or child.pose)
+
+    def move(self, actor: Actor, location: Vector) -> None:
+        """Put an actor elsewhere (an attached one: relative to its parent) without turning it."""
+        self.place(actor, (*location, *(actor.offset or actor.pose)[3:]))
 
     def bodies(self) -> list[Actor]:
         return [actor for actor in self.actors.values() if actor.model is not None]
@@ -205,11 +221,18 @@ class World:
         return self.frame
 
     def coast(self, step_s: float) -> None:
-        """Move actors that were given a target velocity; there is no other physics."""
-        for actor in list(self.actors.values()):
+        """Move actors that were given a target velocity; there is no other physics. They stop where maps end."""
+        for actor in self.actors.values():
             if actor.physics and not actor.parent and any(actor.velocity):
-                x, y, z = (actor.pose[i] + actor.velocity[i] * step_s for i in range(3))
-                self.place(actor, (x, y, z, *actor.pose[3:]))
+                there = (
+                    actor.pose[0] + actor.velocity[0] * step_s,
+                    actor.pose[1] + actor.velocity[1] * step_s,
+                    actor.pose[2] + actor.velocity[2] * step_s,
+                )
+                if max(map(abs, there)) > MAX_M:
+                    actor.velocity = STILL
+                else:
+                    self.move(actor, there)
 
     def send_state(self, step_s: float) -> None:
         states = [
@@ -223,7 +246,7 @@ class World:
 
     def send_images(self) -> None:
         """Render every camera that has a reader, all in one call."""
-        due = [a for a in self.actors.values() if a.blueprint in blueprints.CAMERAS and self.is_due(a)]
+        due = [a for a in self.actors.values() if a.is_camera and self.is_due(a)]
         if not due:
             return
         bodies = [actor.body() for actor in self.bodies()]

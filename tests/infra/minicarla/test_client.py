@@ -2,59 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import queue
 import signal
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import carla
 import numpy as np
 import pytest
 
 from infra.minicarla import towns
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-def free_port() -> int:
-    """A port whose successor is free too."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            with contextlib.suppress(OSError):
-                second.bind(("127.0.0.1", port + 1))
-                return port
-
-
-class Served:
-    """A server process and its port."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        command = [sys.executable, str(Path(__file__).with_name("pose_server.py")), str(self.port)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "ready\n"
-
-    def connections(self) -> int:
-        """Sockets the server holds open."""
-        files = Path(f"/proc/{self.process.pid}/fd").iterdir()
-        return sum(os.readlink(file).startswith("socket:") for file in files if file.is_symlink())
+from tests.infra.minicarla.served import Served, free_port
 
 
 @pytest.fixture(scope="module")
 def server():
     served = Served()
     yield served
-    served.process.kill()
-    served.process.wait()
+    served.stop()
 
 
 @pytest.fixture
@@ -174,7 +141,7 @@ def test_spawning_into_another_car_is_refused(world):
 
 
 def test_bad_camera_size_is_refused(world):
-    with pytest.raises(RuntimeError, match="99999x24"):
+    with pytest.raises(RuntimeError, match=r"image_size_x .* '99999'.* from 1 to 4096"):
         camera(world, car(world), width=99999)
 
 
@@ -313,3 +280,76 @@ def test_bad_options_are_refused(arguments):
     process = launch(f"-carla-rpc-port={free_port()}", *arguments)
     assert process.wait(30) == 2
     assert arguments[-1] in process.stderr.read()
+
+
+NOT_THERE = {
+    "a recorder": (lambda client, world, car: client.start_recorder("x"), "start_recorder: .* has no recorder"),
+    "ray casts": (lambda client, world, car: world.cast_ray(carla.Location(), carla.Location(x=1)), "no ray casts"),
+    "a projection": (lambda client, world, car: world.ground_projection(carla.Location(), 1.0), "no ray casts"),
+    "names": (lambda client, world, car: world.get_names_of_all_objects(), "get_names_of_all_objects: "),
+    "telemetry": (lambda client, world, car: car.get_telemetry_data(), "no vehicle physics"),
+    "wheels": (lambda client, world, car: car.get_wheel_steer_angle(carla.VehicleWheelLocation.FL_Wheel), "physics"),
+    "bones": (lambda client, world, car: car.get_bone_names(), "no skeletons and components"),
+    "boxes": (lambda client, world, car: world.get_level_bbs(carla.CityObjectLabel.Buildings), "label 3 .* no list"),
+    "collisions": (lambda client, world, car: car.set_collisions(False), "collisions .* always on"),
+    "layers": (lambda client, world, car: world.unload_map_layer(carla.MapLayer.Buildings), "have no layers"),
+    "textures": (
+        lambda client, world, car: world.apply_color_texture_to_object(
+            "x", carla.MaterialParameter.Diffuse, carla.TextureColor(1, 1)
+        ),
+        "no exchange of textures",
+    ),
+    "a town": (lambda client, world, car: client.load_world("\x07"), "name is '.*': give printable UTF-8"),
+    "a settings' step": (lambda client, world, car: step(world, 1e9), "fixed_delta_seconds is 1000000000.0"),
+    "a place": (
+        lambda client, world, car: world.spawn_actor(
+            world.get_blueprint_library().find("vehicle.audi.tt"), carla.Transform(carla.Location(x=1e9))
+        ),
+        "transform location x is 1000000000.0",
+    ),
+}
+
+
+def step(world, seconds):
+    settings = world.get_settings()
+    settings.fixed_delta_seconds = seconds
+    world.apply_settings(settings)
+
+
+@pytest.mark.parametrize("what", NOT_THERE)
+def test_what_is_refused_reaches_the_client_as_a_sentence(client, world, what):
+    """In CARLA's own form of an error; msgpack-rpc's own would be a bare `rpc_error` in Python."""
+    call, sentence = NOT_THERE[what]
+    with pytest.raises(RuntimeError, match=sentence):
+        call(client, world, car(world))
+    world.tick()
+
+
+def test_a_refused_command_of_a_batch_reaches_the_client(client, world):
+    vehicle = car(world)
+    push, drive = carla.command.ApplyImpulse, carla.command.ApplyVehicleControl
+    answers = client.apply_batch_sync(
+        [push(vehicle, carla.Vector3D(x=1)), drive(vehicle, carla.VehicleControl(throttle=1.0)),
+         drive(vehicle, carla.VehicleControl(brake=1.0))]
+    )  # fmt: skip
+    assert "no effect" in answers[0].error
+    assert "throttle 1" in answers[1].error
+    assert not answers[2].error
+    world.tick()
+    assert vehicle.get_control().brake == 1.0
+
+
+def test_common_calls_at_the_start_of_a_program_work(client, world):
+    vehicle = car(world)
+    world.freeze_all_traffic_lights(True)
+    world.reset_all_traffic_lights()
+    world.load_map_layer(carla.MapLayer.Buildings)
+    vehicle.set_collisions(True)
+    vehicle.set_light_state(carla.VehicleLightState.NONE)
+    assert world.get_traffic_light_from_opendrive_id("1") is None
+    assert list(world.get_lightmanager().get_all_lights()) == []
+    assert vehicle.get_physics_control().wheels
+    assert world.get_spectator().get_transform() is not None
+    world.get_spectator().set_transform(carla.Transform(carla.Location(z=50)))
+    world.tick()
+    assert world.get_spectator().get_transform().location.z == 50

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from prefect import flow
 from pydantic import Field
 
+from infra.prefect_worker import end_with_worker
 from tasks.planning.task import plan_recordings
 from tasks.recording.task import record_clips
 from tasks.sharding.task import write_dataset
@@ -16,7 +17,7 @@ WeatherName = Literal["clear_noon", "wet_overcast", "foggy_sunset"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 
 
-@flow(name="collect-dataset", validate_parameters=True)
+@flow(name="collect-dataset", validate_parameters=True, on_running=[end_with_worker])
 def collect_dataset(
     dataset: Name = "demo",
     plan_preset: str = "demo",

@@ -7,10 +7,11 @@ from typing import Literal
 from prefect import flow
 
 from flows.collect_dataset import Name
+from infra.prefect_worker import end_with_worker
 from tasks.evaluation.task import score_run
 
 
-@flow(name="evaluate-shareverse", validate_parameters=True)
+@flow(name="evaluate-shareverse", validate_parameters=True, on_running=[end_with_worker])
 def evaluate_shareverse(
     dataset: Name = "demo", run_id: str = "", split: Literal["val", "test"] = "test", without_run_id: str = ""
 ) -> dict:

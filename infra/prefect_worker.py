@@ -1,0 +1,49 @@
+"""A flow run ends with the worker that started it: Prefect leaves it running when the worker is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from typing import Any
+
+import psutil
+
+from infra.process_guard.supervisor import readable
+
+log = logging.getLogger(__name__)
+GRACE_S = 2.0
+"""Between SIGTERM, on which a flow cleans up, and SIGKILL; servers and ranks then take up to three seconds more."""
+
+
+def worker_of(process: psutil.Process) -> psutil.Process | None:
+    """Return the Prefect worker that a process descends from, None for one that was started by hand."""
+    for ancestor in process.parents():
+        with contextlib.suppress(psutil.AccessDenied, psutil.NoSuchProcess):
+            if {"worker", "start"} <= {*ancestor.cmdline()} and "prefect" in " ".join(ancestor.cmdline()):
+                return ancestor
+    return None
+
+
+def end_with_worker(*hook: Any) -> None:
+    """End this process when its worker does. It is a flow's `on_running` hook, whose arguments it takes."""
+    worker = worker_of(psutil.Process())
+    if worker is None:
+        return
+    try:
+        descriptor = os.pidfd_open(worker.pid)
+    except ProcessLookupError:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+    threading.Thread(target=follow, args=(descriptor,), name="end with the worker", daemon=True).start()
+
+
+def follow(descriptor: int) -> None:
+    """Wait for the process of a pidfd to end, then end this one."""
+    readable([descriptor])
+    log.error("The worker has ended, and this flow run with it: run the deployment again.")
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(GRACE_S)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -68,9 +68,11 @@ def await_image(process: GuardedProcess, client: Any, deadline: Deadline) -> Non
 
     def probing() -> None:
         try:
-            outcome.set_result(probe(client, deadline))
+            probe(client, deadline)
         except BaseException as error:  # noqa: BLE001 - it is the caller's
             outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
 
     threading.Thread(target=probing, name="probe", daemon=True).start()
     while not wait([outcome], timeout=0.2).done:

@@ -14,8 +14,9 @@ import psutil
 from infra.process_guard.supervisor import readable
 
 log = logging.getLogger(__name__)
-GRACE_S = 2.0
-"""Between SIGTERM, on which a flow cleans up, and SIGKILL; servers and ranks then take up to three seconds more."""
+GRACE_S = 3.0
+"""For the clean-up of a flow run whose worker was asked to end: `make down` sends SIGTERM to both. One whose worker was
+killed runs so long; what it has started then ends within three seconds."""
 
 
 def worker_of(process: psutil.Process) -> psutil.Process | None:
@@ -34,9 +35,8 @@ def end_with_worker(*hook: Any) -> None:
         return
     try:
         descriptor = os.pidfd_open(worker.pid)
-    except ProcessLookupError:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return
+    except ProcessLookupError:  # it ended just now
+        os.kill(os.getpid(), signal.SIGKILL)
     threading.Thread(target=follow, args=(descriptor,), name="end with the worker", daemon=True).start()
 
 
@@ -44,6 +44,5 @@ def follow(descriptor: int) -> None:
     """Wait for the process of a pidfd to end, then end this one."""
     readable([descriptor])
     log.error("The worker has ended, and this flow run with it: run the deployment again.")
-    os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait(GRACE_S)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -100,7 +100,9 @@ class CarlaServer:
                 reasons.append(str(failure))
                 log.warning("%s: launch %d of %d failed: %s", self.name, len(reasons), launches, failure)
                 self.end()
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, CarlaServerError):
+                    log.error("%s cannot be launched: %s", self.name, error)
                 self.end()
                 raise
         if len(reasons) == 1:

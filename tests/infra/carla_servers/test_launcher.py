@@ -115,7 +115,7 @@ def test_a_server_that_says_nothing_is_named_too(tmp_path):
         scripted(tmp_path, "exit 0").start(launches=1)
 
 
-def test_only_what_another_launch_may_cure_is_tried_again(tmp_path, monkeypatch):
+def test_only_what_another_launch_may_cure_is_tried_again(tmp_path, monkeypatch, caplog):
     launches = []
     monkeypatch.setattr(CarlaServer, "launch", lambda self: launches.append(1))
 
@@ -127,6 +127,7 @@ def test_only_what_another_launch_may_cure_is_tried_again(tmp_path, monkeypatch)
         scripted(tmp_path, "exit 0").start()
     assert not isinstance(caught.value, NotReady)
     assert len(launches) == 1
+    assert "server3 cannot be launched: CARLA renders in software" in caplog.text
 
 
 def test_a_start_that_hangs_fails_when_it_is_stopped(tmp_path):

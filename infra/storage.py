@@ -104,6 +104,20 @@ def sweep_temporary(folder: Path) -> int:
     return len(leftovers)
 
 
+def make_folder(path: Path, error: type[Exception] = StorageError) -> Path:
+    """Make a folder where there is none; return it. `error` where a file has its name or it cannot be written to."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        why = "a file has that name" if isinstance(cause, (FileExistsError, NotADirectoryError)) else cause.strerror
+        raise error(f"{path} cannot be made a folder ({why}): name another folder.") from cause
+    except ValueError as cause:  # NUL
+        raise error(f"{str(path)!r} is no name of a folder ({cause}): name another folder.") from cause
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise error(f"{path} is a folder that this user cannot write to: name another folder.")
+    return path
+
+
 def require_free_space(path: Path, needed_bytes: int) -> None:
     """Raise StorageError unless the disk of `path` has `needed_bytes` free."""
     path.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,8 @@ def locked(
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "ab")  # noqa: SIM115 - closed below, held as long as the block
     except OSError as cause:
-        raise error(f"{path} cannot be opened ({cause.strerror or one_line(cause)}): make its folder writable.") from cause
+        why = cause.strerror or one_line(cause)
+        raise error(f"{path} cannot be opened ({why}): make its folder writable.") from cause
     with file:
         try:
             try:

@@ -64,7 +64,8 @@ def check_files(checkpoint: Path, part: str = "") -> None:
 
     Checkpoints of earlier versions hold no hashes: nothing is checked in them here.
     """
-    expected = {name: found for name, found in read_record(checkpoint).get("files", {}).items() if name.startswith(part)}
+    files = read_record(checkpoint).get("files", {})
+    expected = {name: found for name, found in files.items() if name.startswith(part)}
 
     def damage(name: str) -> str:
         try:

@@ -47,13 +47,15 @@ def train(
 
     Rows of the metric spool go to `on_rows`, those of an interrupted earlier training again. TrainingError when a
     process dies (with its log's last line), the training diverges, another process trains the run, or it cannot go on
-    from its checkpoint; DeepSpeedConfigError when the batch does not divide. `threads` of each process on a CPU, 0: the cores shared out. `gpu`: the only one that the training
-    sees, counted among those seen here; None: all of them.
+    from its checkpoint; DeepSpeedConfigError when the batch does not divide. `threads` of each process on a CPU, 0: the
+    cores shared out. `gpu`: the only one that the training sees, counted among those seen here; None: all of them.
     """
     training = run.preset.training
     accumulation_steps(training.batch_size, training.micro_batch_size, processes)
     check_stage(run)
-    busy = f"run {run.run_id} is being trained by another process: wait until it ends, or give a run_name for a new run."
+    busy = (
+        f"run {run.run_id} is being trained by another process: wait until it ends, or give a run_name for a new run."
+    )
     with locked(run.folder / "training.lock", busy, error=TrainingError):
         return train_alone(run, latents_dir, processes, on_progress, on_rows, threads, gpu)
 

@@ -65,7 +65,10 @@ class Run:
         return sorted((folder for folder in found if STEP_FOLDER.fullmatch(folder.name)), key=steps_of)
 
     def finished(self) -> dict[str, Any] | None:
-        """Return finished.json of a run that was trained to the end and scored, else None. TrainingError when damaged."""
+        """Return finished.json of a run that was trained to the end and scored, else None.
+
+        TrainingError when it is damaged.
+        """
         marker = self.folder / "finished.json"
         if not marker.exists():
             return None
@@ -105,13 +108,13 @@ def new_run(dataset: str, preset: Preset, name: str = "") -> Run:
     """
     if not DATASET_NAME.fullmatch(dataset):
         raise TrainingError(
-            f"dataset is {shown(dataset)}: give the name of a folder in {home() / 'datasets'}, letters, digits, '.', '_' "
-            "and '-'."
+            f"dataset is {shown(dataset)}: give the name of a folder in {home() / 'datasets'}; it has letters, digits, "
+            "'.', '_' and '-'."
         )
     if len(name) > LONGEST_NAME or not name.isprintable():
         raise TrainingError(
-            f"run_name is {shown(name)}: give at most {LONGEST_NAME} printable characters; a run's folder is named by its "
-            "id, not by this."
+            f"run_name is {shown(name)}: give at most {LONGEST_NAME} printable characters; a run's folder is named by "
+            "its id, not by this."
         )
     return Run(dataset, ClipIndex(home() / "datasets" / dataset).digest, preset, name)
 

@@ -1,35 +1,32 @@
-"""Launches one CARLA server and says when it is ready: traps 5 to 8."""
+"""Launches one CARLA server, says when it is ready, and ends everything that it started: traps 5 to 8."""
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import logging
-import logging.handlers
 import os
-import queue
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
-from infra.carla_servers.ports import PortLease
+from infra.carla_servers.errors import CarlaServerError, NotReady
+from infra.carla_servers.output import ServerOutput
+from infra.carla_servers.ports import PortLease, PortLocksError, PortsError
+from infra.carla_servers.readiness import Deadline, await_image, connect
+from infra.process_guard import GuardedProcess
 
-WORKER_THREADS = 28
-"""Of the carla client: more than cameras, or callbacks starve the world's state (trap 2)."""
+log = logging.getLogger(__name__)
 LAUNCHES = 3
-LOG_BYTES = 2_000_000
 SOFTWARE_RENDERERS = ("llvmpipe", "lavapipe")
-
-
-class CarlaServerError(RuntimeError):
-    """A CARLA server that cannot be started or used."""
+ROOT_REFUSED = "refusing to run with the root privileges"
+SMI_S = 30.0
+NOT_EXECUTABLE = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+"""Of exec: another launch would not help. Others (no memory, no processes left) pass."""
 
 
 @dataclass(frozen=True)
@@ -55,30 +52,21 @@ class SimulatorSpec:
             raise CarlaServerError(f"the simulator {self.kind!r} is unknown: it is 'embedded' or 'carla'.")
         if not shutil.which(self.executable):
             raise CarlaServerError(
-                f"the CARLA executable {self.executable!r} does not exist: set carla_executable to CarlaUE4.sh."
+                f"the CARLA executable {self.executable!r} does not exist or cannot be executed: "
+                "set carla_executable to CarlaUE4.sh."
             )
-        if os.geteuid() == 0:
-            raise CarlaServerError("CARLA refuses to run as root: start the worker as another user.")
         adapter = [f"-graphicsadapter={gpu}"] if gpu is not None else []
         return [self.executable, *common, *adapter, *self.options]
 
 
-def drain(pipe: IO[bytes], path: Path) -> None:
-    """Write a process's output to a file of bounded size: a full pipe would block the server."""
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    for line in pipe:
-        handler.emit(logging.makeLogRecord({"msg": "%s", "args": (line.decode(errors="replace").rstrip(),)}))
-    handler.close()
-
-
 class CarlaServer:
-    """One server process of ours, its ports and its client. Start it from a main thread: it dies with that thread."""
+    """One server process of ours, with all that it starts, its ports and its client. It ends with this process."""
 
     def __init__(self, spec: SimulatorSpec, log_dir: Path, name: str, gpu: int | None = None) -> None:
         self.spec, self.log, self.name, self.gpu = spec, Path(log_dir) / f"{name}.log", name, gpu
         self.lease: PortLease | None = None
-        self.process: subprocess.Popen | None = None
+        self.process: GuardedProcess | None = None
+        self.output: ServerOutput | None = None
         self.drainer: threading.Thread | None = None
         self.client: Any = None
 
@@ -93,119 +81,116 @@ class CarlaServer:
     def alive(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def start(self) -> CarlaServer:
-        """Launch and wait until the server renders; try again after a failed launch (one in ten fails, trap 6)."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        reasons = []
-        for _ in range(LAUNCHES):
+    def start(self, launches: int = LAUNCHES) -> CarlaServer:
+        """Launch and wait until the server renders; try again after a failed launch (one in ten fails, trap 6).
+
+        Each failure is logged. NotReady with all reasons when every launch failed: later ones may work. Any other
+        CarlaServerError (an executable that is missing, the wrong version, software rendering, root refused) is
+        raised at once: no launch would help.
+        """
+        reasons: list[str] = []
+        while len(reasons) < launches:
             try:
                 self.launch()
                 self.await_ready()
                 return self
-            except CarlaServerError as error:
+            except NotReady as failure:
+                reasons.append(str(failure))
+                log.warning("%s: launch %d of %d failed: %s", self.name, len(reasons), launches, failure)
                 self.stop()
-                if not isinstance(error, NotReady):
-                    raise
-                reasons.append(str(error))
-        raise CarlaServerError(
-            f"{self.name} did not start in {LAUNCHES} launches: {reasons[-1]} Its log is {self.log}."
-        )
+            except BaseException:
+                self.stop()
+                raise
+        told = " ".join(f"({number}) {reason}" for number, reason in enumerate(reasons, 1))
+        raise NotReady(f"{self.name} did not start in {launches} launches: {told} Its log is {self.log}.")
 
     def launch(self) -> None:
-        self.lease = PortLease()
-        command = self.spec.command(self.lease.port, self.gpu)
-        guard = [sys.executable, "-m", "infra.carla_servers.guard", str(os.getpid())]
-        self.process = subprocess.Popen(
-            [*guard, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self.drainer = threading.Thread(target=drain, args=(self.process.stdout, self.log), daemon=True)
+        """Start the process. NotReady or CarlaServerError when it cannot be."""
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            self.output = ServerOutput(self.log, (*SOFTWARE_RENDERERS, ROOT_REFUSED))
+        except OSError as error:
+            raise CarlaServerError(f"the log {self.log} cannot be written: {error.strerror}.") from error
+        try:
+            self.lease = PortLease()
+            command = self.spec.command(self.lease.port, self.gpu)
+            self.process = GuardedProcess(command)
+        except PortLocksError as error:
+            raise CarlaServerError(str(error)) from error
+        except PortsError as error:
+            raise NotReady(str(error)) from error
+        except OSError as error:
+            kind = CarlaServerError if error.errno in NOT_EXECUTABLE else NotReady
+            raise kind(f"{error.filename or 'its process'} could not be started: {error.strerror}.") from error
+        self.drainer = threading.Thread(target=self.output.drain, args=(self.process.output,), daemon=True)
         self.drainer.start()
 
     def await_ready(self) -> None:
-        """Ready means: the right version, a map, a tick and a camera's image of it, before the deadline."""
-        import carla
-
+        """Ready means: the right version, a map, a tick and a camera's image of it, before one deadline."""
         assert self.process is not None
         assert self.lease is not None
-        deadline = time.monotonic() + self.spec.ready_s
-        while True:
-            if not self.alive():
-                raise NotReady(f"the server ended with code {self.process.returncode}: {self.last_line()}")
-            if time.monotonic() > deadline:
-                raise NotReady(f"it was not ready after {self.spec.ready_s:g} s.")
-            try:
-                # a client that found nobody listening never connects again: each attempt has its own
-                socket.create_connection(("127.0.0.1", self.lease.port), 5.0).close()
-                self.client = carla.Client("127.0.0.1", self.lease.port, worker_threads=WORKER_THREADS)
-                self.client.set_timeout(5.0)
-                version = self.client.get_server_version()
-                break
-            except (OSError, RuntimeError):  # not listening yet
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(0.1)
-        mine = self.client.get_client_version()
-        if version != mine:
-            raise CarlaServerError(
-                f"the server is CARLA {version} and the client {mine}: install `carla=={version}` or that server."
-            )
+        deadline = Deadline(self.spec.ready_s)
         try:
-            self.client.set_timeout(max(10.0, deadline - time.monotonic()))
-            probe(self.client, max(10.0, deadline - time.monotonic()))
-        except (RuntimeError, queue.Empty) as error:
-            raise NotReady(f"it answered but did not render: {error!r}") from error
+            self.client = connect(self.process, self.lease.port, deadline)
+            await_image(self.process, self.client, deadline)
+        except NotReady as failure:
+            raise self.explained(failure) from failure
         self.refuse_software_rendering()
         self.check_gpu()
 
-    def last_line(self) -> str:
-        if self.drainer:
+    def explained(self, failure: NotReady) -> CarlaServerError:
+        """Return why a launch failed: what became of the process and its last words."""
+        assert self.process is not None
+        assert self.output is not None
+        code = self.process.wait(1.0)  # it may just be ending
+        if self.drainer and code is not None:
             self.drainer.join(2.0)
-        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
-        return lines[-1] if lines else "it wrote nothing (no Vulkan driver?)."
+        if ROOT_REFUSED in self.output.seen:
+            return CarlaServerError("CARLA refuses to run as root: start the worker as another user.")
+        what = str(failure) if code is None else f"the server ended with code {code}"
+        words = self.output.last_line.rstrip(".") or "it wrote nothing (no Vulkan driver?)"
+        root = " CARLA refuses to run as root, and this is root." if self.maybe_refused() else ""
+        return NotReady(f"{what}: {words}.{root}")
+
+    def maybe_refused(self) -> bool:
+        return self.spec.kind == "carla" and os.geteuid() == 0
 
     def refuse_software_rendering(self) -> None:
-        text = self.log.read_text(errors="replace").lower() if self.log.exists() else ""
+        """Raise CarlaServerError when the real CARLA said that it renders in software (trap 8)."""
+        assert self.output is not None
         for name in SOFTWARE_RENDERERS:
-            if self.spec.kind == "carla" and name in text:
+            if self.spec.kind == "carla" and name in self.output.seen:
                 raise CarlaServerError(f"CARLA renders in software ({name}): install the GPU's Vulkan driver.")
 
     def check_gpu(self) -> None:
-        """Raise CarlaServerError when a server runs on another GPU than it was given (trap 8)."""
+        """Raise CarlaServerError when a server runs on another GPU than it was given (trap 8).
+
+        In a container the driver may tell other pids than ours, or none: then nothing is known, and the log says so.
+        """
         if self.spec.kind != "carla" or self.gpu is None or not shutil.which("nvidia-smi"):
             return
-        query = ["nvidia-smi", f"--id={self.gpu}", "--query-compute-apps=pid", "--format=csv,noheader"]
-        graphics = subprocess.run(
-            ["nvidia-smi", "pmon", "-c", "1", "-i", str(self.gpu)], capture_output=True, text=True
-        )
-        compute = subprocess.run(query, capture_output=True, text=True)
-        import psutil
-
-        assert self.pid is not None
-        family = {self.pid, *(child.pid for child in psutil.Process(self.pid).children(recursive=True))}
-        seen = {int(word) for word in (graphics.stdout + compute.stdout).split() if word.isdigit()}
-        if not family & seen:
-            raise CarlaServerError(f"{self.name} does not run on GPU {self.gpu}: check -graphicsadapter numbering.")
+        assert self.process is not None
+        family = self.process.tree()
+        used = {gpu for gpu, pid in processes_of_gpus() if pid in family}
+        if not used:
+            log.warning("%s: nvidia-smi does not tell on which GPU it runs; it was given %d.", self.name, self.gpu)
+        elif self.gpu not in used:
+            raise CarlaServerError(
+                f"{self.name} runs on GPU {min(used)} instead of {self.gpu}: check -graphicsadapter numbering."
+            )
 
     def stop(self) -> None:
-        """End the server's process group and give the ports back."""
+        """End everything that the server started and give the ports back. May be called again."""
         self.client = None
         if self.process is not None:
-            for number, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self.process.pid, number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(patience)
-                    break
-            if self.drainer:
-                self.drainer.join(5.0)
-            if self.process.stdout:
-                self.process.stdout.close()
+            self.process.stop()
+        if self.drainer is not None:
+            self.drainer.join(5.0)
+        elif self.output is not None:
+            self.output.close()
         if self.lease is not None:
             self.lease.release()
-        self.process = self.lease = self.drainer = None
+        self.process = self.lease = self.drainer = self.output = None
 
     def __enter__(self) -> CarlaServer:
         return self.start()
@@ -216,31 +201,12 @@ class CarlaServer:
         self.stop()
 
 
-class NotReady(CarlaServerError):
-    """A launch that failed; the next may work."""
-
-
-def probe(client: Any, patience_s: float) -> None:
-    """Tick once and wait for a camera's image of that tick, then leave the world as it was."""
-    import carla
-
-    world = client.get_world()
-    assert world.get_map().name
-    settings = world.get_settings()
-    original = world.get_settings()
-    settings.synchronous_mode, settings.fixed_delta_seconds = True, 0.05
-    world.apply_settings(settings)
-    blueprint = world.get_blueprint_library().find("sensor.camera.rgb")
-    for name in ("image_size_x", "image_size_y"):
-        blueprint.set_attribute(name, "16")
-    camera = world.spawn_actor(blueprint, carla.Transform(carla.Location(z=50.0)))
-    frames: queue.Queue = queue.Queue()
+def processes_of_gpus() -> list[tuple[int, int]]:
+    """Return (GPU, pid) of what runs on this machine's GPUs. NotReady when the driver does not answer."""
+    command = ["nvidia-smi", "pmon", "-c", "1"]
     try:
-        camera.listen(lambda image: frames.put(image.frame))
-        wanted = world.tick(patience_s)
-        while frames.get(timeout=patience_s) < wanted:
-            pass
-    finally:
-        camera.stop()
-        camera.destroy()
-        world.apply_settings(original)
+        told = subprocess.run(command, capture_output=True, text=True, timeout=SMI_S).stdout
+    except subprocess.TimeoutExpired as error:
+        raise NotReady(f"nvidia-smi did not answer in {SMI_S:g} s: is the GPU's driver healthy?") from error
+    rows = [line.split()[:2] for line in told.splitlines()]
+    return [(int(row[0]), int(row[1])) for row in rows if len(row) == 2 and row[0].isdigit() and row[1].isdigit()]

@@ -1,13 +1,11 @@
-"""The process group of a training: started, watched and ended by its parent; it dies when the parent does."""
+"""The process group of a training: started, watched and ended by its parent; it ends when the parent does."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
 import signal
-import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ import torch
 
 from infra.deepspeed_config import accumulation_steps
 from infra.locks import locked
+from infra.process_guard import GuardedProcess
 from infra.storage import OnProgress, no_progress, sweep_temporary
 from tasks.training.checkpoint_record import check_files, check_resumable
 from tasks.training.errors import REFUSED, TrainingError
@@ -119,8 +118,7 @@ class ProcessGroup:
         self.threads = threads or max(1, len(os.sched_getaffinity(0)) // processes)
         self.logs = run.folder / "logs"
         self.rendezvous = self.logs / f"rendezvous-{uuid.uuid4().hex[:8]}"
-        self.processes: list[subprocess.Popen] = []
-        self.watched: dict[int, int] = {}
+        self.processes: list[GuardedProcess] = []
 
     def __enter__(self) -> ProcessGroup:
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -136,17 +134,11 @@ class ProcessGroup:
         self.end()
 
     def start(self, rank: int) -> None:
-        """Start a rank in a session of its own; the kernel ends it with this thread (see guard.py)."""
-        worker = [sys.executable, "-m", "tasks.training.worker", str(self.run.folder), str(self.latents_dir.resolve()),
-                  "--rendezvous", str(self.rendezvous)]  # fmt: skip
-        command = [sys.executable, "-m", "infra.carla_servers.guard", str(os.getpid()), *worker]
+        """Start a rank under a guard: it ends with this process, and with it whatever it starts."""
+        command = [sys.executable, "-m", "tasks.training.worker", str(self.run.folder), str(self.latents_dir.resolve()),
+                   "--rendezvous", str(self.rendezvous)]  # fmt: skip
         with open(self.logs / f"rank{rank}.log", "wb") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                env=self.environment(rank), start_new_session=True,
-            )  # fmt: skip
-        self.processes.append(process)
-        self.watched[os.pidfd_open(process.pid)] = rank
+            self.processes.append(GuardedProcess(command, env=self.environment(rank), output=log))
 
     def environment(self, rank: int) -> dict[str, str]:
         """Return what a rank finds in its environment; gloo keeps to loopback."""
@@ -161,21 +153,20 @@ class ProcessGroup:
 
     def wait(self, seconds: float) -> bool:
         """Wait for a rank to end, so long; return whether any still runs. TrainingError when one failed."""
-        ready, _, _ = select.select(list(self.watched), [], [], seconds)
-        for descriptor in ready:
-            rank = self.watched.pop(descriptor)
-            os.close(descriptor)
-            code = self.processes[rank].wait()
+        running = [process for process in self.processes if process.poll() is None]
+        if running:
+            running[0].wait(seconds)
+        for rank, process in enumerate(self.processes):
+            code = process.poll()
             if code:
                 raise TrainingError(self.why(*self.first_cause(rank, code)))
-        return bool(self.watched)
+        return any(process.poll() is None for process in self.processes)
 
     def first_cause(self, rank: int, code: int) -> tuple[int, int]:
         """Return the rank that failed, or one that says why in a sentence: the others fail because that one is gone."""
-        if code != REFUSED and self.watched:
-            select.select(list(self.watched), [], [], GRACE_S)
+        deadline = time.monotonic() + GRACE_S
         for other, process in enumerate(self.processes):
-            if process.poll() == REFUSED:
+            if process.wait(max(0.0, deadline - time.monotonic())) == REFUSED:
                 return other, REFUSED
         return rank, code
 
@@ -193,13 +184,9 @@ class ProcessGroup:
         )
 
     def end(self) -> None:
-        """Kill what still runs, each by its own process group, and clean up."""
+        """End what still runs and clean up."""
         for process in self.processes:
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):  # it ended just now
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        for descriptor in self.watched:
-            os.close(descriptor)
-        self.watched.clear()
+            process.request_stop()
+        for process in self.processes:
+            process.stop()
         self.rendezvous.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from infra.storage import TEMPORARY_PREFIX, sha256_file
 from tasks.recording.pool import record_plan
 from tasks.sharding.shards import write_shards
 from tests.conftest import SPEC
+from tests.processes import Family, family
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,10 +45,17 @@ def planned_only(tiny, tmp_path):
 
 
 @pytest.fixture
-def driver(planned_only):
+def ours():
+    with family() as new:
+        yield new
+
+
+@pytest.fixture
+def driver(planned_only, ours):
     process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(planned_only)], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
+        [sys.executable, "-c", DRIVER, str(planned_only)],
+        stdout=subprocess.PIPE, text=True, cwd=ROOT, env=ours.environment,
+    )  # fmt: skip
     yield process
     process.kill()
     process.wait(10)
@@ -67,17 +74,18 @@ def await_half_a_recording(driver: subprocess.Popen, folder: Path) -> None:
         time.sleep(0.01)  # the file system has no event to wait for
 
 
-def servers_of(process: psutil.Process) -> list[psutil.Process]:
-    return [child for child in process.children(recursive=True) if "infra.minicarla" in child.cmdline()]
+def servers_of(ours: Family) -> list[psutil.Process]:
+    """The supervisor of a server names it in its command line, too."""
+    return [process for process in ours.alive() if process.cmdline()[1:3] == ["-m", "infra.minicarla"]]
 
 
 def shards(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_file(path) for path in folder.glob("shards/*/*.tar")}
 
 
-def test_a_killed_server_costs_nothing_but_time(tiny, planned_only, driver):
+def test_a_killed_server_costs_nothing_but_time(tiny, planned_only, driver, ours):
     await_half_a_recording(driver, planned_only)
-    (server,) = servers_of(psutil.Process(driver.pid))
+    (server,) = servers_of(ours)
     server.send_signal(signal.SIGKILL)
     told = driver.stdout.read()
     assert driver.wait(120) == 0
@@ -87,28 +95,21 @@ def test_a_killed_server_costs_nothing_but_time(tiny, planned_only, driver):
     assert shards(planned_only) == shards(tiny.folder)
 
 
-def test_a_killed_driver_takes_its_servers_along(tiny, planned_only, driver):
-    """Its recorder may just finish what it has in hand."""
+def test_a_killed_driver_takes_its_servers_along(tiny, planned_only, driver, ours):
     await_half_a_recording(driver, planned_only)
-    servers = servers_of(psutil.Process(driver.pid))
-    assert servers
+    assert servers_of(ours)
     driver.kill()
     driver.wait(10)
-    _, alive = psutil.wait_procs(servers, timeout=60)
-    assert not alive, f"left behind: {alive}"
+    assert not ours.left()
     again = record_plan(planned_only, SPEC, servers=2)
     assert again.recorded + again.already_done == 2
     assert write_shards(planned_only).digest == tiny.sharding.digest
     assert shards(planned_only) == shards(tiny.folder)
 
 
-def test_what_was_half_done_when_everything_died_is_made_anew(tiny, planned_only, driver):
+def test_what_was_half_done_when_everything_died_is_made_anew(tiny, planned_only, driver, ours):
     await_half_a_recording(driver, planned_only)
-    family = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
-    for process in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(family, timeout=60)
+    ours.kill()
     assert list(planned_only.glob(f"recordings/{TEMPORARY_PREFIX}*"))
     again = record_plan(planned_only, SPEC, servers=2)
     assert (again.recorded, again.already_done) == (1, 1)

@@ -146,7 +146,7 @@ def ranks_of(folder):
     found = []
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
-        if "tasks.training.worker" in command and str(folder) in command and "infra.carla_servers.guard" not in command:
+        if "tasks.training.worker" in command and str(folder) in command and "-S" not in command:  # no supervisor
             found.append(process)
     return found
 

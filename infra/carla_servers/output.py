@@ -1,0 +1,56 @@
+"""What a server says, in files of bounded size."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import IO
+
+log = logging.getLogger(__name__)
+LOG_BYTES = 2_000_000
+LINE_BYTES = 65_536
+"""A longer line is taken in pieces: one without an end would fill the memory."""
+
+
+class ServerOutput:
+    """What one launched server says: NAME.log and NAME.log.1 of at most LOG_BYTES each, and what matters of it.
+
+    The files go on over all launches; `last_line` and `seen` are of this one. When the files cannot be written, that
+    is said once and the server runs on.
+    """
+
+    def __init__(self, path: Path, words: Collection[str] = ()) -> None:
+        """Open the file. OSError when it cannot be."""
+        self.path, self.words = path, words
+        self.file = open(path, "ab", 0)  # noqa: SIM115 - open as long as the server runs
+        self.last_line = ""
+        self.seen: set[str] = set()
+        """Those of `words` that it said, in whatever case."""
+        self.failed = False
+
+    def drain(self, pipe: IO[bytes]) -> None:
+        """Take what comes through a pipe, to its end: a full pipe would block the server (trap 6)."""
+        with pipe:
+            for line in iter(lambda: pipe.readline(LINE_BYTES), b""):
+                text = line.decode(errors="replace").strip()
+                self.last_line = text or self.last_line
+                self.seen |= {word for word in self.words if word in text.lower()}
+                try:
+                    self.write(line)
+                except OSError as error:
+                    if not self.failed:
+                        log.warning("The output of a server is lost: %s cannot be written (%s).", self.path, error)
+                    self.failed = True
+        self.close()
+
+    def write(self, line: bytes) -> None:
+        if self.file.tell() + len(line) > LOG_BYTES:
+            os.replace(self.path, f"{self.path}.1")
+            full, self.file = self.file, open(self.path, "ab", 0)  # noqa: SIM115
+            full.close()
+        self.file.write(line)
+
+    def close(self) -> None:
+        self.file.close()

@@ -1,0 +1,127 @@
+"""When a CARLA server is ready: it answers with the right version, has a map, ticks and renders (trap 6)."""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+import time
+from typing import Any
+
+from infra.carla_servers.errors import CarlaServerError, NotReady
+from infra.process_guard import GuardedProcess
+
+WORKER_THREADS = 28
+"""Of the carla client: more than cameras, or callbacks starve the world's state (trap 2)."""
+CALL_S = 5.0
+"""Patience with the first call on a connection: a server that has just begun to listen may never answer it."""
+IMAGE_S = 2.0
+"""After so long without an image the world is ticked again: the first tick's may never come (carla #5616)."""
+
+
+class Deadline:
+    """The moment by which a server must be ready."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.end = seconds, time.monotonic() + seconds
+
+    def left(self, most: float = float("inf")) -> float:
+        """Return the seconds that are left, at most so many. NotReady when there are none."""
+        left = self.end - time.monotonic()
+        if left <= 0:
+            raise NotReady(f"it was not ready after {self.seconds:g} s")
+        return min(left, most)
+
+
+def connect(process: GuardedProcess, port: int, deadline: Deadline) -> Any:
+    """Return a client of the server once it answers. NotReady when its process ends or the time is over;
+    CarlaServerError when it is another version than the client."""
+    import carla
+
+    while process.poll() is None:
+        try:
+            # a client that found nobody listening never connects again: each attempt has its own
+            socket.create_connection(("127.0.0.1", port), deadline.left(CALL_S)).close()
+            client = carla.Client("127.0.0.1", port, worker_threads=WORKER_THREADS)
+            client.set_timeout(deadline.left(CALL_S))
+            theirs, ours = client.get_server_version(), client.get_client_version()
+        except NotReady:
+            raise
+        except (OSError, RuntimeError):  # not listening yet
+            process.wait(deadline.left(0.1))
+            continue
+        if theirs != ours:
+            raise CarlaServerError(
+                f"the server is CARLA {theirs} and the client {ours}: install `carla=={theirs}` or that server."
+            )
+        return client
+    raise NotReady("the server ended before it answered")
+
+
+def await_image(process: GuardedProcess, client: Any, deadline: Deadline) -> None:
+    """Return once the server has rendered; NotReady when it does not, or its process ends.
+
+    The calls run on a thread of their own: one to a server that has died returns only when its time is over.
+    """
+    outcome: queue.Queue[Exception | None] = queue.Queue()
+
+    def probing() -> None:
+        try:
+            probe(client, deadline)
+        except (RuntimeError, AssertionError) as error:
+            outcome.put(error)
+        else:
+            outcome.put(None)
+
+    threading.Thread(target=probing, name="probe", daemon=True).start()
+    while True:
+        try:
+            error = outcome.get(timeout=0.2)
+        except queue.Empty:
+            if process.poll() is not None:
+                raise NotReady("the server ended before it rendered") from None
+            deadline.left()
+            continue
+        if isinstance(error, NotReady):
+            raise error
+        if error is not None:
+            raise NotReady(f"it answered but did not render: {error}") from error
+        return
+
+
+def probe(client: Any, deadline: Deadline) -> None:
+    """Tick until a camera's image of one of the ticks comes, then leave the world as it was."""
+    import carla
+
+    client.set_timeout(deadline.left())
+    world = client.get_world()
+    assert world.get_map().name, "it has no map"
+    settings = world.get_settings()
+    original = world.get_settings()
+    settings.synchronous_mode, settings.fixed_delta_seconds = True, 0.05
+    world.apply_settings(settings)
+    blueprint = world.get_blueprint_library().find("sensor.camera.rgb")
+    for name in ("image_size_x", "image_size_y"):
+        blueprint.set_attribute(name, "16")
+    camera = world.spawn_actor(blueprint, carla.Transform(carla.Location(z=50.0)))
+    frames: queue.Queue[int] = queue.Queue()
+    try:
+        camera.listen(lambda image: frames.put(image.frame))
+        first = world.tick(deadline.left())
+        while not image_since(first, frames, deadline.left(IMAGE_S)):
+            world.tick(deadline.left())
+    finally:
+        camera.stop()
+        camera.destroy()
+        world.apply_settings(original)
+
+
+def image_since(first: int, frames: queue.Queue[int], seconds: float) -> bool:
+    """Wait for an image of tick `first` or a later one, so long; return whether one came."""
+    end = time.monotonic() + seconds
+    try:
+        while frames.get(timeout=max(0.0, end - time.monotonic())) < first:
+            pass
+    except queue.Empty:
+        return False
+    return True

@@ -59,7 +59,7 @@ def train_shareverse(
         "text_embedding": text_embedding,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
-    run = open_run(dataset, preset, overrides, run_name)
+    run = open_run(dataset, preset, overrides, run_name, processes)
     if run["finished"]:
         return run
     latents = encode_clips(dataset, run["run_id"])

@@ -19,6 +19,7 @@ from model.weights import WeightsError, load_weights
 from tasks.evaluation.errors import EvaluationError
 from tasks.training.checkpoint_record import check_files
 
+NO_NUMBERS = "the checkpoint generates values that are no numbers: train again, with a lower learning_rate."
 SIZES = ("num_attention_heads", "attention_head_dim", "num_layers", "patch_size", "time_embed_dim", "text_embed_dim")
 """Fields of a preset that the model's own configuration repeats."""
 TOKENS_AT_ONCE = 4096
@@ -112,9 +113,7 @@ class Sampler:
         )
         videos = output.videos.float().cpu()
         if not torch.isfinite(videos).all():
-            raise EvaluationError(
-                "the checkpoint generates values that are no numbers: train again, with a lower learning_rate."
-            )
+            raise EvaluationError(NO_NUMBERS)
         return videos
 
     def round_trip(self, videos: torch.Tensor) -> torch.Tensor:

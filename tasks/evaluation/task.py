@@ -20,12 +20,12 @@ def score_run(dataset: str, run_id: str = "", split: str = "test", without_run_i
     `without_run_id`: a run whose agents exchange nothing, scored and shown beside it. Returns the run's id, folder,
     MLflow address ("" while MLflow is down), figures and verdict. EvaluationError for a run of another data set.
     """
-    log, run = get_run_logger(), read_run(run_id)
+    run = read_run(run_id)
     if run.dataset != dataset:
         raise EvaluationError(
             f"run {run.run_id} was trained on data set {run.dataset!r}, not {dataset!r}: give that, or another run_id."
         )
-    without = read_run(without_run_id) if without_run_id else None
+    without, log = read_run(without_run_id) if without_run_id else None, get_run_logger()
     report = score(run, split, FlowProgress("evaluation", "windows"), without=without, on_unsent=log.warning)
     for sentence in report.verdict:
         log.info(sentence)

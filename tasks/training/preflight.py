@@ -36,8 +36,8 @@ def preflight(run: Run, processes: int) -> None:
         check_resumable(last, run, processes)
     check_clips(run)
     if run.preset.transformer.base_model:
-        text_embedding(run.preset)
         check_base(run.preset)
+        text_embedding(run.preset)
     if run.preset.codec.codec != "linear":
         check_vae(run.preset.codec)
     check_memory(run.preset, processes)

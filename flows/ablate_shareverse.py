@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 from prefect import flow
 from pydantic import Field
 
-from flows.collect_dataset import Name, collect
+from flows.collect_dataset import Name, Some, collect
 from tasks.benchmark.arms import MODEL_PRESET, ablation_of
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.paper.study import studies_of
 from tasks.benchmark.paper.task import compare_with_paper, is_collected
 from tasks.benchmark.task import check_hidden_facts, compare_arms, sum_up
+from tasks.planning.preset import Town
 
 
 @flow(name="ablate-shareverse", validate_parameters=True)
@@ -23,8 +24,8 @@ def ablate_shareverse(
     carla_options: list[str] | None = None,
     maps_dir: str = "",
     servers: Annotated[int, Field(ge=1, le=256)] = 2,
-    towns: list[str] | None = None,
-    test_towns: list[str] | None = None,
+    towns: Some[Town] | None = None,
+    test_towns: Some[Town] | None = None,
     bench_preset: str = MODEL_PRESET,
     arms_at_a_time: Annotated[int, Field(ge=1, le=64)] | None = None,
     study: Literal["sharing", "paper", "all"] | None = None,

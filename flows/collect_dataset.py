@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from prefect import flow
 from pydantic import Field
 
+from tasks.planning.preset import Count, PlanOverrides, PlanPreset, Seed, Town, TrajectoryType, WeatherName
 from tasks.planning.task import plan_recordings
 from tasks.recording.task import record_clips
 from tasks.sharding.task import write_dataset
 
-TrajectoryType = Literal["straight_meeting", "following", "crossing", "turning_meeting", "merging", "diverging"]
-WeatherName = Literal["clear_noon", "wet_overcast", "foggy_sunset"]
+T = TypeVar("T")
+Some = Annotated[list[T], Field(min_length=1, max_length=1000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 
 
@@ -20,37 +21,40 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 def collect_dataset(
     dataset: Name = "demo",
     plan_preset: str = "demo",
+    overrides: PlanOverrides | None = None,
     simulator: Literal["embedded", "carla"] = "embedded",
     carla_executable: str = "",
     carla_options: list[str] | None = None,
     maps_dir: str = "",
     servers: Annotated[int, Field(ge=1, le=256)] = 2,
-    towns: list[str] | None = None,
-    trajectory_types: list[TrajectoryType] | None = None,
-    weathers: list[WeatherName] | None = None,
-    recordings_per_town: Annotated[int, Field(ge=1)] | None = None,
-    seed: Annotated[int, Field(ge=0)] | None = None,
-    samples_per_shard: Annotated[int, Field(ge=1)] = 32,
+    towns: Some[Town] | None = None,
+    trajectory_types: Some[TrajectoryType] | None = None,
+    weathers: Some[WeatherName] | None = None,
+    recordings_per_town: Count | None = None,
+    seed: Seed | None = None,
+    samples_per_shard: Count = 32,
 ) -> dict:
     """Record `dataset` as the plan preset says, with what is given here changed; go on where an earlier run stopped.
 
-    Returns the data set's folder, digest and counts. A plan can't be changed under recordings: another plan needs
-    another `dataset` name.
+    `overrides`: any fields of the plan preset (tasks/planning/preset.py), {"repeats": 3, "view_width": 384}; those that
+    are changed most have parameters of their own. A plan can't be changed under recordings: another plan needs another
+    `dataset` name. Returns the data set's folder, digest and counts.
     """
-    overrides = {
-        "towns": towns,
-        "trajectory_types": trajectory_types,
-        "weathers": weathers,
-        "recordings_per_town": recordings_per_town,
-        "seed": seed,
-    }
+    changed = PlanPreset.changes(
+        overrides,
+        towns=towns,
+        trajectory_types=trajectory_types,
+        weathers=weathers,
+        recordings_per_town=recordings_per_town,
+        seed=seed,
+    )
     simulator_options = {
         "kind": simulator,
         "executable": carla_executable,
         "options": tuple(carla_options or ()),
         "maps_dir": maps_dir,
     }
-    return collect(dataset, plan_preset, overrides, simulator_options, servers, samples_per_shard)
+    return collect(dataset, plan_preset, changed, simulator_options, servers, samples_per_shard)
 
 
 def collect(

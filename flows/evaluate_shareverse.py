@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from prefect import flow
+from pydantic import Field
 
 from flows.collect_dataset import Name
 from tasks.evaluation.task import score_run
 
+RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]*$", max_length=64)]
+
 
 @flow(name="evaluate-shareverse", validate_parameters=True)
 def evaluate_shareverse(
-    dataset: Name = "demo", run_id: str = "", split: Literal["val", "test"] = "test", without_run_id: str = ""
+    dataset: Name = "demo", run_id: RunId = "", split: Literal["val", "test"] = "test", without_run_id: RunId = ""
 ) -> dict:
     """Score the latest checkpoint of `run_id` (empty: the run trained last) on the held-out towns of `split`.
 

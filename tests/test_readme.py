@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from model.presets import Preset
+from tasks.planning.preset import PlanPreset
 from tests.synthetic_dataset import write_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,6 +77,19 @@ def test_deployments_and_their_parameters_exist():
     for words in runs:
         given = [words[i + 1].partition("=")[0] for i, word in enumerate(words) if word == "--param"]
         assert set(given) <= flows()[words[3].split("/")[0]], words
+
+
+def test_overrides_are_fields_of_the_presets():
+    kinds = {"collect-dataset": PlanPreset, "train-shareverse": Preset}
+    given = [
+        (kinds[words[3].split("/")[0]], json.loads(word.removeprefix("overrides=")))
+        for words in commands("prefect", "deployment", "run")
+        for word in words
+        if word.startswith("overrides=")
+    ]
+    assert given
+    for kind, overrides in given:
+        kind.load("demo").replace(**overrides)
 
 
 def test_modules_that_are_run_exist():

@@ -1,227 +1,241 @@
-"""Model and training presets: TOML files in this folder, read into frozen dataclasses.
+"""Model and training presets: TOML files in this folder, read into frozen settings.
 
 Field names are unique over all sections, so any of them can be changed by its bare name.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import tomllib
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from model.presets.base import Count, CountOrNone, Frames, NamedPreset, PresetError, Seed, Settings
+from model.presets.messages import Misfit
+
+__all__ = [
+    "FOLDER", "LATER", "CodecConfig", "CrossAgent", "LearningRate", "ObjectiveConfig", "Preset", "PresetError",
+    "SamplingConfig", "Seed", "TrainSteps", "TrainingConfig", "TransformerConfig", "VideoConfig",
+]  # fmt: skip
 
 FOLDER = Path(__file__).parent
+CODEC_PIXELS = 8
+"""Sides of the pixels that one latent stands for."""
+LATER = ("chroma_weight",)
+"""Fields that came after the first runs: while they have their defaults, runs and latents are not known by them."""
+
+Side = Annotated[int, Field(ge=16, le=8192)]
+Size = Annotated[int, Field(ge=1, le=65_536)]
+Source = Annotated[
+    str, Field(max_length=4096, pattern=r"^[^\x00]*$", json_schema_extra={"wording": "a path or a name"})
+]
+"""A path, or a name of the Hugging Face hub; empty: none."""
+Metres = Annotated[float, Field(ge=0, le=1e6)]
+LearningRate = Annotated[float, Field(gt=0, le=1e9, strict=True, allow_inf_nan=False)]
+TrainSteps = Annotated[int, Field(ge=1, le=1_000_000_000, strict=True)]
+CrossAgent = Literal["on", "within", "off"]
 
 
-class PresetError(ValueError):
-    """A preset that does not exist or does not make sense: what, which value, what to do."""
-
-
-@dataclass(frozen=True)
-class VideoConfig:
+class VideoConfig(Settings):
     """What the model sees of a clip."""
 
-    frames: int = 49
+    frames: Frames = 49
     """8k+1: the CogVideoX VAE decodes other counts wrongly, without an error (trap 37)."""
-    height: int = 480
-    width: int = 720
+    height: Side = 480
     """Of the mosaic; of the front view for views "front"."""
-    views: str = "four"
+    width: Side = 720
+    """As the height."""
+    views: Literal["four", "front"] = "four"
+    """All four cameras in a mosaic, or the front one alone."""
 
 
-@dataclass(frozen=True)
-class CodecConfig:
+class CodecConfig(Settings):
     """Pixels to latents: 8x in space, 4x in time, the first frame apart."""
 
-    codec: str = "cogvideox"
+    codec: Literal["cogvideox", "linear"] = "cogvideox"
     """"cogvideox": AutoencoderKLCogVideoX; "linear": a fixed basis fitted on the training clips (trap 38)."""
-    codec_path: str = "THUDM/CogVideoX-5b-I2V"
-    latent_channels: int = 16
-    chroma_weight: float = 1.0
+    codec_path: Source = "THUDM/CogVideoX-5b-I2V"
+    """The folder or name of the VAE."""
+    latent_channels: Annotated[int, Field(ge=1, le=3 * CODEC_PIXELS**2)] = 16
+    """At most the numbers in the pixels that a latent of the first frame stands for."""
+    chroma_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Of the linear codec: how many times an error of colour counts one of brightness."""
 
+    @model_validator(mode="after")
+    def only_the_linear_codec_weighs_chroma(self) -> Self:
+        if self.codec != "linear" and self.chroma_weight != 1:
+            raise Misfit(
+                f"chroma_weight is {self.chroma_weight}",
+                "only the linear codec weighs chroma; set codec to linear, or chroma_weight to 1",
+            )
+        return self
 
-@dataclass(frozen=True)
-class TransformerConfig:
+
+class TransformerConfig(Settings):
     """The transformer; with a `base_model` its sizes come from there."""
 
-    base_model: str = "THUDM/CogVideoX-5b-I2V"
+    base_model: Source = "THUDM/CogVideoX-5b-I2V"
     """diffusers folder or name of a CogVideoX-5B-I2V; empty: from scratch with the sizes below."""
-    num_layers: int = 42
-    num_attention_heads: int = 48
-    attention_head_dim: int = 64
-    patch_size: int = 2
-    time_embed_dim: int = 512
-    text_embed_dim: int = 4096
-    text_tokens: int = 226
-    text_embedding: str = ""
+    num_layers: Annotated[int, Field(ge=1, le=1000)] = 42
+    """Blocks."""
+    num_attention_heads: Annotated[int, Field(ge=1, le=1024)] = 48
+    """Of every block."""
+    attention_head_dim: Annotated[int, Field(ge=16, le=1024, multiple_of=16)] = 64
+    """Channels of a head; a multiple of 16, which the rotary positions are divided by."""
+    patch_size: Annotated[int, Field(ge=1, le=64)] = 2
+    """Sides of the latents that make one token."""
+    time_embed_dim: Size = 512
+    """Channels of the timestep's embedding."""
+    text_embed_dim: Size = 4096
+    """Channels of the text embedding."""
+    text_tokens: Size = 226
+    """Tokens of the text embedding."""
+    text_embedding: Source = ""
     """safetensors file with T5("") as `empty` [226, 4096] (trap 16; docs/PAPER_SCALE.md); from scratch: zeros."""
-    camera: str = "raymap"
-    cross_agent: str = "on"
-    cross_agent_mode: str = "attention"
-    cross_rope: str = "doubled"
-    cross_agent_every: int = 2
-    raymap_unit_m: float = 1.0
+    camera: Literal["raymap", "raw"] = "raymap"
+    """Poses as a ray per pixel, or as raw camera values."""
+    cross_agent: CrossAgent = "on"
+    """Cross-agent blocks that see both agents, the same blocks "within" one agent (the control), or none."""
+    cross_agent_mode: Literal["attention", "block"] = "attention"
+    """A cross-agent block is attention alone, or has the feed-forward half of a DiT block too."""
+    cross_rope: Literal["doubled", "shared"] = "doubled"
+    """Rotary positions: over the frames of one agent after the other, or over one time axis for all."""
+    cross_agent_every: Annotated[int, Field(ge=1, le=1000)] = 2
+    """From one block with a raymap encoder and a cross-agent block to the next."""
+    raymap_unit_m: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     """Metres that count as 1 in ray origins."""
-    raymap_centroid: str = "all"
+    raymap_centroid: Literal["all", "first"] = "all"
     """"all" frames (paper) or the "first" (trap 41)."""
-    raymap_axes: str = "map"
+    raymap_axes: Literal["map", "agent0"] = "map"
     """The "map"'s (paper), or turned so that "agent0" looks along x in frame 0."""
 
 
-@dataclass(frozen=True)
-class ObjectiveConfig:
+class ObjectiveConfig(Settings):
     """The loss and its conditions."""
 
-    snr_shift_scale: float = 1.0
-    timestep_bias: float = 1.0
+    snr_shift_scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Of the noise schedule's signal-to-noise ratio."""
+    timestep_bias: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """1: uniform; larger: more of the noisy end."""
     image_noise: bool = True
     """Noise on the first frame's pixels in training (trap 19), sigma = exp(N(mean, std))."""
-    image_noise_mean: float = -3.0
-    image_noise_std: float = 0.5
-    image_dropout: float = 0.05
-    raymap_translation_m: float = 10.0
+    image_noise_mean: Annotated[float, Field(ge=-100, le=20)] = -3.0
+    """Of the logarithm of sigma."""
+    image_noise_std: Annotated[float, Field(ge=0, le=20)] = 0.5
+    """Of the logarithm of sigma."""
+    image_dropout: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """The share of pairs that are trained without their first frames."""
+    raymap_translation_m: Metres = 10.0
     """Standard deviation of the random translation common to a pair's cameras."""
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Settings):
     """The optimisation."""
 
-    seed: int = 0
-    learning_rate: float = 2e-5
-    batch_size: int = 16
-    """Pairs in a step, over all processes."""
-    micro_batch_size: int = 1
-    """Pairs in a forward pass of one process."""
-    train_steps: int = 10_000
-    warmup_steps: int = 100
-    lr_schedule: str = "constant"
+    seed: Seed = 0
+    """Of weights from scratch, the order of the pairs, and their noise."""
+    learning_rate: LearningRate = 2e-5
+    """Of AdamW, after the warm-up."""
+    batch_size: Count = 16
+    """Pairs per step, over all processes."""
+    micro_batch_size: Count = 1
+    """Pairs per forward pass of one process."""
+    train_steps: TrainSteps = 10_000
+    """Steps of the optimiser."""
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 100
+    """Steps over which the learning rate grows from 0."""
+    lr_schedule: Literal["constant", "cosine"] = "constant"
     """After the warm-up: "constant", or "cosine" down to 5 % at the last step."""
-    weight_decay: float = 1e-4
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.0
-    precision: str = "bf16"
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 1e-4
+    """Of AdamW."""
+    max_grad_norm: Annotated[float, Field(ge=0, le=1e9)] = 1.0
+    """Gradients are scaled down to this norm; 0: never."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of the running average of the weights; 0: none."""
+    precision: Literal["auto", "bf16", "fp32"] = "bf16"
     """"auto": bf16 where the hardware multiplies it, else fp32."""
-    zero_stage: int = 2
+    zero_stage: Annotated[int, Field(ge=1, le=3)] = 2
+    """Of DeepSpeed: what is split over the processes."""
     gradient_checkpointing: bool = True
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
-    log_every: int = 10
-    validate_every: int = 250
-    clip_start_stride: int = 0
+    """Compute activations again in the backward pass, to save memory."""
+    checkpoint_every: Count = 500
+    """Steps between checkpoints."""
+    keep_checkpoints: Count = 2
+    """How many of the last ones stay on disk."""
+    log_every: Count = 10
+    """Steps between rows of metrics."""
+    validate_every: CountOrNone = 250
+    """Steps between validations; 0: none."""
+    clip_start_stride: CountOrNone = 0
     """With shorter videos than clips: a training window starts every so many frames; 0: only at the clip's start."""
     swap_agents: bool = True
+    """Half of the pairs with agents 0 and 1 exchanged."""
+
+    @model_validator(mode="after")
+    def a_batch_is_of_whole_passes(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise Misfit(
+                f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}",
+                "change one of them",
+            )
+        return self
 
 
-@dataclass(frozen=True)
-class SamplingConfig:
+class SamplingConfig(Settings):
     """Generation."""
 
-    sampling_steps: int = 50
-    guidance_scale: float = 1.0
+    sampling_steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Of the sampler; the noise schedule has 1,000."""
+    guidance_scale: Annotated[float, Field(ge=1, le=1)] = 1.0
+    """Classifier-free guidance; 1 is none, and nothing else is implemented."""
 
 
-SECTIONS: dict[str, type] = {
-    "video": VideoConfig,
-    "codec": CodecConfig,
-    "transformer": TransformerConfig,
-    "objective": ObjectiveConfig,
-    "training": TrainingConfig,
-    "sampling": SamplingConfig,
-}
-CHOICES = {
-    "views": ("four", "front"),
-    "codec": ("cogvideox", "linear"),
-    "camera": ("raymap", "raw"),
-    "cross_agent": ("on", "within", "off"),
-    "cross_agent_mode": ("attention", "block"),
-    "cross_rope": ("doubled", "shared"),
-    "raymap_centroid": ("all", "first"),
-    "raymap_axes": ("map", "agent0"),
-    "lr_schedule": ("constant", "cosine"),
-    "precision": ("auto", "bf16", "fp32"),
-    "zero_stage": (1, 2, 3),
-}
-LATER = ("chroma_weight",)
-"""Fields that came after the first runs: while they have their defaults, runs and latents are not known by them."""
-NOT_NEGATIVE = ("seed", "warmup_steps", "clip_start_stride", "validate_every")
-
-
-@dataclass(frozen=True)
-class Preset:
+class Preset(NamedPreset):
     """Everything that decides what a training is."""
 
-    name: str
-    video: VideoConfig = field(default_factory=VideoConfig)
-    codec: CodecConfig = field(default_factory=CodecConfig)
-    transformer: TransformerConfig = field(default_factory=TransformerConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    kind: ClassVar[str] = "model preset"
+    folder: ClassVar[Path] = FOLDER
 
-    @classmethod
-    def load(cls, name_or_path: str) -> Preset:
-        """Read `<name>.toml` of this folder, or a file. PresetError names what does not fit."""
-        path = Path(name_or_path) if name_or_path.endswith(".toml") else FOLDER / f"{name_or_path}.toml"
-        if not path.is_file():
-            known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
-            raise PresetError(
-                f"there is no model preset {name_or_path!r}: take one of {known}, or a path to a .toml file."
-            )
-        try:
-            values = tomllib.loads(path.read_text())
-        except tomllib.TOMLDecodeError as error:
-            raise PresetError(f"{path} is no TOML: {error}") from error
-        return cls.from_dict({"name": path.stem, **values})
+    video: VideoConfig = VideoConfig()
+    codec: CodecConfig = CodecConfig()
+    transformer: TransformerConfig = TransformerConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Preset:
-        """Make a preset of what `to_dict` gave. PresetError names an unknown or impossible field."""
-        sections: dict[str, Any] = {}
-        for section, kind in SECTIONS.items():
-            sections[section] = section_of(kind, section, values.get(section, {}))
-        unknown = set(values) - set(SECTIONS) - {"name"}
-        if unknown:
-            raise PresetError(f"a preset has no section {min(unknown)!r}: it has {', '.join(SECTIONS)}.")
-        return checked(cls(str(values["name"]), **sections))
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+    @model_validator(mode="after")
+    def pictures_are_of_whole_tokens(self) -> Self:
+        patch = self.transformer.patch_size
+        side = CODEC_PIXELS * patch
+        if self.video.views == "four":  # a view is half as wide and high
+            side = math.lcm(side, 2 * CODEC_PIXELS)
+        for name in ("height", "width"):
+            if (value := getattr(self.video, name)) % side:
+                raise Misfit(
+                    f"{name} is {value}",
+                    f"it must be a multiple of {side} ({patch}-latent patches, 8x codec, whole views)",
+                )
+        return self
 
     def identity(self) -> dict[str, Any]:
         """Return what runs and latents are known by: `to_dict` without fields of LATER that have their defaults."""
         values = self.to_dict()
-        for section, kind in SECTIONS.items():
-            for known in fields(kind):
-                if known.name in LATER and values[section][known.name] == known.default:
-                    del values[section][known.name]
+        for name, (section, info) in self.flat_fields().items():
+            if name in LATER and values[section][name] == info.default:
+                del values[section][name]
         return values
-
-    def flat(self) -> dict[str, Any]:
-        """Return all fields by their bare names."""
-        return {
-            name: value for section in SECTIONS for name, value in dataclasses.asdict(getattr(self, section)).items()
-        }
-
-    def replace(self, **changes: Any) -> Preset:
-        """Return a preset with fields changed by their bare names."""
-        values = self.to_dict()
-        owner = {f.name: section for section, kind in SECTIONS.items() for f in fields(kind)}
-        for name, value in changes.items():
-            if name not in owner:
-                raise PresetError(f"a preset has no field {name!r}: its fields are {', '.join(sorted(owner))}.")
-            values[owner[name]][name] = value
-        return Preset.from_dict(values)
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
         """Frames, channels, height and width of one agent's latents."""
         video = self.video
-        return (video.frames - 1) // 4 + 1, self.codec.latent_channels, video.height // 8, video.width // 8
+        return (
+            (video.frames - 1) // 4 + 1,
+            self.codec.latent_channels,
+            video.height // CODEC_PIXELS,
+            video.width // CODEC_PIXELS,
+        )
 
     @property
     def raymap_options(self) -> dict[str, Any]:
@@ -236,58 +250,3 @@ class Preset:
             "centroid_frames": transformer.raymap_centroid,
             "axes": transformer.raymap_axes,
         }
-
-
-def section_of(kind: type, section: str, values: dict[str, Any]) -> Any:
-    """Make one section, every value of its field's type."""
-    known = {f.name: f for f in fields(kind)}
-    for name, value in values.items():
-        if name not in known:
-            raise PresetError(f"[{section}] has no field {name!r}: its fields are {', '.join(known)}.")
-        wanted = type(known[name].default)
-        fits = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            fits = True
-        if not fits:
-            raise PresetError(f"{section}.{name} is {value!r}: it takes a {wanted.__name__}.")
-    floats = {name for name, known_field in known.items() if isinstance(known_field.default, float)}
-    return kind(**{name: float(value) if name in floats else value for name, value in values.items()})
-
-
-def checked(preset: Preset) -> Preset:
-    """Return the preset, or raise PresetError for the first value that cannot work."""
-    for name, value in preset.flat().items():
-        if name in CHOICES and value not in CHOICES[name]:
-            raise PresetError(f"{name} is {value!r}: it is one of {', '.join(map(str, CHOICES[name]))}.")
-        if isinstance(value, int) and not isinstance(value, bool) and value < (0 if name in NOT_NEGATIVE else 1):
-            raise PresetError(f"{name} is {value}: give {0 if name in NOT_NEGATIVE else 1} or more.")
-    video, patch, training = preset.video, preset.transformer.patch_size, preset.training
-    if video.frames % 8 != 1:
-        raise PresetError(
-            f"frames is {video.frames}: it must be 8k+1 (9, 17, 25, 49, ...), or the VAE decodes wrongly."
-        )
-    side = 8 * patch
-    for name, value in (("height", video.height), ("width", video.width)):
-        if value % side or (video.views == "four" and value % 16):
-            raise PresetError(f"{name} is {value}: it must be a multiple of {side} ({patch}-latent patches, 8x codec).")
-    if not training.learning_rate > 0:
-        raise PresetError(f"learning_rate is {training.learning_rate}: give a number above 0.")
-    if preset.sampling.guidance_scale != 1.0:
-        raise PresetError(f"guidance_scale is {preset.sampling.guidance_scale}: only 1, no guidance, is implemented.")
-    codec = preset.codec
-    if not 0 < codec.chroma_weight < math.inf:
-        raise PresetError(f"chroma_weight is {codec.chroma_weight}: give a number above 0 (1: colour counts as is).")
-    if codec.codec != "linear" and codec.chroma_weight != 1:
-        raise PresetError(
-            f"chroma_weight is {codec.chroma_weight}: only the linear codec weighs chroma; set codec to linear, or 1."
-        )
-    if preset.transformer.attention_head_dim % 16:
-        raise PresetError(
-            f"attention_head_dim is {preset.transformer.attention_head_dim}: it must be a multiple of 16, which the "
-            "rotary positions are divided by."
-        )
-    if training.batch_size % training.micro_batch_size:
-        raise PresetError(
-            f"batch_size {training.batch_size} is no multiple of micro_batch_size {training.micro_batch_size}."
-        )
-    return preset

@@ -9,7 +9,6 @@ shards/<split>/    tars; a window has `window.safetensors` (mean, logvar where t
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,7 +72,7 @@ def what_determines(digest: str, preset: Preset) -> dict[str, Any]:
         "codec": preset.identity()["codec"],
         "tiling": "none" if linear else VaeCodec.tiling,
         "fitted_on_clips": FIT_CLIPS if linear else 0,
-        "video": dataclasses.asdict(preset.video),
+        "video": preset.identity()["video"],
         "clip_start_stride": preset.training.clip_start_stride,
     }
 

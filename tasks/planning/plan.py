@@ -6,7 +6,6 @@ A row's id is the hash of what the recording is, so two machines that make one p
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -100,10 +99,8 @@ def attempt(preset: PlanPreset, site: Site, key: list, base: Drawn | None = None
     for number in range(ATTEMPTS):
         pace = base[0]["attempt"] if base else number
         # later attempts are slower: short roads ask for it
-        slower = dataclasses.replace(
-            preset,
-            max_speed_mps=preset.max_speed_mps - (preset.max_speed_mps - preset.min_speed_mps) * pace / (ATTEMPTS - 1),
-        )
+        top_mps = preset.max_speed_mps - (preset.max_speed_mps - preset.min_speed_mps) * pace / (ATTEMPTS - 1)
+        slower = preset.model_copy(update={"max_speed_mps": top_mps})
         rng = np.random.default_rng([*key, pace, 0])
         partner = np.random.default_rng([*key, number, 2 if base else 1])
         jitter = draw(slower, site, rng, partner)

@@ -2,143 +2,188 @@
 
 from __future__ import annotations
 
-import dataclasses
-import tomllib
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
+from pydantic import AfterValidator, ConfigDict, Field, model_validator, with_config
+from typing_extensions import TypedDict
+
+from model.presets.base import Count, Frames, Listed, NamedPreset, NotEmpty, OverridesOf, PresetError, Seed
+from model.presets.messages import Misfit
 from tasks.planning.errors import PlanningError
-from tasks.planning.weather import WEATHERS
 
 FOLDER = Path(__file__).with_name("presets")
-TYPES = ("straight_meeting", "following", "crossing", "turning_meeting", "merging", "diverging")
+
+TrajectoryType = Literal["straight_meeting", "following", "crossing", "turning_meeting", "merging", "diverging"]
 """The paper's Figure 1, in its order."""
+TYPES: tuple[TrajectoryType, ...] = get_args(TrajectoryType)
+WeatherName = Literal["clear_noon", "wet_overcast", "foggy_sunset"]
+"""Those of weather.py."""
+Split = Literal["train", "val", "test"]
+Distance = Literal["large", "medium", "small"]
+Town = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=100,
+        pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$",
+        json_schema_extra={"wording": "a map's name without slashes"},
+    ),
+]
+"""A map's name without its folder; its road network is written to a file of that name."""
+Pixels = Annotated[int, Field(ge=4, le=8192, multiple_of=4)]
+Speed = Annotated[float, Field(gt=0, le=100)]
+Tick = Annotated[int, Field(ge=0, le=100_000)]
+Brightness = Annotated[float, Field(ge=0, le=255)]
+Limit = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
-FACT_TASKS, FACT_DISTANCES = ("appearance", "binding", "trajectory"), ("large", "medium", "small")
+
+def distinct(values: tuple) -> tuple:
+    """Refuse lists that name something twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value} stands in it twice, name it once")
+    return values
 
 
-@dataclass(frozen=True)
-class PlanPreset:
+class PlanPresetError(PlanningError, PresetError):
+    """A plan preset that does not exist or does not make sense: what, which value, what to do."""
+
+
+@with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
+class Gates(TypedDict, total=False):
+    """Thresholds of tasks/recording/gates.py; those that are not given have their defaults."""
+
+    min_luminance: Brightness
+    min_motion: Brightness
+    max_frozen_frames: Limit
+    max_collisions: Limit
+    min_visible_frames: Limit
+    min_fact_pixels: Limit
+    min_told_pixels: Limit
+
+
+class PlanPreset(NamedPreset):
     """One plan. Lists are ordered: towns and types are laid out as a Latin square over them."""
 
-    name: str
-    towns: tuple[str, ...]
-    val_towns: tuple[str, ...]
-    test_towns: tuple[str, ...]
-    trajectory_types: tuple[str, ...] = TYPES
-    weathers: tuple[str, ...] = tuple(WEATHERS)
-    scenes: str = "meetings"
+    kind: ClassVar[str] = "plan preset"
+    folder: ClassVar[Path] = FOLDER
+    error: ClassVar[type[PresetError]] = PlanPresetError
+
+    towns: Annotated[NotEmpty[Town], AfterValidator(distinct)]
+    """In which to record."""
+    val_towns: Annotated[Listed[Town], AfterValidator(distinct)]
+    """Those of `towns` that are held out for validation."""
+    test_towns: Annotated[Listed[Town], AfterValidator(distinct)]
+    """Those of `towns` that are held out for the test."""
+    trajectory_types: NotEmpty[TrajectoryType] = TYPES
+    """How the two cars drive."""
+    weathers: NotEmpty[WeatherName] = get_args(WeatherName)
+    """Light and weather."""
+    scenes: Literal["meetings", "hidden_facts"] = "meetings"
     """"meetings" of the six types, or "hidden_facts": scenes of the benchmark (hidden_facts.py)."""
-    fact_task: str = "appearance"
-    fact_distance: str = "large"
-    train_distances: tuple[str, ...] = ()
+    fact_task: Literal["appearance", "binding", "trajectory"] = "appearance"
+    """Of hidden facts: what is asked."""
+    fact_distance: Distance = "large"
+    """Of hidden facts: how far the fact stands; other tasks than appearance have "large" alone."""
+    train_distances: Listed[Distance] = ()
     """Distances of the training scenes in turn, a curriculum; empty: `fact_distance`."""
-    recordings_per_town: int = 3
-    test_recordings_per_town: int = 3
+    recordings_per_town: Count = 3
+    """Scenes in every town; of hidden facts, in every training town."""
+    test_recordings_per_town: Count = 3
     """Scenes in a test town; of hidden facts only."""
-    repeats: int = 1
+    repeats: Count = 1
     """Recordings of one site, each with jitter of its own."""
-    short_towns: str = "refuse"
+    short_towns: Literal["refuse", "less"] = "refuse"
     """Where a town has too few sites for its share: "refuse" the plan, or record "less" there and say what lacks."""
     other_trajectories: bool = False
     """A second recording of every val and test scene in which agent 1 drives otherwise (paper, section 5.2)."""
-    seed: int = 0
-    ticks: int = 250
-    stride: int = 3
-    frames: int = 49
-    windows: tuple[int, ...] = (0, 49, 98)
-    fixed_delta_s: float = 1 / 30
-    view_width: int = 192
-    view_height: int = 128
+    seed: Seed = 0
+    """Of everything that is drawn."""
+    ticks: Annotated[int, Field(ge=1, le=100_000)] = 250
+    """Of the simulation per recording."""
+    stride: Annotated[int, Field(ge=1, le=10_000)] = 3
+    """Ticks from one stored frame to the next."""
+    frames: Frames = 49
+    """Per clip."""
+    windows: Annotated[NotEmpty[Tick], AfterValidator(distinct)] = (0, 49, 98)
+    """The ticks at which a recording's clips start."""
+    fixed_delta_s: Annotated[float, Field(ge=0.001, le=10)] = 1 / 30
+    """Simulated time per tick."""
+    view_width: Pixels = 192
     """Of a rendered view; what is stored is half as wide and high."""
-    motion_mode: str = "kinematic"
+    view_height: Pixels = 128
+    """As the width."""
+    motion_mode: Literal["kinematic"] = "kinematic"
+    """Cars are set to the plan's poses tick by tick."""
     skip_unused_ticks: bool = False
     """Go from one stored tick straight to the next. Kinematic cars need no ticks between; CARLA's picture does
     (temporal anti-aliasing), the embedded server's does not."""
-    ground_truth_splits: tuple[str, ...] = ("val", "test")
-    min_speed_mps: float = 5.0
-    max_speed_mps: float = 9.0
-    start_jitter_s: float = 0.5
+    ground_truth_splits: Annotated[Listed[Split], AfterValidator(distinct)] = ("val", "test")
+    """Splits that are recorded with depth and instance ids."""
+    min_speed_mps: Speed = 5.0
+    """Of the slowest car."""
+    max_speed_mps: Speed = 9.0
+    """Of the fastest car."""
+    start_jitter_s: Annotated[float, Field(ge=0, le=60)] = 0.5
     """Random shift of each car along its way, as time at its speed."""
-    lateral_jitter_m: float = 0.3
-    gates: dict[str, float] = dataclasses.field(default_factory=dict)
+    lateral_jitter_m: Annotated[float, Field(ge=0, le=10)] = 0.3
+    """Random shift of each car across its lane."""
+    gates: Gates = Field(default_factory=Gates)
     """Thresholds of the recording's quality gates that differ from their defaults."""
 
-    @classmethod
-    def load(cls, name_or_path: str) -> PlanPreset:
-        """Read a preset by name or path. PlanningError names what does not fit."""
-        path = Path(name_or_path) if name_or_path.endswith(".toml") else FOLDER / f"{name_or_path}.toml"
-        if not path.is_file():
-            known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
-            raise PlanningError(f"there is no plan preset {name_or_path!r}: take one of {known}, or a .toml file.")
-        try:
-            values = tomllib.loads(path.read_text())
-        except tomllib.TOMLDecodeError as error:
-            raise PlanningError(f"{path} is no TOML: {error}") from error
-        return cls.from_dict({"name": path.stem, **values})
+    @model_validator(mode="after")
+    def towns_belong_to_one_split(self) -> Self:
+        for name in ("val_towns", "test_towns"):
+            for town in getattr(self, name):
+                if town not in self.towns:
+                    raise Misfit(f"{name} has {town!r}", f"held-out towns are of its towns, {', '.join(self.towns)}")
+        if shared := sorted({*self.val_towns} & {*self.test_towns}):
+            raise Misfit(f"{shared[0]} is in val_towns and in test_towns", "a town belongs to one split")
+        return self
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> PlanPreset:
-        known = {f.name for f in fields(cls)}
-        unknown = set(values) - known
-        if unknown:
-            raise PlanningError(
-                f"a plan preset has no field {min(unknown)!r}: its fields are {', '.join(sorted(known))}."
+    @model_validator(mode="after")
+    def windows_end_before_the_recording(self) -> Self:
+        last = max(self.windows) + self.stride * (self.frames - 1)
+        if last >= self.ticks:
+            raise Misfit(
+                f"the windows {list(self.windows)} need {last + 1} ticks, and there are {self.ticks},",
+                "raise ticks, or lower windows, stride or frames",
             )
-        listed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return checked(cls(**listed))
+        return self
 
-    def replace(self, **changes: Any) -> PlanPreset:
+    @model_validator(mode="after")
+    def speeds_make_a_range(self) -> Self:
+        if self.min_speed_mps > self.max_speed_mps:
+            raise Misfit(
+                f"min_speed_mps is {self.min_speed_mps} and max_speed_mps {self.max_speed_mps}",
+                "the first must not be above the second",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def only_appearance_has_distances(self) -> Self:
+        if self.scenes == "hidden_facts" and self.fact_task != "appearance":
+            for distance in (self.fact_distance, *self.train_distances):
+                if distance != "large":
+                    raise Misfit(
+                        f"fact_task is {self.fact_task!r} with distance {distance!r}",
+                        "only appearance has distances, give large",
+                    )
+        return self
+
+    def replace(self, **changes: Any) -> Self:
         """Return a preset with fields changed; held-out towns follow a changed list of towns."""
-        values = dataclasses.asdict(self) | changes
-        if "towns" in changes:
+        towns = changes.get("towns")
+        if isinstance(towns, list | tuple):
             for split in ("val_towns", "test_towns"):
-                values[split] = tuple(town for town in values[split] if town in changes["towns"])
-        return PlanPreset.from_dict(values)
+                changes.setdefault(split, [town for town in getattr(self, split) if town in towns])
+        return super().replace(**changes)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
-
-    def split_of(self, town: str) -> str:
+    def split_of(self, town: str) -> Split:
+        """Return which split a town's recordings belong to."""
         return "val" if town in self.val_towns else "test" if town in self.test_towns else "train"
 
 
-def checked(preset: PlanPreset) -> PlanPreset:
-    """Return the preset, or raise PlanningError for the first value that cannot work."""
-    for name, values, allowed in (
-        ("trajectory type", preset.trajectory_types, TYPES),
-        ("weather", preset.weathers, tuple(WEATHERS)),
-        ("held-out town", (*preset.val_towns, *preset.test_towns), preset.towns),
-        ("scenes", (preset.scenes,), ("meetings", "hidden_facts")),
-        ("fact_task", (preset.fact_task,), FACT_TASKS),
-        ("fact_distance", (preset.fact_distance, *preset.train_distances), FACT_DISTANCES),
-        ("short_towns", (preset.short_towns,), ("refuse", "less")),
-        ("ground-truth split", preset.ground_truth_splits, ("train", "val", "test")),
-    ):
-        for value in values:
-            if value not in allowed:
-                raise PlanningError(f"{name} {value!r} is unknown: it is one of {', '.join(allowed)}.")
-    shared = set(preset.val_towns) & set(preset.test_towns)
-    if shared:
-        raise PlanningError(f"town {min(shared)} is both in val_towns and in test_towns: a town belongs to one split.")
-    if not preset.towns or not preset.trajectory_types or not preset.weathers:
-        raise PlanningError("a plan needs at least one town, one trajectory type and one weather.")
-    for name in ("recordings_per_town", "test_recordings_per_town", "repeats", "ticks", "stride"):
-        if getattr(preset, name) < 1:
-            raise PlanningError(f"{name} is {getattr(preset, name)}: give 1 or more.")
-    if preset.frames % 8 != 1:
-        raise PlanningError(f"frames is {preset.frames}: it must be 8k+1 (9, 17, 49, ...), or the VAE decodes wrongly.")
-    if preset.scenes == "hidden_facts" and preset.fact_task != "appearance":
-        for distance in (preset.fact_distance, *preset.train_distances):
-            if distance != "large":
-                raise PlanningError(f"fact_distance {distance!r} belongs to the task appearance: give large.")
-    last = max(preset.windows) + preset.stride * (preset.frames - 1)
-    if last >= preset.ticks or min(preset.windows) < 0:
-        raise PlanningError(f"the windows {list(preset.windows)} need {last + 1} ticks, and there are {preset.ticks}.")
-    if preset.view_width % 4 or preset.view_height % 4:
-        raise PlanningError(f"a view of {preset.view_width}x{preset.view_height} cannot be halved to even sides.")
-    if not 0 < preset.min_speed_mps <= preset.max_speed_mps:
-        raise PlanningError(f"speeds from {preset.min_speed_mps} to {preset.max_speed_mps} m/s make no range.")
-    return preset
+PlanOverrides = Annotated[dict[str, Any], OverridesOf(PlanPreset)]
+"""Fields of a plan preset that change."""

@@ -6,7 +6,6 @@ Started by `tasks.training.group`, or by torchrun on several machines. Ends with
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import os
 import resource
@@ -270,7 +269,7 @@ class Trainer:
             "dataset_digest": self.run.dataset_digest,
             "latents_key": self.latents_key,
             "ema_decay": self.training.ema_decay,
-            "preset": dataclasses.asdict(self.preset),
+            "preset": self.preset.to_dict(),
         }
         save_checkpoint(self.run, step, self.engine, self.average, record)
         self.meter.started += time.monotonic() - started

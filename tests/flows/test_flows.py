@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from hypothesis import given, settings
+from prefect.exceptions import ParameterTypeError
 
 from flows import ablate_shareverse, collect_dataset, evaluate_shareverse, shareverse, train_shareverse
-from model.presets import CHOICES, Preset
-from tasks.planning.preset import TYPES, PlanPreset
-from tasks.planning.weather import WEATHERS
+from model.presets import Preset, PresetError
+from model.presets.messages import schema_of
+from tasks.planning.preset import PlanPreset
+from tests.junk import JUNK
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOWS = {
@@ -68,7 +73,26 @@ def test_the_papers_ablations_have_clips_as_large_and_long_as_their_model(deploy
         ("collect-dataset", {"simulator": "unity"}),
         ("collect-dataset", {"dataset": "../elsewhere"}),
         ("collect-dataset", {"sead": 1}),
+        ("collect-dataset", {"towns": []}),
+        ("collect-dataset", {"towns": ["../Mini01"]}),
+        ("collect-dataset", {"trajectory_types": []}),
+        ("collect-dataset", {"recordings_per_town": 10**30}),
+        ("collect-dataset", {"seed": 2**32}),
+        ("collect-dataset", {"overrides": {"repeats": 0}}),
+        ("collect-dataset", {"overrides": {"repeat": 1}}),
+        ("collect-dataset", {"overrides": {"gates": {"min_luminance": -1}}}),
+        ("collect-dataset", {"overrides": ["repeats"]}),
         ("train-shareverse", {"learning_rate": 0}),
+        ("train-shareverse", {"learning_rate": math.inf}),
+        ("train-shareverse", {"processes": 10**9}),
+        ("train-shareverse", {"seed": True}),
+        ("train-shareverse", {"batch_size": 4}),  # one of the overrides
+        ("train-shareverse", {"overrides": {"ema_decay": 1}}),
+        ("train-shareverse", {"overrides": {"ema_decay": "0.99"}}),
+        ("train-shareverse", {"overrides": {"ema": 0.99}}),
+        ("train-shareverse", {"overrides": {"views": "rear"}}),
+        ("evaluate-shareverse", {"run_id": "../../etc"}),
+        ("ablate-shareverse", {"test_towns": []}),
         ("train-shareverse", {"train_steps": -1}),
         ("train-shareverse", {"cross_agent": "maybe"}),
         ("train-shareverse", {"dataset": "a/b"}),
@@ -83,29 +107,99 @@ def test_what_makes_no_sense_is_refused_before_it_runs(flow, parameters):
         jsonschema.validate(parameters, schema(flow))
 
 
-def choices(flow: str, parameter: str) -> set[str]:
-    """The values that the schema allows, of a plain, optional or list parameter."""
-    found, open_ends = set(), [schema(flow)["properties"][parameter]]
-    while open_ends:
-        part = open_ends.pop()
-        found |= set(part.get("enum", []))
-        open_ends += part.get("anyOf", [])
-        open_ends += [part["items"]] if "items" in part else []
-    return found
+def test_the_parameters_are_these():
+    """What people type and scripts hold; anything else of a preset is reached by `overrides`."""
+    assert {name: list(schema(name)["properties"]) for name in FLOWS} == {
+        "collect-dataset": [
+            "dataset", "plan_preset", "overrides", "simulator", "carla_executable", "carla_options", "maps_dir",
+            "servers", "towns", "trajectory_types", "weathers", "recordings_per_town", "seed", "samples_per_shard",
+        ],
+        "train-shareverse": [
+            "dataset", "preset", "overrides", "run_name", "processes", "seed", "learning_rate", "train_steps",
+            "cross_agent",
+        ],
+        "evaluate-shareverse": ["dataset", "run_id", "split", "without_run_id"],
+        "ablate-shareverse": [
+            "size", "simulator", "carla_executable", "carla_options", "maps_dir", "servers", "towns", "test_towns",
+            "bench_preset", "arms_at_a_time", "study", "paper_dataset", "paper_preset",
+        ],
+        "shareverse": ["target"],
+    }  # fmt: skip
 
 
-def test_choices_are_those_of_the_presets():
-    assert choices("collect-dataset", "trajectory_types") == set(TYPES)
-    assert choices("collect-dataset", "weathers") == set(WEATHERS)
-    for name in ("views", "camera", "cross_agent", "cross_agent_mode", "cross_rope"):
-        assert choices("train-shareverse", name) == set(CHOICES[name]), name
-
-
-def test_all_parameters_are_flat():
+def test_all_parameters_but_the_overrides_are_flat():
     for name in FLOWS:
         for parameter, part in schema(name)["properties"].items():
-            assert part.get("type") != "object", (name, parameter)
-            assert "$ref" not in part, (name, parameter)
+            kinds = {part.get("type")} | {option.get("type") for option in part.get("anyOf", [])}
+            assert ("object" in kinds) == (parameter == "overrides"), (name, parameter)
+            assert "$ref" not in json.dumps(part), (name, parameter)
+
+
+def given_type(flow: str, parameter: str) -> dict[str, Any]:
+    """The schema of an optional parameter when it is given."""
+    first, none = schema(flow)["properties"][parameter]["anyOf"]
+    assert none == {"type": "null"}
+    return first
+
+
+def flat_schema(preset: type) -> dict[str, dict[str, Any]]:
+    """The schema of every field of a preset by its bare name."""
+    whole = schema_of(preset)["properties"]
+    return {
+        name: (whole[section]["properties"] if section else whole)[name]
+        for name, (section, _) in preset.flat_fields().items()
+    }
+
+
+@pytest.mark.parametrize(("flow", "preset"), [("collect-dataset", PlanPreset), ("train-shareverse", Preset)])
+def test_overrides_are_all_fields_of_the_preset_as_it_bounds_them(flow, preset):
+    overrides = given_type(flow, "overrides")
+    assert overrides == {"type": "object", "additionalProperties": False, "properties": flat_schema(preset)}
+    assert '"default"' not in json.dumps(overrides)  # a form would send it, over what the named preset has
+
+
+@pytest.mark.parametrize(
+    ("flow", "preset", "parameters"),
+    [
+        ("collect-dataset", PlanPreset, ["towns", "trajectory_types", "weathers", "recordings_per_town", "seed"]),
+        ("train-shareverse", Preset, ["seed", "learning_rate", "train_steps", "cross_agent"]),
+    ],
+)
+def test_parameters_have_the_bounds_of_the_presets(flow, preset, parameters):
+    fields = flat_schema(preset)
+    for name in parameters:
+        told = {key: value for key, value in fields[name].items() if key != "description"}
+        assert {"minItems": 1, **given_type(flow, name)} == {"minItems": 1, **told}, name
+
+
+@pytest.mark.parametrize(
+    ("flow", "parameters", "sentence"),
+    [
+        ("train-shareverse", {"learning_rate": math.nan}, "finite number"),
+        ("train-shareverse", {"learning_rate": math.inf}, "finite number"),
+        ("train-shareverse", {"learning_rate": "1e-3"}, "valid number"),
+        ("train-shareverse", {"train_steps": True}, "valid integer"),
+        ("train-shareverse", {"overrides": {"ema_decay": math.nan}}, "ema_decay is nan in overrides: give a finite"),
+        ("train-shareverse", {"overrides": {"ema": 0.9}}, "overrides has no field 'ema': did you mean"),
+        ("train-shareverse", {"overrides": {"batch_size": True}}, "batch_size is True in overrides"),
+        ("collect-dataset", {"overrides": {"windows": ["0"]}}, r"windows\[0\] is '0' in overrides: give a"),
+    ],
+)
+def test_what_json_schema_cannot_say_is_refused_when_the_flow_starts(flow, parameters, sentence):
+    with pytest.raises(ParameterTypeError, match=sentence):
+        FLOWS[flow].validate_parameters(parameters)
+
+
+@given(JUNK)
+@settings(max_examples=12, deadline=None)
+def test_overrides_take_only_what_the_preset_takes(value):
+    preset = Preset.load("single-gpu").replace(micro_batch_size=1)
+    for name in ("ema_decay", "batch_size", "views", "image_noise", "base_model"):
+        try:
+            FLOWS["train-shareverse"].validate_parameters({"overrides": {name: value}})
+        except ParameterTypeError:
+            continue
+        assert preset.replace(**{name: value}).flat()[name] == value
 
 
 def test_collecting_hands_its_overrides_to_the_plan(monkeypatch):
@@ -113,21 +207,20 @@ def test_collecting_hands_its_overrides_to_the_plan(monkeypatch):
     monkeypatch.setattr(collect_dataset, "plan_recordings", lambda *given: calls.update(plan=given))
     monkeypatch.setattr(collect_dataset, "record_clips", lambda *given: calls.update(record=given))
     monkeypatch.setattr(collect_dataset, "write_dataset", lambda *given: {"given": given})
-    done = collect_dataset.collect_dataset.fn("mine", towns=["Mini01", "Mini02"], seed=3, servers=1)
+    done = collect_dataset.collect_dataset.fn(
+        "mine", towns=["Mini01", "Mini02"], seed=3, servers=1, overrides={"repeats": 2}
+    )
     assert done == {"given": ("mine", 32)}
     dataset, preset, overrides, simulator = calls["plan"]
     assert (dataset, preset) == ("mine", "demo")
-    changed = PlanPreset.load(preset).replace(**{k: v for k, v in overrides.items() if v is not None})
-    assert (changed.towns, changed.seed) == (("Mini01", "Mini02"), 3)
+    changed = PlanPreset.load(preset).replace(**overrides)
+    assert (changed.towns, changed.seed, changed.repeats) == (("Mini01", "Mini02"), 3, 2)
     assert calls["record"] == ("mine", simulator, 1)
     assert list(calls) == ["plan", "record"]
 
 
-TRAINING = {
-    "seed": 1, "learning_rate": 0.5, "train_steps": 9, "batch_size": 4, "num_layers": 2, "sampling_steps": 3,
-    "views": "front", "camera": "raw", "cross_agent": "within", "cross_agent_mode": "block", "cross_rope": "shared",
-    "base_model": "here", "codec_path": "there", "text_embedding": "file",
-}  # fmt: skip
+TRAINING = {"seed": 1, "learning_rate": 0.5, "train_steps": 9, "cross_agent": "within"}
+OVERRIDES = {"batch_size": 8, "ema_decay": 0.5, "views": "front", "base_model": "here"}
 
 
 @pytest.fixture
@@ -146,18 +239,22 @@ def trained(monkeypatch):
 
 def test_training_hands_every_parameter_to_the_preset(trained):
     calls, _ = trained
-    train_shareverse.train_shareverse.fn(dataset="mine", run_name="x", processes=3, **TRAINING)
-    assert set(TRAINING) == set(schema("train-shareverse")["properties"]) - {
-        "dataset", "preset", "run_name", "processes"
-    }  # fmt: skip
+    train_shareverse.train_shareverse.fn(dataset="mine", run_name="x", processes=3, overrides=OVERRIDES, **TRAINING)
     flat = Preset.load("demo").replace(**calls[0][3]).flat()
-    assert {name: flat[name] for name in TRAINING} == TRAINING
+    assert {name: flat[name] for name in TRAINING | OVERRIDES} == TRAINING | OVERRIDES
     assert calls == [
-        ("open_run", "mine", "demo", TRAINING, "x"),
+        ("open_run", "mine", "demo", TRAINING | OVERRIDES, "x"),
         ("encode_clips", "mine", "abc"),
         ("train_model", "abc", "latents", 3),
         ("score_run", "mine", "abc"),
     ]
+
+
+def test_what_is_given_twice_is_refused_before_anything_runs(trained):
+    calls, _ = trained
+    with pytest.raises(PresetError, match="seed is given by itself and in overrides: give it once"):
+        train_shareverse.train_shareverse.fn(seed=1, overrides={"seed": 2})
+    assert not calls
 
 
 def test_what_is_not_given_stays_as_the_preset_has_it(trained):
@@ -175,6 +272,6 @@ def test_a_finished_run_is_not_trained_again(trained):
 
 @pytest.mark.parametrize("target", ["local", "paper"])
 def test_the_whole_line_chains_deployments_that_exist(target):
-    assert choices("shareverse", "target") >= {target}
+    assert target in schema("shareverse")["properties"]["target"]["enum"]
     names = {(flow_of(deployment), deployment["name"]) for deployment in DEPLOYMENTS}
     assert {("collect-dataset", target), ("train-shareverse", target)} <= names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,9 +90,10 @@ class PaperScoring:
             raise BenchmarkError(f"{run.dataset_dir} has no clips in split {SPLIT!r}: record held-out towns.")
         self.sampler, self.preset, self.size = sampler, run.preset, study.front_size
         height, width = self.size
-        video = dataclasses.replace(run.preset.video, views="front", height=height, width=width)
+        # a copy that is not checked: nothing is trained at this size, which need not be of whole tokens
+        video = run.preset.video.model_copy(update={"views": "front", "height": height, "width": width})
         self.windows = Windows(run.dataset_dir, index.whole(SPLIT), run.preset)
-        self.fronts = Windows(run.dataset_dir, index.whole(SPLIT), dataclasses.replace(run.preset, video=video))
+        self.fronts = Windows(run.dataset_dir, index.whole(SPLIT), run.preset.model_copy(update={"video": video}))
         for windows in (self.windows, self.fronts):
             windows.keep(MOST_WINDOWS)
         self.steps = study.sampling_steps

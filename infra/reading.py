@@ -5,23 +5,36 @@ Every reader takes `advice`, what the user should do about a file of that kind, 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import json
 import math
+import os
+import stat
 import struct
 import tomllib
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from infra.storage import StorageError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MOST_FILE_BYTES = 2**32
+"""Of a file that is read into memory whole."""
 MOST_NPZ_BYTES = 2**30
 """Of an .npz's arrays together, unless told otherwise: more is a zip bomb."""
+MOST_HASHED_BYTES = 2**36
+"""Of a file that is hashed: a sparse one of a terabyte would keep its reader for an hour."""
+MOST_ROWS = 10**7
+"""Of a parquet file: a few bytes can promise more rows than any memory holds."""
 DAMAGE = (
     EOFError, KeyError, MemoryError, NotImplementedError, OSError, OverflowError, RuntimeError, SyntaxError, TypeError,
     ValueError, struct.error, zipfile.BadZipFile, zlib.error,
@@ -38,10 +51,18 @@ def refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number of JSON")
 
 
+def finite(text: str) -> float:
+    """Return a number of JSON. ValueError for one that is too large, which Python reads as infinite."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large")
+    return value
+
+
 def parse_json(text: str | bytes, where: str, advice: str, *, kind: type = dict, error: type[Exception] = StorageError):
     """Return the value of a JSON text, of type `kind`; NaN and Infinity are refused. `error` for anything else."""
     try:
-        value = json.loads(text, parse_constant=refuse_constant)
+        value = json.loads(text, parse_constant=refuse_constant, parse_float=finite)
     except (ValueError, RecursionError) as cause:
         raise error(f"{where} holds no readable JSON ({one_line(cause)}): {advice}") from cause
     if not isinstance(value, kind):
@@ -49,12 +70,48 @@ def parse_json(text: str | bytes, where: str, advice: str, *, kind: type = dict,
     return value
 
 
-def read_bytes(path: Path, advice: str, error: type[Exception] = StorageError) -> bytes:
-    """Return a file's content. `error` when there is none or it cannot be read."""
+@contextlib.contextmanager
+def opened(path: Path, advice: str, error: type[Exception] = StorageError) -> Iterator[io.BufferedReader]:
+    """Open a plain file to be read. `error` when there is none; a pipe or a device, which need not end, is none."""
     try:
-        return path.read_bytes()
-    except OSError as cause:
-        raise error(f"{path} cannot be read ({cause.strerror or one_line(cause)}): {advice}") from cause
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise error(f"{path} cannot be read (it is no file): {advice}")
+        with open(path, "rb") as file:
+            yield file
+    except (OSError, ValueError) as cause:
+        if isinstance(cause, error):
+            raise
+        reason = getattr(cause, "strerror", None) or one_line(cause)
+        raise error(f"{path} cannot be read ({reason}): {advice}") from cause
+
+
+def read_bytes(path: Path, advice: str, error: type[Exception] = StorageError) -> bytes:
+    """Return a file's content. `error` when there is none, it cannot be read or is larger than MOST_FILE_BYTES."""
+    with opened(path, advice, error) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_FILE_BYTES:
+            raise error(f"{path} has {size} bytes, more than {MOST_FILE_BYTES}: {advice}")
+        return file.read()
+
+
+def read_part(path: Path, offset: int, size: int, advice: str, error: type[Exception] = StorageError) -> bytes:
+    """Return `size` bytes of a file from `offset`. `error` when it cannot be read or ends before."""
+    with opened(path, advice, error) as file:
+        there = os.fstat(file.fileno()).st_size
+        if offset + size > there:
+            raise error(f"{path} has {there} bytes and should have {offset + size} or more: {advice}")
+        file.seek(offset)
+        return file.read(size)
+
+
+def read_sha256(path: Path, advice: str, error: type[Exception] = StorageError) -> str:
+    """Return the sha256 of a file's content as 64 hexadecimal digits. `error` when it cannot be read or is larger than
+    MOST_HASHED_BYTES."""
+    with opened(path, advice, error) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_HASHED_BYTES:
+            raise error(f"{path} has {size} bytes, more than {MOST_HASHED_BYTES}: {advice}")
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path, advice: str, *, kind: type = dict, error: type[Exception] = StorageError) -> Any:
@@ -70,22 +127,41 @@ def read_toml(path: Path, advice: str, error: type[Exception] = StorageError) ->
         raise error(f"{path} holds no readable TOML ({one_line(cause)}): {advice}") from cause
 
 
-def read_parquet(
+def read_table(
     path: Path, advice: str, columns: Collection[str] = (), error: type[Exception] = StorageError
-) -> list[dict[str, Any]]:
-    """Return a parquet file's rows as dictionaries. `error` for a damaged file or one that lacks one of `columns`."""
+) -> pa.Table:
+    """Return a parquet file's table. `error` for a damaged file, one that lacks one of `columns`, or one that declares
+    more than MOST_ROWS rows or MOST_FILE_BYTES bytes: nothing of that is unpacked."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     data = read_bytes(path, advice, error)
     try:
+        declared = pq.ParquetFile(io.BytesIO(data)).metadata
+        size = sum(declared.row_group(place).total_byte_size for place in range(declared.num_row_groups))
+        if declared.num_rows > MOST_ROWS or size > MOST_FILE_BYTES:
+            raise error(f"{path} declares {declared.num_rows} rows of {size} bytes: {advice}")
         table = pq.read_table(io.BytesIO(data))
-        rows: list[dict[str, Any]] = table.to_pylist()
+        table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as cause:
+        if isinstance(cause, error):
+            raise
         raise error(f"{path} holds no readable parquet ({one_line(cause)}): {advice}") from cause
     lacking = sorted(set(columns) - set(table.column_names))
     if lacking:
         raise error(f"{path} lacks the column {lacking[0]!r}: {advice}")
+    return table
+
+
+def read_parquet(
+    path: Path, advice: str, columns: Collection[str] = (), error: type[Exception] = StorageError
+) -> list[dict[str, Any]]:
+    """Return a parquet file's rows as dictionaries. `error` as for `read_table`."""
+    table = read_table(path, advice, columns, error)
+    try:
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except (ValueError, OverflowError, MemoryError) as cause:
+        raise error(f"{path} holds no readable parquet ({one_line(cause)}): {advice}") from cause
     return rows
 
 

@@ -56,10 +56,31 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path, error: type[Exception] = StorageError) -> None:
+    """Make a folder and those above it. `error` where a file has its name or one of theirs, or it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as cause:
+        raise error(f"{path} cannot be a folder, for {blocking(path)} is a file: move it away.") from cause
+    except (OSError, ValueError) as cause:  # ValueError: NUL in the name
+        why = getattr(cause, "strerror", None) or str(cause)
+        raise error(f"{str(path)!a} cannot be a folder ({why}): name another one.") from cause
+
+
+def blocking(path: Path) -> Path:
+    """Return the part of a path that is there and is no folder."""
+    return next((part for part in (path, *path.parents) if os.path.lexists(part) and not part.is_dir()), path)
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; when the block ends well it becomes `path`, complete and synced, else it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a temporary path; when the block ends well it becomes `path`, complete and synced, else it is removed.
+
+    StorageError where `path` is a folder, or a folder above it is a file.
+    """
+    make_folder(path.parent)
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder where a file is to be written: move it away.")
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield temporary
@@ -71,12 +92,23 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise StorageError unless a folder can take the place of what has this name: a folder, or nothing."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        kind = "a symbolic link" if path.is_symlink() else "a file"
+        raise StorageError(f"{path} is {kind} where a folder is to be written: move it away.")
+
+
 def publish_dir(temporary: Path, path: Path) -> None:
-    """Sync a complete temporary folder and give it its name, in place of what has that name."""
+    """Sync a complete temporary folder and give it its name, in place of the folder that has that name.
+
+    StorageError where that is a symbolic link, through which nothing is removed, or a file.
+    """
     for file in sorted(temporary.rglob("*")):
         if file.is_file():
             with open(file, "rb") as opened:
                 os.fsync(opened.fileno())
+    check_replaceable(path)
     if path.exists():
         shutil.rmtree(path)
     os.replace(temporary, path)
@@ -85,8 +117,12 @@ def publish_dir(temporary: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder; when the block ends well it replaces `path`, complete and synced, else it goes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a temporary folder; when the block ends well it replaces `path`, complete and synced, else it goes.
+
+    StorageError where `path` is no folder that can be replaced (see `publish_dir`).
+    """
+    make_folder(path.parent)
+    check_replaceable(path)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
     temporary.mkdir()
     try:
@@ -97,30 +133,22 @@ def atomic_dir(path: Path) -> Iterator[Path]:
 
 
 def sweep_temporary(folder: Path) -> int:
-    """Remove what a killed writer left in `folder`; return how many things that were."""
-    leftovers = list(folder.glob(f"{TEMPORARY_PREFIX}*")) if folder.is_dir() else []
+    """Remove what a killed writer left in `folder`; return how many things that were.
+
+    Nothing is removed through a symbolic link: one that was left goes itself, and a `folder` that is one is left alone.
+    """
+    leftovers = [] if folder.is_symlink() or not folder.is_dir() else list(folder.glob(f"{TEMPORARY_PREFIX}*"))
     for leftover in leftovers:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
     return len(leftovers)
-
-
-def make_folder(path: Path, error: type[Exception] = StorageError) -> Path:
-    """Make a folder where there is none; return it. `error` where a file has its name or it cannot be written to."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as cause:
-        why = "a file has that name" if isinstance(cause, (FileExistsError, NotADirectoryError)) else cause.strerror
-        raise error(f"{path} cannot be made a folder ({why}): name another folder.") from cause
-    except ValueError as cause:  # NUL
-        raise error(f"{str(path)!r} is no name of a folder ({cause}): name another folder.") from cause
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise error(f"{path} is a folder that this user cannot write to: name another folder.")
-    return path
 
 
 def require_free_space(path: Path, needed_bytes: int) -> None:
     """Raise StorageError unless the disk of `path` has `needed_bytes` free."""
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     free = shutil.disk_usage(path).free
     if free < needed_bytes:
         raise StorageError(

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from infra.reading import read_bytes, read_json, read_table
 from infra.storage import OnProgress, atomic_file, canonical_json, no_progress, sha256_bytes, sweep_temporary
 from tasks.planning.check_opendrive import check_files
 from tasks.planning.errors import PlanningError, TooFewSites
@@ -23,7 +24,7 @@ from tasks.planning.hidden_facts import hidden_fact_rows
 from tasks.planning.motion import MARGIN_M, closest_approach, drive, gap
 from tasks.planning.preset import PlanPreset
 from tasks.planning.roads import RoadNetwork
-from tasks.planning.rows import SCHEMA, finished, word
+from tasks.planning.rows import PLAN_ANEW, SCHEMA, finished, word
 from tasks.planning.sites import Site, find_sites
 
 ATTEMPTS = 12
@@ -229,6 +230,15 @@ def survey(dataset_dir: Path, preset: PlanPreset, server: Any, on_progress: OnPr
     return maps
 
 
+def read_map(dataset_dir: Path, town: str) -> str:
+    """Return a town's road network, with line ends as they came. PlanningError for a damaged file."""
+    path = dataset_dir / "maps" / f"{town}.xodr"
+    try:
+        return read_bytes(path, PLAN_ANEW, PlanningError).decode()
+    except UnicodeDecodeError as error:
+        raise PlanningError(f"{path} is no text ({error}): {PLAN_ANEW}") from error
+
+
 def planned_otherwise(dataset_dir: Path, preset: PlanPreset) -> bool:
     """Tell whether hidden facts were planned by a version of this code with other settings (hidden_facts.py).
 
@@ -236,13 +246,25 @@ def planned_otherwise(dataset_dir: Path, preset: PlanPreset) -> bool:
     """
     if preset.scenes != "hidden_facts":
         return False
-    held = pq.read_table(dataset_dir / "plan.parquet", columns=["town", "recording_id"]).to_pylist()
+    path, names = dataset_dir / "plan.parquet", ["town", "recording_id"]
+    held = read_table(path, PLAN_ANEW, names, PlanningError).select(names).to_pylist()
     for town in {preset.split_of(town): town for town in preset.towns}.values():
-        opendrive = (dataset_dir / "maps" / f"{town}.xodr").read_bytes().decode()  # line ends as they came
+        opendrive = read_map(dataset_dir, town)
         wanted = [row["recording_id"] for row in town_rows(preset, town, opendrive)]
         if wanted != [row["recording_id"] for row in held if row["town"] == town]:
             return True
     return False
+
+
+def read_record(marker: Path) -> dict[str, Any]:
+    """Return plan.json: `preset`, and by town and type what it `lacks`. PlanningError for a damaged file."""
+    record: dict[str, Any] = {"lacking": {}} | read_json(marker, PLAN_ANEW, error=PlanningError)
+    short = record["lacking"]
+    if not isinstance(record.get("preset"), dict) or not isinstance(short, dict):
+        raise PlanningError(f"{marker} holds no preset, or no list of what lacks: {PLAN_ANEW}")
+    if not all(isinstance(types, dict) for types in short.values()):
+        raise PlanningError(f"{marker} says that {short!r:.80} is lacking: {PLAN_ANEW}")
+    return record
 
 
 def make_plan(
@@ -260,7 +282,7 @@ def make_plan(
     marker, table = dataset_dir / "plan.json", dataset_dir / "plan.parquet"
     wanted = preset.to_dict()
     if marker.exists():
-        held = PlanPreset.from_dict(json.loads(marker.read_text())["preset"]).to_dict()
+        held = PlanPreset.from_dict(read_record(marker)["preset"]).to_dict()
         if held == wanted:
             if planned_otherwise(dataset_dir, preset):
                 raise PlanningError(
@@ -272,6 +294,8 @@ def make_plan(
         raise PlanningError(
             f"{dataset_dir} holds another plan (its {', '.join(changed)} differ): give the new data set another name."
         )
+    if (dataset_dir / "converted.json").exists():
+        raise PlanningError(f"{dataset_dir} holds converted clips: give the new data set another name.")
     sweep_temporary(dataset_dir)
     sweep_temporary(dataset_dir / "maps")
     with server_factory() as server:

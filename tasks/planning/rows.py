@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from infra.reading import parse_json, read_table
 from infra.storage import canonical_json, sha256_bytes
+from tasks.planning.errors import PlanningError
 from tasks.planning.preset import PlanPreset
 
+AGENTS = 2
 FIRST_EXTRA_ID = 3
 """Instance id of a plan's first extra actor; 1 and 2 are the agents, 0 is what is no vehicle."""
 RIG = "two red vehicle.audi.tt, four 90-degree cameras each"
@@ -27,6 +30,12 @@ SCHEMA = pa.schema([
     ("extra_actors", pa.string()), ("fact", pa.string()),
     ("gates", pa.string()), ("poses", pa.list_(pa.float32())),
 ])  # fmt: skip
+
+OLDER = {"fact": "{}"}
+"""Columns that plans lack which are older than they, with their values there."""
+JSON_COLUMNS = {"site": dict, "jitter": dict, "extra_actors": list, "fact": dict, "gates": dict}
+MOST_TICKS, MOST_VIEW_PX, MOST_METRES = 10**6, 2**14, 1e7
+PLAN_ANEW = "move the folder away and plan the data set anew."
 
 
 @dataclass(frozen=True)
@@ -65,17 +74,60 @@ class PlannedRecording:
 
 
 def read_plan(path: Path) -> list[PlannedRecording]:
-    """Read plan.parquet in its order."""
-    rows = []
-    table = pq.read_table(path)
-    for row, poses in zip(table.drop_columns(["poses"]).to_pylist(), table["poses"], strict=True):
-        row.setdefault("fact", "{}")  # plans are older than hidden facts
-        for name in ("site", "jitter", "extra_actors", "fact", "gates"):
-            row[name] = json.loads(row[name])
-        row["windows"] = tuple(row["windows"])
-        values = poses.values.to_numpy().astype(np.float64)
-        rows.append(PlannedRecording(**row, poses=values.reshape(row["ticks"], -1, 6)))
-    return rows
+    """Read plan.parquet in its order. PlanningError for a damaged file, and for a row that cannot be recorded."""
+    wanted = [field for field in SCHEMA if field.name not in OLDER]
+    table = read_table(path, PLAN_ANEW, [field.name for field in wanted], PlanningError)
+    for field in SCHEMA:
+        if field.name in table.column_names and table.schema.field(field.name).type != field.type:
+            found = table.schema.field(field.name).type
+            raise PlanningError(f"{path} has {field.name} of type {found} where {field.type} belongs: {PLAN_ANEW}")
+    table = table.select([name for name in SCHEMA.names if name in table.column_names])
+    values = table.drop_columns(["poses"]).to_pylist()
+    return [
+        read_row(OLDER | row, poses, f"{path}, row {place}")
+        for place, (row, poses) in enumerate(zip(values, table["poses"], strict=True))
+    ]
+
+
+def read_row(row: Mapping[str, Any], poses: pa.ListScalar, where: str) -> PlannedRecording:
+    """Return a row of plan.parquet as the recorder reads it. PlanningError for an impossible value."""
+    lacking = next((name for name, value in row.items() if value is None), None if poses.is_valid else "poses")
+    if lacking is not None:
+        raise PlanningError(f"{where} has no {lacking}: {PLAN_ANEW}")
+    problem = problem_of(row)
+    if problem:
+        raise PlanningError(f"{where} has {problem}: {PLAN_ANEW}")
+    parsed = {
+        name: parse_json(row[name], f"{name} in {where}", PLAN_ANEW, kind=kind, error=PlanningError)
+        for name, kind in JSON_COLUMNS.items()
+    }
+    flat = poses.values.to_numpy(zero_copy_only=False).astype(np.float64)
+    if flat.size != row["ticks"] * AGENTS * 6 or not (np.abs(flat) <= MOST_METRES).all():
+        raise PlanningError(f"{where} has poses that are not {row['ticks']} finite ones of each car: {PLAN_ANEW}")
+    windows = tuple(row["windows"])
+    return PlannedRecording(**{**row, **parsed, "windows": windows}, poses=flat.reshape(row["ticks"], AGENTS, 6))
+
+
+def problem_of(row: Mapping[str, Any]) -> str:
+    """Return what keeps a row from being recorded, or nothing."""
+    for name in ("recording_id", "town"):
+        if not row[name].isprintable() or "/" in row[name] or "\\" in row[name] or row[name][:1] in ("", "."):
+            return f"{name} {row[name]!r:.80}, which cannot be the name of a file"
+    if row["split"] not in ("train", "val", "test"):
+        return f"split {row['split']!r:.80}"
+    for name, most in (("ticks", MOST_TICKS), ("stride", MOST_TICKS), ("frames", MOST_TICKS),
+                       ("view_width", MOST_VIEW_PX), ("view_height", MOST_VIEW_PX)):  # fmt: skip
+        if not 1 <= row[name] <= most:
+            return f"{name} {row[name]}"
+    if row["view_width"] % 4 or row["view_height"] % 4:
+        return f"views of {row['view_width']}x{row['view_height']} that cannot be halved to even sides"
+    if not (math.isfinite(row["fixed_delta_s"]) and 0.001 <= row["fixed_delta_s"] <= 1):
+        return f"fixed_delta_s {row['fixed_delta_s']}"
+    starts = row["windows"]
+    if not starts or None in starts or min(starts) < 0 or len(set(starts)) < len(starts):
+        return f"windows {starts!r:.80}"
+    last = max(starts) + row["stride"] * (row["frames"] - 1)
+    return f"windows that need {last + 1} ticks of {row['ticks']}" if last >= row["ticks"] else ""
 
 
 def word(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from prefect.logging import get_run_logger
 from infra.carla_servers import CarlaServer, SimulatorSpec
 from infra.prefect_progress import FlowProgress
 from infra.storage import home
-from tasks.planning.plan import make_plan
+from tasks.planning.plan import make_plan, read_record
 from tasks.planning.preset import PlanPreset
 
 
@@ -32,7 +31,7 @@ def plan_recordings(dataset: str, plan_preset: str, overrides: dict[str, Any], s
         return CarlaServer(spec, folder / "logs", "survey")
 
     new = make_plan(folder, preset, server, on_progress=FlowProgress("planning", "towns"))
-    for town, lack in json.loads((folder / "plan.json").read_text()).get("lacking", {}).items():
+    for town, lack in read_record(folder / "plan.json")["lacking"].items():
         told = ", ".join(f"{count} {kind}" for kind, count in lack.items())
         log.warning(f"{town} has too few sites for its share; the plan lacks {told}.")
     log.info(f"{'Planned' if new else 'The plan was there:'} {recordings_in(folder)} recordings of {dataset}.")

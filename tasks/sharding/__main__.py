@@ -10,10 +10,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from infra.reading import one_line
 from infra.storage import StorageError
+from tasks.planning.errors import PlanningError
 from tasks.recording.errors import RecordingError
 from tasks.sharding.convert import convert
-from tasks.sharding.shards import ShardError
+from tasks.sharding.errors import ShardError
 from tasks.sharding.verify import verify
 
 
@@ -42,8 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             summary = convert(given.folder, given.dataset, frames=given.frames, view=given.view)
             print(f"{summary.clips} clips in {summary.written + summary.kept} shards, digest {summary.digest}.")
-    except (ShardError, RecordingError, StorageError) as error:
-        print(error, file=sys.stderr)
+    except (ShardError, PlanningError, RecordingError, StorageError) as error:
+        print(one_line(error) + ".", file=sys.stderr)
+        return 1
+    except OSError as error:  # the disk is full, or may not be written
+        print(f"{error.filename or 'The disk'}: {error.strerror or one_line(error)}.", file=sys.stderr)
         return 1
     return 0
 

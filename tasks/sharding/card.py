@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infra.storage import OnProgress, atomic_dir, no_progress
+from infra.reading import read_bytes, read_json
+from infra.storage import OnProgress, StorageError, atomic_dir, no_progress, sha256_bytes
 from tasks.planning.roads import RoadNetwork
 from tasks.planning.rows import PlannedRecording, read_plan
 from tasks.sharding.contact_sheet import contact_sheet
+from tasks.sharding.errors import ShardError
 from tasks.sharding.reader import ClipIndex, ClipPair, read_pair
 from tasks.sharding.trajectory_plot import trajectory_plot
 
 FOLDER = "dataset_card"
+AGAIN = "move the folder away and collect the data set anew."
 SHOWN, SHOWN_FACTS = 6, 2
 """Recordings of a town that are drawn, one a trajectory type first; of hidden facts, which look alike, fewer."""
 
@@ -62,11 +65,28 @@ def first_clips(index: ClipIndex, recordings: Sequence[PlannedRecording]) -> lis
     return clips
 
 
+def described(marker: Path) -> str:
+    """Return the digest that a card describes; nothing where there is no card, or one that must be made again."""
+    try:
+        return str(read_json(marker, "").get("digest"))
+    except StorageError:
+        return ""
+
+
+def road_network(dataset_dir: Path, row: PlannedRecording) -> RoadNetwork:
+    """Return a town's roads. ShardError for a map that is not the plan's: a damaged one ends the process (trap 14)."""
+    path = dataset_dir / "maps" / f"{row.town}.xodr"
+    data = read_bytes(path, AGAIN, ShardError)
+    if sha256_bytes(data) != row.opendrive_sha256:
+        raise ShardError(f"{path} is not the road network that was planned on: {AGAIN}")
+    return RoadNetwork(row.town, data.decode())
+
+
 def write_card(dataset_dir: Path, *, on_progress: OnProgress = no_progress) -> bool:
     """Write dataset_card/ unless it describes these very data already; return whether it was written."""
     index = ClipIndex(dataset_dir)
     marker = dataset_dir / FOLDER / "card.json"
-    if marker.exists() and json.loads(marker.read_text())["digest"] == index.digest:
+    if described(marker) == index.digest:
         return False
     recorded = {row["recording_id"] for row in index.rows}
     plan = [row for row in read_plan(dataset_dir / "plan.parquet") if row.recording_id in recorded]
@@ -75,7 +95,7 @@ def write_card(dataset_dir: Path, *, on_progress: OnProgress = no_progress) -> b
         for done, town in enumerate(towns):
             on_progress(done, len(towns), town)
             mine = shown([row for row in plan if row.town == town and row.frames > 1])
-            roads = RoadNetwork(town, (dataset_dir / "maps" / f"{town}.xodr").read_text(encoding="utf-8"))
+            roads = road_network(dataset_dir, mine[0])
             trajectory_plot(folder / f"trajectories-{town}.png", roads, mine)
             contact_sheet(folder / f"contact-sheet-{town}.png", town, first_clips(index, mine))
         (folder / "README.md").write_text(text(index, plan, towns), encoding="utf-8")

@@ -7,7 +7,8 @@ left at its end is dropped. Run it again after a kill: recordings that are whole
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from infra.reading import read_json, read_sha256
 from infra.storage import (
+    TEMPORARY_PREFIX,
     OnProgress,
+    StorageError,
     atomic_dir,
     atomic_file,
     canonical_json,
+    make_folder,
     no_progress,
     sha256_bytes,
     sha256_file,
@@ -28,10 +33,16 @@ from infra.storage import (
 )
 from model.camera import CAMERA_AXES, FLIP_Y, VIEWS, carla_pose
 from tasks.recording.encode import FAR, VideoWriter, mosaic, write_npz
+from tasks.sharding.contract import check_ids, is_text, read_description
+from tasks.sharding.errors import ShardError
 from tasks.sharding.foreign import POSES, ForeignAgent, ForeignClip, open_array, read_clips, read_frames
-from tasks.sharding.shards import COPIED, ShardError, ShardSummary, write_shards
+from tasks.sharding.index import COPIED, is_mapping, is_sha256
+from tasks.sharding.shards import ShardSummary, write_shards
 
 MOST_IDS = 65535
+MARKER = "converted.json"
+"""Written first: says that what else lies in the folder was made by `convert`, which may replace it."""
+ELSEWHERE = "give the converted one a folder of its own."
 
 
 def convert(
@@ -50,9 +61,9 @@ def convert(
     """
     if frames < 9 or frames % 8 != 1:
         raise ShardError(f"frames is {frames}: the model takes 8k+1 of them, give 9, 17, ... 49.")
-    if (dataset_dir / "plan.json").exists():
-        raise ShardError(f"{dataset_dir} is a planned data set: give the converted one a name of its own.")
-    clips = read_clips(Path(folder))
+    folder, dataset_dir = Path(folder), Path(dataset_dir)
+    check_places(folder, dataset_dir)
+    clips = read_clips(folder)
     rows = [planned(clip, frames, view or (clip.width, clip.height)) for clip in clips]
     twice = {row["recording_id"] for row in rows}
     if len(twice) < len(rows):
@@ -61,16 +72,64 @@ def convert(
     if len(sizes) > 1:
         raise ShardError(f"{folder} has clips of different sizes {sorted(sizes)}: give one with --view.")
     size, recordings = sizes.pop(), dataset_dir / "recordings"
+    claim(dataset_dir)
     sweep_temporary(recordings)
     for done, (clip, row) in enumerate(zip(clips, rows, strict=True)):
         on_progress(done, len(clips), clip.name)
         target = recordings / row["recording_id"]
-        if not (target / "recording.json").exists():
+        if not is_whole(target, row["recording_id"]):
             with atomic_dir(target) as temporary:
                 write_recording(clip, row, frames, size, temporary)
     with atomic_file(dataset_dir / "plan.parquet") as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
     return write_shards(dataset_dir, samples_per_shard=samples_per_shard, on_progress=on_progress)
+
+
+def check_places(folder: Path, dataset_dir: Path) -> None:
+    """Raise ShardError unless the data set can be written there and nothing of anybody else's is in its way."""
+    source, target = (Path(os.path.realpath(path)) for path in (folder, dataset_dir))
+    if source == target or source in target.parents or target in source.parents:
+        raise ShardError(f"{dataset_dir} and {folder} are one folder or lie one in the other: {ELSEWHERE}")
+    if not is_text(target.name):
+        raise ShardError(f"{os.fsencode(dataset_dir)!r} is no name in UTF-8 of one line: {ELSEWHERE}")
+    if not os.path.lexists(dataset_dir):
+        return
+    if not dataset_dir.is_dir():
+        raise ShardError(f"{dataset_dir} is a file: {ELSEWHERE}")
+    if (dataset_dir / "plan.json").exists():
+        raise ShardError(f"{dataset_dir} is a planned data set: give the converted one a name of its own.")
+    held = sorted(path.name for path in dataset_dir.iterdir() if not path.name.startswith(TEMPORARY_PREFIX))
+    if held and MARKER not in held:
+        raise ShardError(f"{dataset_dir} holds {held[0]!r} and was not made by convert: {ELSEWHERE}")
+    for path in written_folders(dataset_dir):
+        if path.is_symlink():
+            raise ShardError(f"{path} is a symbolic link, through which nothing is written: {ELSEWHERE}")
+
+
+def written_folders(dataset_dir: Path) -> Iterator[Path]:
+    """Yield the folders of a converted data set that are written into, and those that stand at their places."""
+    for name in ("recordings", "shards"):
+        yield dataset_dir / name
+        yield from (dataset_dir / name).glob("*")
+
+
+def claim(dataset_dir: Path) -> None:
+    """Mark the folder as one of `convert`. StorageError where there can be none."""
+    make_folder(dataset_dir)
+    sweep_temporary(dataset_dir)
+    with atomic_file(dataset_dir / MARKER) as temporary:
+        temporary.write_text(json.dumps({"made_by": "python -m tasks.sharding convert"}))
+
+
+def is_whole(target: Path, recording_id: str) -> bool:
+    """Tell whether a recording is there as its record says; what is damaged is converted again."""
+    try:
+        record = read_json(target / "recording.json", "")
+        if record.get("recording_id") != recording_id or not is_mapping(is_sha256)(record.get("files")):
+            return False
+        return all(read_sha256(target / name, "") == digest for name, digest in record["files"].items())
+    except StorageError:
+        return False
 
 
 def planned(clip: ForeignClip, frames: int, view: tuple[int, int]) -> dict[str, Any]:
@@ -104,8 +163,15 @@ def write_recording(clip: ForeignClip, row: dict[str, Any], frames: int, view: t
         write_pictures(clip, agent, places, frames, view)
         for kind in clip.kinds:
             write_codes(clip, agent, kind, places, frames, view)
+    for start in windows:
+        check_written(folder / f"w{start:03d}", f"{row['recording_id']}-{start:03d}")
     files = {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
     (folder / "recording.json").write_text(json.dumps({"recording_id": row["recording_id"], "files": files}))
+
+
+def check_written(window: Path, key: str) -> None:
+    """Raise ShardError where a clip that was just written does not keep the contract that every reader asks for."""
+    read_description(key, {path.name: path.read_bytes() for path in window.iterdir()})
 
 
 def meta(clip: ForeignClip, row: dict[str, Any], start: int, frames: int) -> dict[str, Any]:
@@ -160,10 +226,12 @@ def write_pictures(
 ) -> None:
     """Write an agent's mosaics, a file a window. ShardError when a video has another length than its poses."""
     size = (2 * view[0], 2 * view[1], float(clip.description["fps"]))
-    readers = [read_frames(agent.folder / f"{name}.mp4") for name in VIEWS]
+    readers = [read_frames(agent.folder / f"{name}.mp4", clip.width, clip.height) for name in VIEWS]
     writer, count = None, 0
     try:
         for count, pictures in enumerate(zip(*readers, strict=True), 1):
+            if count > clip.frames:
+                break
             window, inside = divmod(count - 1, frames)
             if window >= len(places):
                 continue
@@ -180,7 +248,8 @@ def write_pictures(
         if writer is not None:
             writer.abort()
     if count != clip.frames:
-        raise ShardError(f"{agent.folder} has videos of {count} frames and poses of {clip.frames}: give one of each.")
+        number = f"{count} frames" if count < clip.frames else f"more than {clip.frames} frames"
+        raise ShardError(f"{agent.folder} has videos of {number} and poses of {clip.frames}: give one of each.")
 
 
 def write_codes(
@@ -215,4 +284,5 @@ def coded_ids(ids: np.ndarray, clip: ForeignClip) -> np.ndarray:
     """Return [h, w] uint16 of instance ids [h, w]."""
     if not np.issubdtype(ids.dtype, np.integer) or ids.min() < 0 or ids.max() > MOST_IDS:
         raise ShardError(f"{clip.name} has instance ids that are no whole numbers from 0 to {MOST_IDS}.")
+    check_ids(clip.name, ids, len(clip.agents))
     return ids.astype(np.uint16)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,22 @@ from typing import Any
 import av
 import numpy as np
 
-from infra.storage import canonical_json, sha256_bytes, sha256_file
+from infra.reading import DAMAGE, one_line, read_json, read_npz, read_sha256
+from infra.storage import canonical_json, sha256_bytes
 from model.camera import VIEWS
-from tasks.sharding.shards import SPLITS, ShardError
+from tasks.sharding.contract import (
+    MOST_AGENTS,
+    MOST_FPS,
+    MOST_FRAMES,
+    MOST_VIEW_PX,
+    is_file_name,
+    is_number,
+    is_text,
+    problem_of_poses,
+    problem_of_view,
+)
+from tasks.sharding.errors import ShardError
+from tasks.sharding.index import SPLITS
 
 DESCRIPTION: dict[str, Any] = {
     "fps": None, "town": None, "weather": "unlabelled", "type": "unlabelled", "scene": "", "up": "z",
@@ -30,6 +42,12 @@ TO_Z_UP = {
 POSES = ("agent_pose", "agent_extent", "agent_box_center")
 """Optional arrays of cameras.npz; unknown ones become NaN."""
 CENTRE_TOLERANCE_PX, ROTATION_TOLERANCE = 0.01, 1e-3
+"""Wide enough for float32 and rounded decimals; what is stored is exact."""
+POSE_ADVICE = (
+    "give rotation and translation only, finite, as matrices that multiply columns, of a right-handed world (negate "
+    "the y axis of CARLA's)."
+)
+AS_DOCUMENTED = "write one as docs/OTHER_DATA.md shows."
 LEAST_DOWNWARD = 0.5
 """So much of the image's downward axis must point down in the world, the mean over views and frames: CARLA's own
 matrices, whose second axis points to the right, have none."""
@@ -72,58 +90,55 @@ class ForeignClip:
     def digest(self) -> str:
         """Return a hash of every file."""
         files = sorted(path for path in self.folder.rglob("*") if path.is_file())
-        named = {str(path.relative_to(self.folder)): sha256_file(path) for path in files}
+        for path in files:
+            check_name(path)
+        named = {str(path.relative_to(self.folder)): read_sha256(path, AS_DOCUMENTED, ShardError) for path in files}
         return sha256_bytes(canonical_json([self.split, named]).encode())
+
+
+def check_name(path: Path) -> None:
+    """Raise ShardError for a file or folder whose name no JSON file can hold."""
+    if not is_text(path.name):
+        raise ShardError(f"{os.fsencode(path)!r} has a name that is no line of UTF-8: give it another.")
 
 
 def read_description(folder: Path) -> dict[str, Any]:
     """Return clip.json with what it leaves out. ShardError for a missing, unknown or impossible value."""
     path = folder / "clip.json"
-    try:
-        given = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ShardError(f"{path} cannot be read ({error}): write one as docs/OTHER_DATA.md shows.") from error
-    if not isinstance(given, dict):
-        raise ShardError(f"{path} is no JSON object: write one as docs/OTHER_DATA.md shows.")
+    given = read_json(path, AS_DOCUMENTED, error=ShardError)
     unknown = sorted(set(given) - set(DESCRIPTION))
     if unknown:
-        raise ShardError(f"{path} has an unknown key {unknown[0]!r}: use {', '.join(DESCRIPTION)}.")
+        raise ShardError(f"{path} has an unknown key {unknown[0]!r:.80}: use {', '.join(DESCRIPTION)}.")
     found = DESCRIPTION | given
-    for key in ("fps", "metres_per_unit"):
-        if isinstance(found[key], bool) or not isinstance(found[key], int | float) or not 0 < found[key] < 1e6:
-            raise ShardError(f"{path} says {key} {found[key]!r}: give a number above 0.")
-    if not isinstance(found["town"], str) or not found["town"]:
-        raise ShardError(f"{path} says town {found['town']!r}: name the place, for no place may be in two splits.")
+    for key, most in (("fps", MOST_FPS), ("metres_per_unit", 1e6)):
+        if not is_number(found[key]) or not 0 < found[key] <= most:
+            raise ShardError(f"{path} says {key} {found[key]!r:.80}: give a number above 0, at most {most:g}.")
+    if not is_file_name(found["town"]):
+        raise ShardError(
+            f"{path} says town {found['town']!r:.80}: name the place in one line without slashes, for no place may be "
+            "in two splits."
+        )
     for key in ("weather", "type", "scene"):
-        if not isinstance(found[key], str):
-            raise ShardError(f"{path} says {key} {found[key]!r}: give a text.")
-    if found["up"] not in TO_Z_UP:
-        raise ShardError(f"{path} says up {found['up']!r}: give the world's upward axis, {', '.join(TO_Z_UP)}.")
+        if not is_text(found[key]) and (key, found[key]) != ("scene", ""):
+            raise ShardError(f"{path} says {key} {found[key]!r:.80}: give a text of one line.")
+    if not isinstance(found["up"], str) or found["up"] not in TO_Z_UP:
+        raise ShardError(f"{path} says up {found['up']!r:.80}: give the world's upward axis, {', '.join(TO_Z_UP)}.")
     return found
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return an .npz's arrays. ShardError when it cannot be read or holds a pickle."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ShardError(f"{path} cannot be read ({error}): write it with numpy.savez.") from error
+def numbers(array: np.ndarray, what: str) -> np.ndarray:
+    """Return an array as float64. ShardError for one of anything but real numbers."""
+    if array.dtype.kind not in "fiu":
+        raise ShardError(f"{what} is of type {array.dtype}: give real numbers.")
+    return np.asarray(array, np.float64)
 
 
 def rigid(matrices: np.ndarray, path: Path) -> np.ndarray:
-    """Return [V, F, 4, 4] float64 with exact rotations. ShardError for mirrored, scaled or sheared ones."""
-    matrices = np.asarray(matrices, np.float64)
-    rotation = matrices[..., :3, :3]
-    if not np.isfinite(matrices).all():
-        raise ShardError(f"{path} holds poses that are no finite numbers: leave such frames out.")
-    if np.abs(rotation @ rotation.swapaxes(-1, -2) - np.eye(3)).max() > ROTATION_TOLERANCE:
-        raise ShardError(f"{path} holds poses that are no rigid motions: give rotation and translation only.")
-    if np.abs(matrices[..., 3, :] - [0, 0, 0, 1]).max() > ROTATION_TOLERANCE:
-        raise ShardError(f"{path} holds poses whose last row is not 0 0 0 1: give matrices that multiply columns.")
-    if (np.linalg.det(rotation) < 0).any():
-        raise ShardError(f"{path} holds poses of a left-handed world: negate one axis of the world (CARLA's y).")
-    u, _, vt = np.linalg.svd(rotation)
+    """Return [V, F, 4, 4] with exact rotations. ShardError for mirrored, scaled or sheared ones."""
+    problem = problem_of_poses(matrices, ROTATION_TOLERANCE)
+    if problem:
+        raise ShardError(f"{path} {problem}: {POSE_ADVICE}")
+    u, _, vt = np.linalg.svd(matrices[..., :3, :3])
     exact = np.zeros_like(matrices)
     exact[..., :3, :3], exact[..., :3, 3], exact[..., 3, 3] = u @ vt, matrices[..., :3, 3], 1.0
     return exact
@@ -132,24 +147,20 @@ def rigid(matrices: np.ndarray, path: Path) -> np.ndarray:
 def read_agent(folder: Path, description: dict[str, Any], width: int, height: int) -> ForeignAgent:
     """Read and convert an agent's cameras. ShardError names the first fault."""
     path = folder / "cameras.npz"
-    arrays = read_arrays(path)
+    arrays = read_npz(path, str(path), "as it is it cannot be read, write it with numpy.savez.", error=ShardError)
     if "K" not in arrays or ("c2w" in arrays) == ("w2c" in arrays):
-        raise ShardError(f"{path} holds {sorted(arrays)}: give K and either c2w or w2c.")
-    given = arrays["c2w"] if "c2w" in arrays else arrays["w2c"]
-    K = np.asarray(arrays["K"], np.float64)
+        raise ShardError(f"{path} holds {sorted(arrays)!r:.200}: give K and either c2w or w2c.")
+    K = numbers(arrays["K"], f"K in {path}")
+    given = numbers(arrays["c2w"] if "c2w" in arrays else arrays["w2c"], f"c2w or w2c in {path}")
     if K.shape != (len(VIEWS), 3, 3):
         raise ShardError(f"{path} has K of shape {K.shape}: give [{len(VIEWS)}, 3, 3], views {', '.join(VIEWS)}.")
     if given.ndim != 4 or given.shape[0] != len(VIEWS) or given.shape[2:] != (4, 4) or not given.shape[1]:
         raise ShardError(f"{path} has poses of shape {given.shape}: give [{len(VIEWS)}, frames, 4, 4].")
-    upper = np.array([[False, True, False], [True, False, False], [True, True, False]])
-    if not np.isfinite(K).all() or (K[:, [0, 1], [0, 1]] <= 0).any() or K[:, upper].any() or (K[:, 2, 2] != 1).any():
-        raise ShardError(f"{path} has a K that is none: give fx and fy above 0, no skew, and 0 0 1 in the last row.")
-    centre, middle = K[:, :2, 2], (width / 2, height / 2)
-    if np.abs(centre - middle).max() > CENTRE_TOLERANCE_PX:
-        raise ShardError(
-            f"{path} has a principal point of ({centre[0, 0]:g}, {centre[0, 1]:g}) where the middle of a "
-            f"{width}x{height} view is {middle}: crop the views, and count pixel centres at +0.5."
-        )
+    if given.shape[1] > MOST_FRAMES:
+        raise ShardError(f"{path} has poses of {given.shape[1]} frames: cut it into clips of {MOST_FRAMES} at most.")
+    problem = problem_of_view(K, width, height, CENTRE_TOLERANCE_PX)
+    if problem:
+        raise ShardError(f"{path} {problem}: crop the views so, and count pixel centres at +0.5.")
     pose = rigid(given, path)
     pose = pose if "c2w" in arrays else np.linalg.inv(pose)
     turn = TO_Z_UP[description["up"]]
@@ -164,41 +175,50 @@ def read_agent(folder: Path, description: dict[str, Any], width: int, height: in
     shapes = {"agent_pose": (given.shape[1], 6), "agent_extent": (3,), "agent_box_center": (3,)}
     poses = {}
     for name in POSES:
-        poses[name] = np.asarray(arrays.get(name, np.full(shapes[name], np.nan)), np.float64)
+        poses[name] = numbers(arrays.get(name, np.full(shapes[name], np.nan)), f"{name} in {path}")
         if poses[name].shape != shapes[name]:
             raise ShardError(f"{path} has {name} of shape {poses[name].shape}: give {list(shapes[name])}.")
     return ForeignAgent(folder, K, rigid(c2w, path), poses)
 
 
 def video_size(path: Path) -> tuple[int, int]:
-    """Return width and height. ShardError for what is no video."""
+    """Return width and height. ShardError for what is no video, or one whose views are larger than can be stored."""
+    if not path.is_file():
+        raise ShardError(f"{path} is no video that can be read (it is no file): give one.")
     try:
         with av.open(str(path), "r") as container:
-            return container.streams.video[0].width, container.streams.video[0].height
-    except (OSError, av.FFmpegError, IndexError) as error:
-        raise ShardError(f"{path} is no video that can be read ({error}).") from error
+            width, height = container.streams.video[0].width, container.streams.video[0].height
+    except (OSError, ValueError, av.FFmpegError, IndexError) as error:
+        raise ShardError(f"{path} is no video that can be read ({one_line(error)}): give one.") from error
+    if not (1 <= width <= MOST_VIEW_PX and 1 <= height <= MOST_VIEW_PX):
+        raise ShardError(f"{path} has views of {width}x{height}: give at most {MOST_VIEW_PX} pixels a side.")
+    return width, height
 
 
-def read_frames(path: Path) -> Iterator[np.ndarray]:
-    """Yield a video's frames [h, w, 3] uint8 BGR, by the colour matrix that it names."""
+def read_frames(path: Path, width: int, height: int) -> Iterator[np.ndarray]:
+    """Yield a video's frames [h, w, 3] uint8 BGR, by the colour matrix that it names. ShardError where one has another
+    size or cannot be decoded."""
     try:
         with av.open(str(path), "r") as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             for frame in container.decode(stream):
+                if (frame.width, frame.height) != (width, height):
+                    raise ShardError(f"{path} has a frame of {frame.width}x{frame.height}: give all of one size.")
                 yield frame.to_ndarray(format="bgr24")
-    except (OSError, av.FFmpegError) as error:
-        raise ShardError(f"{path} cannot be decoded ({error}).") from error
+    except (OSError, ValueError, av.FFmpegError) as error:
+        raise ShardError(f"{path} cannot be decoded ({one_line(error)}): give a whole video.") from error
 
 
 def open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a .npy of the given shape, mapped from the disk."""
+    """Return a .npy of the given shape and of real numbers, mapped from the disk."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ShardError(f"{path} cannot be read ({error}): write it with numpy.save.") from error
-    if array.shape != shape:
-        raise ShardError(f"{path} has shape {array.shape}: give {list(shape)}, as its video has.")
+    except DAMAGE as error:
+        raise ShardError(f"{path} cannot be read ({one_line(error)}): write it with numpy.save.") from error
+    if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype.kind not in "fiu":
+        found = f"shape {array.shape}, {array.dtype}" if isinstance(array, np.ndarray) else "several arrays"
+        raise ShardError(f"{path} has {found}: give real numbers of shape {list(shape)}, as its video has.")
     return array
 
 
@@ -220,9 +240,11 @@ def kinds_of(folders: list[Path], split: str) -> tuple[str, ...]:
 def read_clip(folder: Path, split: str) -> ForeignClip:
     """Read and check all of a clip but its pixels. ShardError names the first fault."""
     description = read_description(folder)
+    check_name(folder)
     folders = sorted(path for path in folder.glob("agent*") if path.is_dir())
-    if not folders or [path.name for path in folders] != [f"agent{number}" for number in range(len(folders))]:
-        raise ShardError(f"{folder} has folders {[path.name for path in folders]}: name them agent0, agent1, ...")
+    names = [path.name for path in folders]
+    if not 1 <= len(names) <= MOST_AGENTS or names != [f"agent{number}" for number in range(len(folders))]:
+        raise ShardError(f"{folder} has folders {names!r:.200}: name them agent0, agent1, ..., {MOST_AGENTS} at most.")
     sizes = {video_size(agent / f"{view}.mp4") for agent in folders for view in VIEWS}
     if len(sizes) > 1:
         raise ShardError(f"{folder} has views of different sizes {sorted(sizes)}: give them one size.")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,36 +10,22 @@ from typing import Any
 
 import av
 import numpy as np
-import pyarrow.parquet as pq
 from av.video.reformatter import Interpolation
 
-from infra.storage import sha256_bytes
-from tasks.sharding.shards import ShardError
+from tasks.sharding.archive import members_of
+from tasks.sharding.contract import WRITE_AGAIN, Cameras, agents_of, check_ids, read_cameras, read_description
+from tasks.sharding.errors import ShardError
+from tasks.sharding.index import ClipIndex
+
+__all__ = [
+    "Cameras", "ClipIndex", "ClipPair", "ClipPairs", "ResumableSampler", "decode_mosaics", "decode_video", "members_of",
+    "read_cameras", "read_pair",
+]  # fmt: skip
 
 FAR = 65535
 """Depth code of everything farther than 655.34 m."""
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 """swscale's own choice rounds down, each channel by another amount."""
-
-
-@dataclass(frozen=True)
-class Cameras:
-    """Cameras of a clip pair; A agents, V views, F frames (see CAMERA_CONVENTION in shards.py)."""
-
-    K: np.ndarray
-    """[A, V, 3, 3] float64, pixels of the stored view."""
-    c2w: np.ndarray
-    """[A, V, F, 4, 4] float64."""
-    carla_pose: np.ndarray
-    """[A, V, F, 6] x, y, z, pitch, yaw, roll of each camera, CARLA's axes and degrees."""
-    agent_pose: np.ndarray
-    """[A, F, 6] of each vehicle."""
-    agent_extent: np.ndarray
-    """[A, 3] half sizes in metres."""
-    agent_box_center: np.ndarray
-    """[A, 3] in the car's frame."""
-    time_s: np.ndarray
-    """[F]"""
 
 
 @dataclass(frozen=True)
@@ -59,94 +43,75 @@ class ClipPair:
     """[A, F, H, W] uint16: 0 no agent, 1 agent 0, 2 agent 1, others from 3"""
 
 
-def decode_video(data: bytes, most: int | None = None) -> np.ndarray:
+def decode_video(data: bytes, most: int | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
     """Return [F, H, W, 3] uint8 RGB of an H.264 clip, [F, H, W] uint16 of a 16-bit grey one (trap 36: PyAV).
 
-    `most`: no more than so many frames.
+    `most`: no more than so many frames. `size`: (width, height) that it must have; another is not even decoded.
+    ShardError for what is no video, has no frame or another size.
     """
     frames: list[np.ndarray] = []
-    with av.open(io.BytesIO(data), "r") as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        for frame in container.decode(stream):
-            if len(frames) == most:
-                break
-            if frame.format.name.startswith("gray16"):
-                frames.append(frame.to_ndarray(format="gray16le"))
-            else:
-                frames.append(frame.reformat(format="rgb24", src_colorspace="itu709", interpolation=EXACT).to_ndarray())
-    return np.stack(frames)
-
-
-def members_of(data: bytes, key: str) -> dict[str, bytes]:
-    """Return a sample's members by name. ShardError for a member that is no plain file of this sample."""
-    members = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(data + bytes(1024)), mode="r:") as tar:
-            for member in tar:
-                prefix, _, name = member.name.partition(".")
-                file = tar.extractfile(member) if member.isreg() else None
-                if prefix != key or "/" in name or not name or file is None:
-                    raise ShardError(f"sample {key} holds a foreign member {member.name!r}: write the shards again.")
-                members[name] = file.read()
-    except tarfile.TarError as error:
-        raise ShardError(f"sample {key} is no readable tar ({error}): write the shards again.") from error
-    return members
+        with av.open(io.BytesIO(data), "r") as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            size = size or (stream.width, stream.height)
+            check_size(stream, size)
+            for frame in container.decode(stream):
+                if len(frames) == most:
+                    break
+                check_size(frame, size)
+                frames.append(pixels_of(frame))
+        return np.stack(frames)
+    except (av.FFmpegError, OSError, ValueError, IndexError) as error:
+        raise ShardError(f"a video cannot be decoded ({' '.join(str(error).split())}): {WRITE_AGAIN}") from error
 
 
-def read_cameras(data: bytes) -> Cameras:
-    """Return the arrays of cameras.npz; nothing in it may be a pickle."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return Cameras(**{name: arrays[name] for name in Cameras.__dataclass_fields__})
+def check_size(picture: Any, size: tuple[int, int]) -> None:
+    """Raise ValueError where a stream or a frame has another size."""
+    if (picture.width, picture.height) != size:
+        raise ValueError(f"it is {picture.width}x{picture.height} where {size[0]}x{size[1]} belongs")
+
+
+def pixels_of(frame: av.VideoFrame) -> np.ndarray:
+    """Return a frame's pixels [H, W, 3] uint8 RGB, or [H, W] uint16."""
+    if frame.format.name.startswith("gray16"):
+        return frame.to_ndarray(format="gray16le")
+    return frame.reformat(format="rgb24", src_colorspace="itu709", interpolation=EXACT).to_ndarray()
+
+
+def decode_mosaics(key: str, members: dict[str, bytes], cameras: Cameras, kind: str = "mp4") -> np.ndarray:
+    """Return all agents' videos of a kind: [A, F, H, W, 3] uint8 of "mp4", [A, F, H, W] uint16 of "depth.mkv" and
+    "instance.mkv". ShardError for one that is not as many frames of the size that the cameras promise."""
+    width, height = cameras.view_size
+    size, frames = (2 * width, 2 * height), len(cameras.time_s)
+    pixel = (3,) if kind == "mp4" else ()
+    videos = []
+    for agent in range(agents_of(key, members)):
+        name = f"agent{agent}.{kind}"
+        try:
+            videos.append(decode_video(members[name], frames + 1, size))
+        except ShardError as error:
+            raise ShardError(f"sample {key}, {name}: {error}") from error
+        if videos[-1].shape != (frames, size[1], size[0], *pixel):
+            raise ShardError(
+                f"sample {key} has {name} of {len(videos[-1])} frames and cameras of {frames}, or other pixels: "
+                f"{WRITE_AGAIN}"
+            )
+    return np.stack(videos)
 
 
 def read_pair(key: str, members: dict[str, bytes]) -> ClipPair:
-    """Decode a sample's members. ShardError names a missing one."""
-    try:
-        agents = sum(name.startswith("agent") and name.endswith(".mp4") for name in members)
-        videos = np.stack([decode_video(members[f"agent{agent}.mp4"]) for agent in range(agents)])
-        depth = instance = None
-        if "agent0.depth.mkv" in members:
-            code = np.stack([decode_video(members[f"agent{agent}.depth.mkv"]) for agent in range(agents)])
-            depth = np.where(code == FAR, np.inf, code / 100).astype(np.float32)
-        if "agent0.instance.mkv" in members:
-            instance = np.stack([decode_video(members[f"agent{agent}.instance.mkv"]) for agent in range(agents)])
-        meta, cameras = json.loads(members["meta.json"]), read_cameras(members["cameras.npz"])
-    except (KeyError, ValueError, av.FFmpegError) as error:
-        raise ShardError(f"sample {key} cannot be read ({error!r}): write the shards again.") from error
+    """Decode a sample's members. ShardError where one is missing, cannot be read, or contradicts another."""
+    meta, cameras = read_description(key, members)
+    videos = decode_mosaics(key, members, cameras)
+    depth = instance = None
+    if "agent0.depth.mkv" in members:
+        code = decode_mosaics(key, members, cameras, "depth.mkv")
+        depth = np.where(code == FAR, np.inf, code / 100).astype(np.float32)
+    if "agent0.instance.mkv" in members:
+        instance = decode_mosaics(key, members, cameras, "instance.mkv")
+        check_ids(key, instance, len(instance))
     return ClipPair(key, meta, videos, cameras, depth, instance)
-
-
-class ClipIndex:
-    """The index of a data set: rows in the plan's order, and the digest that names the data."""
-
-    def __init__(self, dataset_dir: Path) -> None:
-        self.dataset_dir = Path(dataset_dir)
-        record = self.dataset_dir / "dataset.json"
-        if not record.exists():
-            raise ShardError(
-                f"{self.dataset_dir} is no finished data set (no dataset.json): run collect-dataset first."
-            )
-        self.record = json.loads(record.read_text())
-        self.digest: str = self.record["digest"]
-        self.rows: list[dict[str, Any]] = pq.read_table(self.dataset_dir / "index.parquet").to_pylist()
-
-    def split(self, split: str) -> list[dict[str, Any]]:
-        return [row for row in self.rows if row["split"] == split]
-
-    def whole(self, split: str) -> list[dict[str, Any]]:
-        """Return a split's clips without those of one frame, which only check hidden-fact scenes for leaks."""
-        single = {"repeat", "fact_changed"} if split == "train" else {"repeat"}
-        return [row for row in self.split(split) if row["variant"] not in single]
-
-    def read(self, row: dict[str, Any]) -> dict[str, bytes]:
-        """Return a row's members. ShardError when its bytes are not those that were written."""
-        with open(self.dataset_dir / row["shard"], "rb") as file:
-            file.seek(row["offset"])
-            data = file.read(row["bytes"])
-        if sha256_bytes(data) != row["sha256"]:
-            raise ShardError(f"{row['shard']} is corrupt at sample {row['key']}: delete it and collect again.")
-        return members_of(data, row["key"])
 
 
 class ClipPairs:

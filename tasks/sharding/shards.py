@@ -6,12 +6,10 @@ nothing shifts. The sidecar `<shard>.json`, renamed last, marks a shard complete
 
 from __future__ import annotations
 
-import io
 import json
 import platform
 import tarfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.mlflow_tracking import git_sha
+from infra.reading import read_json, read_sha256, read_table
 from infra.storage import (
     OnProgress,
+    StorageError,
     atomic_file,
     canonical_json,
     no_progress,
@@ -32,20 +32,17 @@ from infra.storage import (
     sweep_temporary,
 )
 from tasks.recording.ledger import Ledger
+from tasks.sharding.archive import MEMBER, add_member, samples_of
+from tasks.sharding.contract import check_meta_row, is_count, is_file_name, is_text, read_description
+from tasks.sharding.errors import ShardError
+from tasks.sharding.index import COPIED, SPLITS, counts_of, digest_of, is_mapping, is_sha256
 
-SPLITS = ("train", "val", "test")
-COPIED = ("recording_id", "scene_id", "variant", "town", "trajectory_type", "weather", "split")
-"""Columns of the plan that every row of the index repeats."""
 VERSIONED = ("carla", "numpy", "numba", "av", "imageio-ffmpeg", "webdataset", "pyarrow")
 CAMERA_CONVENTION = (
     "cameras.npz: K [A,V,3,3] of the stored view in pixels, pixel centres at +0.5; c2w [A,V,F,4,4] camera to world, "
     "OpenCV axes (x right, y down, z forward), metres; the world is CARLA's with y negated (right-handed, z up). "
     "A = agents, V = front, rear, left, right, F = frames. Videos: 2x2 mosaic, front rear over left right."
 )
-
-
-class ShardError(RuntimeError):
-    """A shard or a recorded clip is missing, incomplete or not what its hash says."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +66,33 @@ class ShardSummary:
     digest: str
 
 
+def read_planned(dataset_dir: Path) -> list[dict[str, Any]]:
+    """Return the columns of the plan that shards depend on. ShardError for a damaged plan or an impossible row."""
+    path, advice = dataset_dir / "plan.parquet", "plan the data set anew in a folder of its own."
+    rows: list[dict[str, Any]] = (
+        read_table(path, advice, (*COPIED, "windows"), ShardError).select([*COPIED, "windows"]).to_pylist()
+    )
+    for row in rows:
+        right = {name: is_text(row[name]) for name in COPIED} | {
+            name: is_file_name(row[name]) for name in ("recording_id", "town")
+        }
+        right["split"] = row["split"] in SPLITS
+        right["windows"] = isinstance(row["windows"], list) and all(is_count(k, 0, 10**9) for k in row["windows"])
+        wrong = next((name for name, holds in right.items() if not holds), None)
+        if wrong is not None:
+            raise ShardError(f"{path} says {wrong} {row[wrong]!r:.80}: {advice}")
+    return rows
+
+
 def planned_clips(dataset_dir: Path, split: str) -> list[Clip]:
     """Return the split's clips in the plan's order, recorded or not."""
-    plan = pq.read_table(dataset_dir / "plan.parquet", columns=[*COPIED, "windows"]).to_pylist()
     return [
         Clip(
             f"{row['recording_id']}-{window:03d}",
             dataset_dir / "recordings" / row["recording_id"] / f"w{window:03d}",
             {name: row[name] for name in COPIED} | {"window": window},
         )
-        for row in plan
+        for row in read_planned(dataset_dir)
         if row["split"] == split
         for window in row["windows"]
     ]
@@ -86,61 +100,99 @@ def planned_clips(dataset_dir: Path, split: str) -> list[Clip]:
 
 def source_digest(clips: Sequence[Clip]) -> str:
     """Return a hash of what a shard is made from: keys and the recordings' own records of their files' hashes."""
+    records = [(clip, clip.folder.parent / "recording.json") for clip in clips]
     return sha256_bytes(
-        canonical_json([[clip.key, sha256_file(clip.folder.parent / "recording.json")] for clip in clips]).encode()
+        canonical_json([[clip.key, read_sha256(path, again(clip), ShardError)] for clip, path in records]).encode()
     )
 
 
-def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Append a member with nothing in its header that differs between machines or days."""
-    member = tarfile.TarInfo(name)
-    member.size, member.mode, member.mtime = len(data), 0o644, 0
-    member.uid = member.gid = 0
-    member.uname = member.gname = "shareverse"
-    tar.addfile(member, io.BytesIO(data))
+def again(clip: Clip) -> str:
+    return f"delete {clip.folder.parent} and collect again."
 
 
 def recorded_members(clip: Clip) -> Iterator[tuple[str, bytes]]:
     """Yield a clip's files in order of name. ShardError for one that is not what its recording's record says."""
-    files = json.loads((clip.folder.parent / "recording.json").read_text())["files"]
-    for path, digest in sorted(files.items()):
-        folder, _, name = path.partition("/")
+    path = clip.folder.parent / "recording.json"
+    files = read_json(path, again(clip), error=ShardError).get("files")
+    if not is_mapping(is_sha256)(files):
+        raise ShardError(f"{path} does not say its files and their hashes: {again(clip)}")
+    for named, digest in sorted(files.items()):
+        folder, _, name = named.partition("/")
         if folder != clip.folder.name:
             continue
+        if not MEMBER.fullmatch(name):
+            raise ShardError(f"{path} names a file {named!r}, which is none of a clip's: {again(clip)}")
         file = clip.folder / name
         data = file.read_bytes() if file.is_file() else b""
         if sha256_bytes(data) != digest:
-            raise ShardError(f"{file} is damaged or gone: delete {clip.folder.parent} and collect again.")
+            raise ShardError(f"{file} is damaged or gone: {again(clip)}")
         yield name, data
 
 
-def write_shard(path: Path, clips: Sequence[Clip], dataset_dir: Path) -> list[dict[str, Any]]:
-    """Write one tar and return its rows of the index. ShardError names a clip without members."""
+def checked_members(clip: Clip) -> dict[str, bytes]:
+    """Return a clip's files by name, in order. ShardError where they do not keep the contract of a clip pair."""
+    members = dict(recorded_members(clip))
+    meta, _ = read_description(clip.key, members)
+    check_meta_row(meta, {"key": clip.key, **clip.row})
+    return members
+
+
+def write_shard(path: Path, clips: Sequence[Clip]) -> None:
+    """Write one tar. ShardError names a clip without members, or one that contradicts itself."""
+    with (
+        atomic_file(path) as temporary,
+        tarfile.open(temporary, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for clip in clips:
+            for name, data in checked_members(clip).items():
+                add_member(tar, f"{clip.key}.{name}", data)
+
+
+def index_rows(path: Path, clips: Mapping[str, Clip], dataset_dir: Path) -> list[dict[str, Any]]:
+    """Return the index's rows of a shard, found from the shard itself. ShardError for a sample that is none of `clips`
+    (key -> clip)."""
     rows = []
-    with atomic_file(path) as temporary, open(temporary, "wb") as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for clip in clips:
-                start = tar.offset
-                for name, data in recorded_members(clip):
-                    add_member(tar, f"{clip.key}.{name}", data)
-                rows.append(
-                    {"key": clip.key, **clip.row, "shard": str(path.relative_to(dataset_dir)), "offset": start,
-                     "bytes": tar.offset - start}
-                )  # fmt: skip
-        file.flush()
-        written = temporary.read_bytes()
-        for row in rows:
-            row["sha256"] = sha256_bytes(written[row["offset"] : row["offset"] + row["bytes"]])
+    for sample in samples_of(path):
+        if sample["key"] not in clips:
+            raise ShardError(f"{path} holds sample {sample['key']}, which is not planned there: delete it, run again.")
+        place = {name: sample[name] for name in ("offset", "bytes", "sha256")}
+        row = clips[sample["key"]].row
+        rows.append({"key": sample["key"], **row, "shard": str(path.relative_to(dataset_dir)), **place})
     return rows
 
 
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Return the record beside a shard; an empty one where it cannot be read: then the shard is written again."""
+    try:
+        return read_json(path.with_suffix(".json"), "")
+    except StorageError:
+        return {}
+
+
+def is_complete(path: Path, source: str) -> bool:
+    """Tell whether a shard is complete and made from `source`."""
+    record = read_sidecar(path)
+    try:
+        return record.get("source") == source and record.get("sha256") == read_sha256(path, "")
+    except StorageError:
+        return False
+
+
 def complete_rows(path: Path, source: str) -> list[dict[str, Any]] | None:
-    """Return the index rows of a shard that is complete and made from `source`, else None."""
-    sidecar = path.with_suffix(".json")
-    if not sidecar.exists() or not path.exists():
+    """Return the rows that the sidecar of a shard holds if it is complete and made from `source`, else None."""
+    rows = read_sidecar(path).get("rows")
+    return rows if isinstance(rows, list) and is_complete(path, source) else None
+
+
+def kept_rows(path: Path, clips: Sequence[Clip], source: str, dataset_dir: Path) -> list[dict[str, Any]] | None:
+    """Return the index's rows of a shard that is complete and holds these clips, else None."""
+    if not is_complete(path, source):
         return None
-    record = json.loads(sidecar.read_text())
-    return record["rows"] if record["source"] == source and record["sha256"] == sha256_file(path) else None
+    try:
+        rows = index_rows(path, {clip.key: clip for clip in clips}, dataset_dir)
+    except ShardError:
+        return None
+    return rows if [row["key"] for row in rows] == [clip.key for clip in clips] else None
 
 
 def shards_of(dataset_dir: Path, split: str, samples_per_shard: int) -> Iterator[tuple[Path, list[Clip], list[str]]]:
@@ -174,17 +226,17 @@ def write_shards(
             continue
         sweep_temporary(path.parent)
         source = source_digest(recorded)
-        found = complete_rows(path, source)
+        found = kept_rows(path, recorded, source, dataset_dir)
         if found is None:
-            size = sum(file.stat().st_size for clip in recorded for file in clip.folder.iterdir())
+            size = sum(file.stat().st_size for clip in recorded for file in clip.folder.glob("*"))
             require_free_space(path.parent, 2 * size)
-            found = write_shard(path, recorded, dataset_dir)
-            record = {"source": source, "sha256": sha256_file(path), "rows": found}
+            write_shard(path, recorded)
+            found = index_rows(path, {clip.key: clip for clip in recorded}, dataset_dir)
             with atomic_file(path.with_suffix(".json")) as temporary:
-                temporary.write_text(json.dumps(record))
+                temporary.write_text(json.dumps({"source": source, "sha256": sha256_file(path)}))
             written += 1
         rows += found
-        hashes[str(path.relative_to(dataset_dir))] = json.loads(path.with_suffix(".json").read_text())["sha256"]
+        hashes[str(path.relative_to(dataset_dir))] = read_sidecar(path)["sha256"]
     on_progress(len(jobs), len(jobs), "")
     absent |= {key: why for key, why in failure_reasons(dataset_dir).items() if key in absent}
     digest = write_index(dataset_dir, rows, hashes, absent)
@@ -205,17 +257,16 @@ def failure_reasons(dataset_dir: Path) -> dict[str, str]:
 def write_index(dataset_dir: Path, rows: list[dict], hashes: dict[str, str], missing: dict[str, str]) -> str:
     """Write index.parquet and, last, dataset.json; return the data set's digest."""
     plan_sha = sha256_file(dataset_dir / "plan.parquet")
-    digest = sha256_bytes(canonical_json({"plan": plan_sha, "shards": hashes}).encode())
+    digest = digest_of(plan_sha, hashes)
     with atomic_file(dataset_dir / "index.parquet") as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
-    counts = {name: dict(sorted(Counter(row[name] for row in rows).items())) for name in
-              ("split", "town", "trajectory_type", "weather", "variant")}  # fmt: skip
     record = {
         "name": dataset_dir.name,
         "digest": digest,
         "plan_sha256": plan_sha,
+        "index_sha256": sha256_file(dataset_dir / "index.parquet"),
         "clips": len(rows),
-        "counts": counts,
+        "counts": counts_of(rows),
         "missing_recordings": missing,
         "shards": hashes,
         "camera_convention": CAMERA_CONVENTION,

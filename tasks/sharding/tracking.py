@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
 from infra.mlflow_tracking import DATA_EXPERIMENT, RunLog, TrackingError, flat
+from tasks.planning.plan import read_record
 from tasks.sharding.card import FOLDER
 from tasks.sharding.reader import ClipIndex
 
@@ -19,11 +19,11 @@ def log_dataset(dataset_dir: Path, tags: Mapping[str, str]) -> str:
     TrackingError when MLflow cannot be used; the data set is complete without it.
     """
     record = ClipIndex(dataset_dir).record
-    preset = json.loads((dataset_dir / "plan.json").read_text())["preset"]
+    preset = read_record(dataset_dir / "plan.json")["preset"]
     log = RunLog(DATA_EXPERIMENT, record["digest"], record["name"], {"mlflow.note.content": note(dataset_dir), **tags})
     try:
         if len(log.client.list_artifacts(log.run_id, FOLDER)) < len(list((dataset_dir / FOLDER).iterdir())):
-            log.params({"plan_preset": preset.pop("name"), **flat(preset)})
+            log.params({"plan_preset": preset.pop("name", ""), **flat(preset)})
             log.dataset(record["name"], record["digest"], dataset_dir.resolve())
             counts = {f"clips.{split}": float(count) for split, count in record["counts"]["split"].items()}
             log.final_metrics({"clips": float(record["clips"]), **counts}, step=0)

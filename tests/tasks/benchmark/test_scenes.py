@@ -6,14 +6,13 @@ import dataclasses
 import shutil
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.scenes import ground_truth_of, read_scenes, slots_of
 from tasks.sharding.reader import ClipIndex, read_pair
+from tasks.sharding.shards import write_shards
 from tests.painted_world import COLOURS, FACE_ID, write_painted_dataset
 from tests.tasks.benchmark.conftest import PRESET
 
@@ -64,9 +63,9 @@ def test_a_task_that_is_not_there(painted):
 def test_a_scene_whose_twin_was_rejected_is_left_out_and_counted(painted, tmp_path):
     folder = tmp_path / "cut"
     shutil.copytree(painted, folder)
-    rows = pq.read_table(folder / "index.parquet").to_pylist()
-    twins = [row for row in rows if row["variant"] == "fact_changed"]
-    pq.write_table(pa.Table.from_pylist([row for row in rows if row != twins[2]]), folder / "index.parquet")
+    twins = [row for row in ClipIndex(folder).rows if row["variant"] == "fact_changed"]
+    shutil.rmtree(folder / "recordings" / twins[2]["recording_id"])
+    write_shards(folder)
     left, everything = read_scenes(folder, PRESET), read_scenes(painted, PRESET)
     assert set(everything.names) - set(left.names) == {twins[2]["scene_id"]}
     assert len(left) == len(everything) - 1

@@ -29,6 +29,7 @@ from tasks.evaluation.scores import Scores
 from tasks.evaluation.windows import Window, Windows
 from tasks.evaluation.write import films_of, known_distances, latents_dir_of, score, url_of
 from tasks.sharding.reader import ClipIndex
+from tasks.sharding.shards import write_shards
 from tasks.training.run import Run, create_run
 from tasks.training.tracking import deliver
 
@@ -297,9 +298,8 @@ def test_what_cannot_be_scored_is_one_sentence(run, tmp_path):
         evaluate(untrained, run.dataset_dir, latents_dir_of(run))
     other = tmp_path / "other"
     shutil.copytree(run.dataset_dir, other)
-    record = json.loads((other / "dataset.json").read_text())
-    (other / "dataset.json").write_text(json.dumps(record | {"digest": "f" * 64}))
-    with pytest.raises(EvaluationError, match=r"trained on data .* is ffffffffffff now"):
+    digest = write_shards(other, samples_per_shard=1).digest
+    with pytest.raises(EvaluationError, match=rf"trained on data .* is {digest[:12]} now"):
         evaluate(run, other, latents_dir_of(run))
     with pytest.raises(EvaluationError, match="no clips in split 'nothing'"):
         evaluate(run, run.dataset_dir, latents_dir_of(run), "nothing")

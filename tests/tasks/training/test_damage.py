@@ -99,7 +99,7 @@ def test_a_run_folder_that_is_a_file(new_run):
     run, _ = new_run("a-file")
     shutil.rmtree(run.folder)
     run.folder.write_text("")
-    with pytest.raises(TrainingError, match="a file has that name"):
+    with pytest.raises(TrainingError, match="is a file: move it away"):
         create_run("synthetic", TINY, "a-file")
     run.folder.unlink()
 

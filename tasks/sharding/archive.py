@@ -1,0 +1,106 @@
+"""The tars of shards: plain files in the USTAR format, `<key>.<member>`, a sample's members one after another.
+
+They are read header by header. Nothing else that a tar can hold (links, devices, folders, long names, extended headers)
+is of a shard, and none of it is interpreted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from infra.reading import opened
+from tasks.sharding.errors import ShardError
+
+BLOCK = tarfile.BLOCKSIZE
+CHUNK = 2**20
+MEMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+WRITE_AGAIN = "write the shards again."
+
+
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Append a member with nothing in its header that differs between machines or days."""
+    member = tarfile.TarInfo(name)
+    member.size, member.mode, member.mtime = len(data), 0o644, 0
+    member.uid = member.gid = 0
+    member.uname = member.gname = "shareverse"
+    tar.addfile(member, io.BytesIO(data))
+
+
+def read_header(header: bytes, room: int, where: str) -> tuple[str, str, int]:
+    """Return key, member name and size of a member whose header this is and behind which `room` bytes are left.
+
+    ShardError for one that is no plain file, or promises more than there is.
+    """
+    try:
+        member = tarfile.TarInfo.frombuf(header, "ascii", "strict")
+    except (tarfile.HeaderError, ValueError) as error:
+        raise ShardError(f"{where} is no readable tar ({error}): {WRITE_AGAIN}") from error
+    key, _, name = member.name.partition(".")
+    if member.type != tarfile.REGTYPE or not MEMBER.fullmatch(key) or not MEMBER.fullmatch(name):
+        raise ShardError(f"{where} holds a foreign member {member.name!r}: {WRITE_AGAIN}")
+    if not 0 <= member.size <= room:
+        raise ShardError(f"{where} is cut short in {member.name}: {WRITE_AGAIN}")
+    return key, name, member.size
+
+
+def members_of(data: bytes, key: str) -> dict[str, bytes]:
+    """Return a sample's members by name. ShardError for a member that is no plain file of this sample, or is twice."""
+    members: dict[str, bytes] = {}
+    position, where = 0, f"sample {key}"
+    while position < len(data):
+        room = len(data) - position - BLOCK
+        found, name, size = read_header(data[position : position + BLOCK], room, where)
+        if found != key or name in members:
+            raise ShardError(f"{where} holds a foreign member {f'{found}.{name}'!r}: {WRITE_AGAIN}")
+        members[name] = data[position + BLOCK : position + BLOCK + size]
+        position += BLOCK + padded(size)
+    return members
+
+
+def padded(size: int) -> int:
+    """Return how many bytes a member of `size` bytes takes."""
+    return -(-size // BLOCK) * BLOCK
+
+
+def samples_of(path: Path) -> list[dict[str, Any]]:
+    """Return key, offset, bytes and sha256 of every sample of a shard, in its order. ShardError for what is none."""
+    samples: list[dict[str, Any]] = []
+    with opened(path, WRITE_AGAIN, ShardError) as file:
+        for key, offset, size in extents(file, path):
+            if samples and samples[-1]["key"] == key:
+                samples[-1]["bytes"] += size
+            else:
+                samples.append({"key": key, "offset": offset, "bytes": size})
+        for sample in samples:
+            sample["sha256"] = sha256_part(file, sample["offset"], sample["bytes"])
+    return samples
+
+
+def extents(file: IO[bytes], path: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield key, offset and length of every member, header and padding included, up to the end mark."""
+    position, end = 0, os.fstat(file.fileno()).st_size
+    while True:
+        file.seek(position)
+        header = file.read(BLOCK)
+        if header == bytes(BLOCK):
+            return
+        key, _, size = read_header(header, end - position - BLOCK, str(path))
+        yield key, position, BLOCK + padded(size)
+        position += BLOCK + padded(size)
+
+
+def sha256_part(file: IO[bytes], offset: int, size: int) -> str:
+    """Return the sha256 of a part of a file, which is not read into memory whole."""
+    digest = hashlib.sha256()
+    file.seek(offset)
+    while size > 0 and (chunk := file.read(min(size, CHUNK))):
+        digest.update(chunk)
+        size -= len(chunk)
+    return digest.hexdigest()

@@ -37,7 +37,7 @@ def train_shareverse(
     changed = changes(
         overrides, seed=seed, learning_rate=learning_rate, train_steps=train_steps, cross_agent=cross_agent
     )
-    run = open_run(dataset, preset, changed, run_name)
+    run = open_run(dataset, preset, changed, run_name, processes)
     if run["finished"]:
         return run
     latents = encode_clips(dataset, run["run_id"])

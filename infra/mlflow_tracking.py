@@ -26,6 +26,11 @@ AS_TRAINING = "workflowType=machine_learning"
 MAX_PARAM_LENGTH = 6000
 
 
+FAILURE_TAG = "shareverse.failure"
+"""Why a run has failed; gone when it goes on."""
+MAX_TAG_LENGTH = 4000
+
+
 class TrackingError(RuntimeError):
     """MLflow does not answer or refuses what it was given."""
 
@@ -77,10 +82,12 @@ class RunLog:
                 self.client.update_run(self.run_id, status="RUNNING")
                 for tag, value in tags.items():
                     self.client.set_tag(self.run_id, tag, value)
+                if FAILURE_TAG in runs[0].data.tags:
+                    self.client.delete_tag(self.run_id, FAILURE_TAG)
             else:
                 marks = {RUN_ID_TAG: key, "mlflow.source.git.commit": git_sha(), **tags}
                 self.run_id = self.client.create_run(experiment_id, tags=marks, run_name=name).info.run_id
-        except MlflowException as error:
+        except (MlflowException, OSError) as error:
             raise TrackingError(f"MLflow at {os.environ['MLFLOW_TRACKING_URI']} cannot be used: {error}") from error
         place = f"#/experiments/{experiment_id}/runs/{self.run_id}?{AS_TRAINING}"
         self.url = f"{os.environ['MLFLOW_TRACKING_URI']}/{place}"
@@ -156,7 +163,7 @@ class RunLog:
         while self.waiting:
             try:
                 self.client.log_batch(self.run_id, metrics=self.waiting[:BATCH])
-            except MlflowException as error:
+            except (MlflowException, OSError) as error:
                 return str(error)
             del self.waiting[:BATCH]
         return ""
@@ -206,14 +213,16 @@ class RunLog:
         for tag, reason in tags.items():
             self.client.set_tag(self.run_id, tag, reason)
 
-    def close(self, status: str = "FINISHED") -> None:
-        """Send what waits and end the run; TrackingError names what could not be sent."""
+    def close(self, status: str = "FINISHED", failure: str = "") -> None:
+        """Send what waits and end the run, `failure` saying why; TrackingError names what could not be sent."""
         reason = self.send()
         if reason:
             raise TrackingError(
                 f"{len(self.waiting)} metric values could not be sent to MLflow ({reason}); they are safe in the run's "
                 "metrics.jsonl: run the deployment again to send them."
             )
+        if failure:
+            self.client.set_tag(self.run_id, FAILURE_TAG, failure[:MAX_TAG_LENGTH])
         self.client.set_terminated(self.run_id, status)
 
 

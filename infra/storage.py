@@ -80,12 +80,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it. StorageError where a file has its name or one of theirs."""
+def make_folder(path: Path, error: type[Exception] = StorageError) -> None:
+    """Make a folder and those above it. `error` where a file has its name or one of theirs, or it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise StorageError(f"{path} cannot be a folder, for {blocking(path)} is a file: move it away.") from error
+    except (FileExistsError, NotADirectoryError) as cause:
+        raise error(f"{path} cannot be a folder, for {blocking(path)} is a file: move it away.") from cause
+    except (OSError, ValueError) as cause:  # ValueError: NUL in the name
+        why = getattr(cause, "strerror", None) or str(cause)
+        raise error(f"{str(path)!a} cannot be a folder ({why}): name another one.") from cause
 
 
 def blocking(path: Path) -> Path:

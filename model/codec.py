@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 
 from model.presets import CodecConfig
+from model.weights import STEM, WeightsError, check_folder, load_weights, local_folder
 
 SPACE, TIME = 8, 4
 LINEAR_NAME = "codec"
@@ -159,19 +161,64 @@ def round_trip(codec: Codec, videos: torch.Tensor, device: torch.device | str = 
 
 
 def load_codec(config: CodecConfig, folder: Path | None = None) -> Codec:
-    """Load the preset's codec: the linear one from `folder`/codec, the VAE from its diffusers folder or name."""
+    """Load the preset's codec: the linear one from `folder`/codec, the VAE from its diffusers folder.
+
+    CodecError for one that is missing, damaged, or holds other weights than it describes.
+    """
     if config.codec == "linear":
         path = Path(folder or ".") / LINEAR_NAME
         if not path.is_dir():
             raise CodecError(f"{path} holds no fitted linear codec: encode the data set first.")
-        return LinearCodec.from_pretrained(path, low_cpu_mem_usage=False)  # small; spares a warning
+        try:
+            codec = load_weights(LinearCodec, path, low_cpu_mem_usage=False)  # small; spares a warning
+        except WeightsError as error:
+            raise CodecError(f"{error}: remove {path.parent} and run train-shareverse again.") from error
+        if codec.config.latent_channels != config.latent_channels or not float(codec.scale) > 0:
+            raise CodecError(
+                f"{path} has {codec.config.latent_channels} channels of scale {float(codec.scale):g} and this preset "
+                f"takes {config.latent_channels}: remove {path.parent} and run train-shareverse again."
+            )
+        return codec
     try:
-        vae = AutoencoderKLCogVideoX.from_pretrained(config.codec_path, subfolder=vae_subfolder(config.codec_path))
-    except (OSError, ValueError) as error:
-        raise CodecError(f"the VAE of {config.codec_path!r} cannot be loaded ({error}): set codec_path.") from error
-    return VaeCodec(vae)
+        return VaeCodec(load_weights(AutoencoderKLCogVideoX, vae_folder(config.codec_path)))
+    except WeightsError as error:
+        raise CodecError(refused(config.codec_path, error)) from error
 
 
-def vae_subfolder(path: str) -> str | None:
-    """Pipelines keep their VAE in `vae/`; a folder may be the VAE itself."""
-    return None if (Path(path) / "diffusion_pytorch_model.safetensors").exists() else "vae"
+def refused(name: str, error: WeightsError) -> str:
+    return f"the VAE of {name!r} cannot be loaded ({error}): set codec_path to a folder with CogVideoX's VAE."
+
+
+def check_vae(config: CodecConfig) -> None:
+    """Raise CodecError for a VAE that would fail in encoding; its configuration and headers are read, nothing more."""
+    name = config.codec_path
+    try:
+        vae, _ = check_folder(AutoencoderKLCogVideoX, vae_folder(name))
+    except WeightsError as error:
+        raise CodecError(refused(name, error)) from error
+    has = vae.config
+    fits = {
+        "latent_channels": (has.latent_channels, config.latent_channels),
+        "temporal_compression_ratio": (has.temporal_compression_ratio, TIME),
+        "spatial compression": (2 ** (len(has.block_out_channels) - 1), SPACE),
+    }
+    for field, (value, needs) in fits.items():
+        if value != needs:
+            raise CodecError(
+                f"the VAE of {name!r} has {field} {value} and this preset needs {needs}: set codec_path to a folder "
+                "with CogVideoX's VAE."
+            )
+    if not 0 < has.scaling_factor < math.inf:
+        raise CodecError(f"the VAE of {name!r} has scaling_factor {has.scaling_factor}: download it again.")
+
+
+def vae_folder(name: str) -> Path:
+    """Return the folder of a VAE: a pipeline's `vae/`, or the folder itself.
+
+    CodecError, with the command, where there is none.
+    """
+    try:
+        folder = local_folder(name)
+    except WeightsError as error:
+        raise CodecError(f"codec_path {error}: set codec_path.") from error
+    return folder if (folder / f"{STEM}.safetensors").exists() else folder / "vae"

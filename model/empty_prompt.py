@@ -12,8 +12,11 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import T5EncoderModel
+
+from model.weights import IMPOSSIBLE, is_finite
 
 TOKENS = 226
 
@@ -29,27 +32,38 @@ def empty_prompt(base: str, tokens: int = TOKENS) -> torch.Tensor:
     T5's tokenizer turns "" into the end token and padding, so it is not needed.
     """
     try:
-        encoder = T5EncoderModel.from_pretrained(base, subfolder="text_encoder").eval()
-    except (OSError, ValueError) as error:
+        encoder = T5EncoderModel.from_pretrained(base, subfolder="text_encoder", use_safetensors=True).eval()
+    except (OSError, SafetensorError, *IMPOSSIBLE) as error:
+        why = " ".join(str(error).split())
         raise EmptyPromptError(
-            f"{base!r} has no text_encoder/ that can be loaded ({error}): name the folder or the hub name of a "
+            f"{base!a} has no text_encoder/ that can be loaded ({why}): name the folder or the hub name of a "
             "CogVideoX pipeline."
         ) from error
     ids = torch.full((1, tokens), encoder.config.pad_token_id)
     ids[0, 0] = encoder.config.eos_token_id
-    return encoder(ids)[0][0].float()
+    embedding = encoder(ids)[0][0].float()
+    if not is_finite(embedding):
+        raise EmptyPromptError(f"{base!a} has a text_encoder/ that gives values that are not finite: load it again.")
+    return embedding
 
 
 def main() -> int:
     if len(sys.argv) != 3:
         print("usage: python -m model.empty_prompt BASE OUT.safetensors", file=sys.stderr)
         return 2
+    target = Path(sys.argv[2])
+    if target.is_dir() or not target.parent.is_dir():
+        print(f"{target} is no place for a file: name one in a folder that is there.", file=sys.stderr)
+        return 1
     try:
         embedding = empty_prompt(sys.argv[1])
+        save_file({"empty": embedding.contiguous()}, target)
     except EmptyPromptError as error:
         print(error, file=sys.stderr)
         return 1
-    save_file({"empty": embedding.contiguous()}, Path(sys.argv[2]))
+    except (OSError, SafetensorError) as error:
+        print(f"{target} cannot be written ({error}): name another file.", file=sys.stderr)
+        return 1
     print(f"{sys.argv[2]}: empty {tuple(embedding.shape)}")
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from tasks.benchmark.leak_check import LeakCheck, check_leaks
 from tasks.benchmark.outcomes import ArmScore, Jury, keep, report_folder, score_arms, scored_before
 from tasks.benchmark.page import write_page
 from tasks.benchmark.summary import over_seeds, row_of, sentences, table
-from tasks.benchmark.tracking import arm_opener, publish_arm
+from tasks.benchmark.tracking import arm_target, fail_untrained, publish_arm
 from tasks.benchmark.training import is_trained, open_arms, train_arms
 from tasks.encoding.encode import encode_run
 from tasks.training.run import Run
 from tasks.training.task import prefect_tags
-from tasks.training.tracking import TrainingLog
+from tasks.training.tracking import TrainingLog, deliver
 
 
 @task(name="check-hidden-facts")
@@ -58,6 +59,7 @@ def compare_arms(
     setting = ablation.settings[setting_number]
     arms = ablation.arms_of(setting)
     runs, log = open_arms(arms), get_run_logger()
+    deliver_all(runs, log)
     known = [scored_before(run, ablation, arm) for arm, run in zip(arms, runs, strict=True)]
     if all(known):
         log.info(f"{setting.name}: all {len(arms)} arms were scored before.")
@@ -66,13 +68,17 @@ def compare_arms(
     jury = Jury.of(home() / "datasets" / setting.dataset, runs[0].preset, latents)
     log.info(f"{setting.name}: {jury.detector.calibration}.")
     logs = {
-        run.run_id: TrainingLog(run, prefect_tags(), arm_opener(ablation, arm))
+        run.run_id: TrainingLog(run, prefect_tags(), arm_target(ablation, arm, run))
         for arm, run in zip(arms, runs, strict=True)
     }
     before = sum(map(is_trained, runs))
     if before:
         log.info(f"{setting.name}: {before} of {len(arms)} arms were trained before.")
-    train_arms(runs, latents, lambda run: logs[run.run_id].rows, FlowProgress("arms", "steps"), arms_at_a_time)
+    try:
+        train_arms(runs, latents, lambda run: logs[run.run_id].rows, FlowProgress("arms", "steps"), arms_at_a_time)
+    except BaseException as error:
+        fail_untrained(runs, logs, error)
+        raise
     scores = score_arms(ablation, arms, runs, latents, jury, FlowProgress("scoring", "arms"))
     folder = report_folder(runs[0], ablation.size)
     page = write_page(ablation, setting, scores, jury, folder)
@@ -87,19 +93,29 @@ def compare_arms(
 def publish(
     ablation: Ablation, score: ArmScore, run: Run, training: TrainingLog, leaks: dict[str, Any], page: Path
 ) -> ArmScore:
-    """Send an arm's figures and pictures to its MLflow run, then write them down; return what was written.
+    """Write an arm's figures down, and send them with its pictures to its MLflow run; return what was written.
 
-    TrackingError when MLflow is down.
+    While MLflow is down they wait in the run's outbox.
     """
     figures = score.metrics | {name: float(value) for name, value in leaks.items()}
-    publish_arm(
-        arm_opener(ablation, score.arm), str(score.arm), run, training, figures,
+    kept = ArmScore(score.arm, figures, score.missing)
+    unsent = publish_arm(
+        arm_target(ablation, score.arm, run), str(score.arm), run, training, figures,
         "see the report among the artifacts of the cross run.", score.missing,
         page.parent if score.arm.name == "cross" else None,
     )  # fmt: skip
-    kept = ArmScore(score.arm, figures, score.missing)
     keep(run, ablation, kept)
+    if unsent:
+        get_run_logger().warning(unsent)
     return kept
+
+
+def deliver_all(runs: Sequence[Run], log: Any) -> None:
+    """Send what MLflow has not got of some runs, until the first that it does not take."""
+    for run in runs:
+        if unsent := deliver(run, prefect_tags()):
+            log.warning(unsent)
+            return
 
 
 @task(name="sum-up")

@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException
-
-from infra.mlflow_tracking import RunLog, TrackingError
+from infra.reading import one_line
 from tasks.benchmark.arms import DATASET, Ablation, Arm
+from tasks.benchmark.training import is_trained
+from tasks.training.outbox import Parcel, within_home
 from tasks.training.run import Run
 from tasks.training.spool import read_rows
 from tasks.training.task import prefect_tags
-from tasks.training.tracking import Opener, TrainingLog
+from tasks.training.tracking import Target, TrainingLog, post
 
 EXPERIMENT = DATASET
 
 
-def opener_of(experiment: str, name: str, told: Mapping[str, str], of: str = "") -> Opener:
-    """Return what opens an arm's MLflow run in an experiment; `told` are parameters beside the preset's.
+def target_in(experiment: str, name: str, run: Run, told: Mapping[str, str], of: str = "") -> Target:
+    """Return an arm's MLflow run in an experiment; `told` are parameters beside the preset's.
 
-    `of`: where one training has several runs there, which of them. TrackingError when MLflow does not take it.
+    `of`: where one training has several runs there, which of them.
     """
-
-    def open_arm(run: Run, tags: Mapping[str, str]) -> RunLog:
-        key = f"{run.run_id}-{of}" if of else run.run_id
-        log = RunLog(experiment, key, name, {"shareverse.training": run.run_id, **tags})
-        try:
-            log.params({"preset": run.preset.name, **run.preset.flat(), **told})
-            log.dataset(run.dataset, run.dataset_digest, run.dataset_dir)
-        except MlflowException as error:
-            raise TrackingError(f"MLflow did not take the parameters of {name}: {error}") from error
-        return log
-
-    return open_arm
+    key = f"{run.run_id}-{of}" if of else run.run_id
+    return Target(experiment, key, name, {"shareverse.training": run.run_id}, told)
 
 
 def publish_arm(
-    opener: Opener,
+    target: Target,
     arm: str,
     run: Run,
     training: TrainingLog,
@@ -45,28 +35,32 @@ def publish_arm(
     note: str,
     missing: Mapping[str, str],
     artifacts: Path | None = None,
-) -> None:
+) -> str:
     """Send what an arm's training and scoring gave to its MLflow run and end that; `artifacts` a folder for
-    "benchmark". TrackingError when MLflow is down."""
+    "benchmark". Return what to tell where MLflow is down (all of it waits in the run's outbox), or nothing."""
     training.rows(read_rows(run.spool))  # the arm may have been trained for another run of MLflow, or while it was down
-    if reason := training.end():
-        raise TrackingError(f"{arm}: {reason}")  # before anything is marked as done
-    log = opener(run, prefect_tags())
-    try:
-        log.final_metrics(figures, step=run.preset.training.train_steps)
-        if artifacts is not None:
-            log.artifacts(artifacts, "benchmark")
-        log.note(f"{arm}: {note}", missing)
-        log.close("FINISHED")
-    except MlflowException as error:
-        raise TrackingError(
-            f"MLflow did not take the figures of {arm} ({error}): run ablate-shareverse again to send them."
-        ) from error
+    training.end()
+    parcel = Parcel(
+        "arm", step=run.preset.training.train_steps, metrics=dict(figures), note=f"{arm}: {note}",
+        missing=dict(missing), status="FINISHED",
+        artifacts={} if artifacts is None else {within_home(artifacts): "benchmark"},
+    )  # fmt: skip
+    return post(run, parcel, prefect_tags(), target)
 
 
-def arm_opener(ablation: Ablation, arm: Arm) -> Opener:
-    """Return what opens the MLflow run of an arm of hidden facts, one a size of the comparison."""
+def fail_untrained(runs: Sequence[Run], logs: Mapping[str, TrainingLog], error: BaseException) -> None:
+    """End the MLflow runs of arms that have no last step as failed, each for its own reason where its spool has one."""
+    for run in runs:
+        if is_trained(run):
+            continue
+        rows = read_rows(run.spool)
+        own = rows[-1].get("failure", "") if rows else ""
+        logs[run.run_id].end("FAILED", own or one_line(error))
+
+
+def arm_target(ablation: Ablation, arm: Arm, run: Run) -> Target:
+    """Return the MLflow run of an arm of hidden facts, one a size of the comparison."""
     setting, size = arm.setting, ablation.size
     name = f"{arm.name}, {size}, seed {arm.seed}: {setting.name}"
     told = {"task": setting.task, "distance": setting.distance, "arm": arm.name, "size": size}
-    return opener_of(EXPERIMENT, name, told, of=size)
+    return target_in(EXPERIMENT, name, run, told, of=size)

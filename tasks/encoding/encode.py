@@ -16,32 +16,39 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from infra.locks import locked
 from infra.ray_cluster import ray_cluster
+from infra.reading import read_json
 from infra.storage import (
     OnProgress,
     atomic_dir,
     atomic_file,
+    make_folder,
     no_progress,
     require_free_space,
     sha256_bytes,
     sha256_file,
     sweep_temporary,
 )
-from model.codec import LINEAR_NAME, Codec, LinearCodec, load_codec
+from model.codec import LINEAR_NAME, Codec, CodecError, LinearCodec, load_codec
 from model.presets import Preset
 from tasks.encoding.frames import model_video
 from tasks.encoding.latents import (
+    COLUMNS,
     FIT_CLIPS,
+    INDEX,
+    RECORD,
     SPLITS,
     EncodingError,
     encode_clip,
     latents_key,
     place,
+    read_cache,
     split_starts,
     what_determines,
 )
 from tasks.sharding.reader import ClipIndex, read_pair
-from tasks.sharding.shards import add_member, complete_rows
+from tasks.sharding.shards import add_member
 from tasks.training.run import Run
 
 CLIP_FRAMES = 49
@@ -87,16 +94,30 @@ def encode_dataset(
     jobs = shard_jobs(index, key)
     if not any(job.split == "train" for job in jobs):
         raise EncodingError(f"{dataset_dir} has no clips in its train split: record some before training.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, EncodingError)
+    total = sum(len(job.clips) for job in jobs)
+
+    def wait() -> None:
+        on_progress(0, total, "another run encodes the same: waiting for it")
+
+    with locked(folder / "encoding.lock", "", error=EncodingError, on_wait=wait):
+        fill(folder, jobs, index, preset, workers, on_progress)
+    return folder
+
+
+def fill(
+    folder: Path, jobs: list[ShardJob], index: ClipIndex, preset: Preset, workers: int, on_progress: OnProgress
+) -> None:
+    """Write what is missing of a cache, or damaged, under its lock."""
     for swept in {folder, *((folder / job.path).parent for job in jobs)}:
         sweep_temporary(swept)
-    found = {job.path: complete_rows(folder / job.path, job.source) for job in jobs}
+    found = {job.path: rows_before(folder / job.path, job.source) for job in jobs}
     todo = [job for job in jobs if found[job.path] is None]
     total = sum(len(job.clips) for job in jobs)
     done = total - sum(len(job.clips) for job in todo)
-    if not todo and (folder / "latents.json").exists():
+    if not todo and is_finished(folder, jobs, found, preset):
         on_progress(total, total, "encoded already: nothing to do")
-        return folder
+        return
     on_progress(done, total, f"{done} encoded before" if done else "")
     prepare_codec(index, preset, folder)
     require_free_space(folder, sum(len(job.clips) for job in todo) * clip_bytes(preset))
@@ -105,7 +126,38 @@ def encode_dataset(
         done += len(job.clips)
         on_progress(done, total, Path(job.path).name)
     write_index(folder, jobs, found, what_determines(index.digest, preset))
-    return folder
+
+
+def rows_before(path: Path, source: str) -> list[dict[str, Any]] | None:
+    """Return the rows of a shard that is complete and made from `source`; None for one to be made, again if damaged."""
+    sidecar = path.with_suffix(".json")
+    if not sidecar.exists() or not path.is_file():
+        return None
+    try:
+        record = read_json(sidecar, "it is written again.", error=EncodingError)
+    except EncodingError:
+        return None
+    rows = record.get("rows")
+    whole = record.get("source") == source and isinstance(rows, list) and record.get("sha256") == sha256_file(path)
+    return rows if whole and all(isinstance(row, dict) and row.keys() >= set(COLUMNS) for row in rows) else None
+
+
+def is_finished(
+    folder: Path, jobs: list[ShardJob], found: dict[str, list[dict[str, Any]] | None], preset: Preset
+) -> bool:
+    """Tell whether index, record and codec of a cache are there and whole, beside shards that are."""
+    try:
+        _, rows = read_cache(folder)
+        load_fitted_codec(folder, preset)
+    except (EncodingError, CodecError):
+        return False
+    return rows == [row for job in jobs for row in found[job.path] or []]
+
+
+def load_fitted_codec(folder: Path, preset: Preset) -> None:
+    """Raise CodecError unless the cache's own codec, where the preset has one, can be loaded."""
+    if preset.codec.codec == "linear":
+        load_codec(preset.codec, folder)
 
 
 def encode_run(run: Run, on_progress: OnProgress = no_progress) -> tuple[Path, dict[str, int]]:
@@ -120,7 +172,17 @@ def encode_run(run: Run, on_progress: OnProgress = no_progress) -> tuple[Path, d
             f"{run.dataset_digest[:12]}): run train-shareverse again for a run on the new data."
         )
     folder = encode_dataset(run.dataset_dir, run.preset, on_progress=on_progress)
-    return folder, json.loads((folder / "latents.json").read_text())["windows"]
+    record, _ = read_cache(folder)
+    return folder, record["windows"]
+
+
+def bytes_to_encode(dataset_dir: Path, preset: Preset) -> float:
+    """Return about how many bytes `encode_dataset` has still to write, from above."""
+    index = ClipIndex(dataset_dir)
+    key = latents_key(index.digest, preset)
+    folder = index.dataset_dir / "latents" / key
+    todo = [job for job in shard_jobs(index, key) if not (folder / job.path).with_suffix(".json").exists()]
+    return float(sum(len(job.clips) for job in todo) * clip_bytes(preset))
 
 
 def clip_bytes(preset: Preset) -> int:
@@ -133,8 +195,14 @@ def clip_bytes(preset: Preset) -> int:
 
 
 def prepare_codec(index: ClipIndex, preset: Preset, folder: Path) -> None:
-    """Fit the linear codec on training clips spread over the plan, unless it is there already."""
-    if preset.codec.codec != "linear" or (folder / LINEAR_NAME).is_dir():
+    """Fit the linear codec on training clips spread over the plan, unless it is there already.
+
+    CodecError for one that is damaged: it is not fitted again beside latents that it made.
+    """
+    if preset.codec.codec != "linear":
+        return
+    if (folder / LINEAR_NAME).is_dir():
+        load_fitted_codec(folder, preset)
         return
     clips = index.whole("train")
 
@@ -231,13 +299,14 @@ def write_index(
 ) -> None:
     """Write index.parquet and, last, latents.json."""
     rows = [row for job in jobs for row in found[job.path] or []]
-    with atomic_file(folder / "index.parquet") as temporary:
+    with atomic_file(folder / INDEX) as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
     record = {
         "key": folder.name,
         "made_from": made_from,
         "windows": {split: sum(row["split"] == split for row in rows) for split in SPLITS},
+        "index_sha256": sha256_file(folder / INDEX),
         "shards": {job.path: sha256_file(folder / job.path) for job in jobs},
     }
-    with atomic_file(folder / "latents.json") as temporary:
+    with atomic_file(folder / RECORD) as temporary:
         temporary.write_text(json.dumps(record, indent=1))

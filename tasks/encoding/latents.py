@@ -10,26 +10,29 @@ shards/<split>/    tars; a window has `window.safetensors` (mean, logvar where t
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from infra.storage import canonical_json, sha256_bytes
+from infra.reading import one_line, read_json, read_parquet
+from infra.storage import canonical_json, sha256_bytes, sha256_file
 from model.codec import Codec, LinearCodec, VaeCodec
 from model.presets import Preset
 from tasks.encoding.frames import model_video, window_starts
 from tasks.sharding.reader import ClipPair, members_of
+from tasks.sharding.shards import ShardError
 
 LAYOUT = 1
 """Number of this layout: part of the key."""
+RECORD, INDEX = "latents.json", "index.parquet"
+COLUMNS = ("key", "clip", "start", "split", "town", "shard", "offset", "bytes", "sha256")
 FIT_CLIPS = 32
 """Training clips at most that a linear codec is fitted on: 10^4 blocks and more for 192 and 768 dimensions."""
 PRELOAD_BYTES = 1 << 30
@@ -140,22 +143,33 @@ def read_window(row: Mapping[str, Any], data: bytes) -> LatentWindow:
     )  # fmt: skip
 
 
+def read_cache(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return latents.json and the index of a finished cache. EncodingError for one that is not finished, or damaged."""
+    marker, index = folder / RECORD, folder / INDEX
+    if not marker.exists():
+        raise EncodingError(f"{folder} holds no finished latents (no {RECORD}): encode the data set first.")
+    again = "run train-shareverse again, which mends it."
+    record: dict[str, Any] = read_json(marker, again, error=EncodingError)
+    windows, sha256 = record.get("windows"), record.get("index_sha256")
+    if not isinstance(windows, dict) or not isinstance(sha256, str | None):
+        raise EncodingError(f"{marker} does not say how many windows there are: {again}")
+    rows = read_parquet(index, again, COLUMNS, EncodingError)
+    counts = {split: sum(row["split"] == split for row in rows) for split in SPLITS}
+    if counts != windows or (sha256 is not None and sha256 != sha256_file(index)):
+        raise EncodingError(f"{index} is not the index that {marker.name} was written with: {again}")
+    return record, rows
+
+
 class LatentWindows:
     """Map-style view of a split's windows: `len`, `[i] -> LatentWindow`, read lazily or kept in memory."""
 
     def __init__(self, latents_dir: Path, split: str, *, preload: bool = False) -> None:
         """Open a finished cache; `preload` keeps everything in memory where that is less than a gigabyte.
 
-        EncodingError when the cache is not finished.
+        EncodingError when the cache is not finished, or damaged.
         """
         self.folder = Path(latents_dir)
-        record = self.folder / "latents.json"
-        if not record.exists():
-            raise EncodingError(
-                f"{self.folder} holds no finished latents (no latents.json): encode the data set first."
-            )
-        self.record: dict[str, Any] = json.loads(record.read_text())
-        rows = pq.read_table(self.folder / "index.parquet").to_pylist()
+        self.record, rows = read_cache(self.folder)
         self.rows = [row for row in rows if row["split"] == split]
         small = sum(row["bytes"] for row in self.rows) <= PRELOAD_BYTES
         self.kept = [self.read(row) for row in self.rows] if preload and small else None
@@ -168,11 +182,17 @@ class LatentWindows:
 
     def read(self, row: Mapping[str, Any]) -> LatentWindow:
         """Read one window. EncodingError when its bytes are not those that were written."""
-        with open(self.folder / row["shard"], "rb") as file:
-            file.seek(row["offset"])
-            data = file.read(row["bytes"])
+        shard = self.folder / row["shard"]
+        again = f"delete {self.folder} and encode again (run train-shareverse)."
+        try:
+            with open(shard, "rb") as file:
+                file.seek(row["offset"])
+                data = file.read(row["bytes"])
+        except OSError as error:
+            raise EncodingError(f"{shard} cannot be read ({error.strerror}): {again}") from error
         if sha256_bytes(data) != row["sha256"]:
-            raise EncodingError(
-                f"{self.folder / row['shard']} is corrupt at {row['key']}: delete {self.folder} and encode again."
-            )
-        return read_window(row, data)
+            raise EncodingError(f"{shard} is corrupt at {row['key']}: {again}")
+        try:
+            return read_window(row, data)
+        except (ShardError, SafetensorError, KeyError, OSError, ValueError) as error:
+            raise EncodingError(f"{shard} holds no window {row['key']} ({one_line(error)}): {again}") from error

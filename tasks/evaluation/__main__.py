@@ -12,6 +12,7 @@ from pathlib import Path
 from infra.storage import StorageError
 from model.codec import CodecError
 from model.presets import PresetError
+from tasks.encoding.latents import EncodingError
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.generate import generate_clip
 from tasks.evaluation.write import latents_dir_of
@@ -19,7 +20,9 @@ from tasks.recording.errors import RecordingError
 from tasks.sharding.shards import ShardError
 from tasks.training.run import TrainingError, read_run
 
-ERRORS = (EvaluationError, TrainingError, ShardError, CodecError, PresetError, RecordingError, StorageError)
+ERRORS = (
+    EvaluationError, TrainingError, EncodingError, ShardError, CodecError, PresetError, RecordingError, StorageError,
+)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,10 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
     generate.add_argument("--out", required=True, type=Path, help="folder for the videos")
     generate.add_argument("--steps", type=int, default=0, help="sampling steps (default: the preset's)")
     generate.add_argument("--windows", type=int, default=1, help="windows of the model's length, one after another")
-    generate.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    generate.add_argument("--seed", type=int, default=0, help="seed of the noise, from 0")
     given = parser.parse_args(arguments)
     if given.steps < 0 or given.steps > 1000:
         print(f"--steps is {given.steps}: give 1 to 1000, or 0 for the preset's.", file=sys.stderr)
+        return 1
+    if not 0 <= given.seed < 2**63:
+        print(f"--seed is {given.seed}: give a whole number from 0 to {2**63 - 1}.", file=sys.stderr)
         return 1
     try:
         run = read_run(given.run)
@@ -43,6 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except ERRORS as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = error.filename or given.out
+        print(f"{where}: {error.strerror or error}: make room, or name another --out.", file=sys.stderr)
         return 1
     for path in paths:
         print(path)

@@ -6,26 +6,25 @@ from pathlib import Path
 
 import torch
 
-from infra.storage import atomic_file
+from infra.storage import atomic_file, make_folder
 from model import mosaic
 from model.camera import VIEWS
 from tasks.encoding.frames import model_video
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.pictures import pixels, write_video
-from tasks.evaluation.sampling import Sampler
+from tasks.evaluation.sampling import NO_NUMBERS, Sampler
 from tasks.sharding.reader import ClipIndex, ClipPair, read_pair
 from tasks.training.run import Run
 
 SHOWN_KEYS = 3
 
 
-def find_clip(dataset_dir: Path, key: str) -> ClipPair:
+def find_clip(index: ClipIndex, key: str) -> ClipPair:
     """Return a stored clip. EvaluationError names some that there are."""
-    index = ClipIndex(dataset_dir)
     found = [row for row in index.rows if row["key"] == key]
     if not found:
         some = ", ".join(row["key"] for row in index.split("test")[:SHOWN_KEYS])
-        raise EvaluationError(f"{dataset_dir} has no clip {key!r}: of the test split there are {some}, ...")
+        raise EvaluationError(f"{index.dataset_dir} has no clip {key!a}: of the test split there are {some}, ...")
     return read_pair(key, index.read(found[0]))
 
 
@@ -35,18 +34,20 @@ def generate_clip(
     """Generate a clip with a run's last checkpoint from its first frames and cameras; write its videos to `folder`.
 
     `steps` 0: the preset's; `windows`: of the model's length, each going on from the last frame before. Returns the
-    paths. EvaluationError for an unknown clip, a missing checkpoint or a clip that is too short.
+    paths. EvaluationError for an unknown clip, a missing checkpoint, a clip that is too short, or a target that is no
+    folder; TrainingError for a checkpoint that is damaged, or a data set that is not the run's.
     """
     preset, checkpoint = run.preset, run.latest_checkpoint()
     if checkpoint is None:
         raise EvaluationError(f"run {run.run_id} has no checkpoint in {run.folder}: train it first.")
-    pair = find_clip(run.dataset_dir, key)
+    pair = find_clip(run.clips(), key)
     frames = windows * (preset.video.frames - 1) + 1
     if windows < 1 or frames > len(pair.cameras.time_s):
         raise EvaluationError(
             f"{windows} windows are {frames} frames and clip {key} has {len(pair.cameras.time_s)}: "
             "give 1 window or more that fit."
         )
+    make_folder(folder, EvaluationError)
     sampler = Sampler.of_checkpoint(preset, checkpoint, latents_dir)
     first = model_video(pair.videos[:, :1], preset.video)[None, :, :, 0]
     videos = sampler.pipeline.rollout(
@@ -59,6 +60,8 @@ def generate_clip(
         generator=torch.Generator().manual_seed(seed),
         dtype=sampler.dtype,
     ).videos[0]
+    if not torch.isfinite(videos).all():
+        raise EvaluationError(NO_NUMBERS)
     return write_videos(videos.float().cpu(), preset.video.views, float(pair.meta["fps"]), folder)
 
 

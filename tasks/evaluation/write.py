@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from mlflow.exceptions import MlflowException
 
-from infra.mlflow_tracking import TrackingError
-from infra.storage import OnProgress, atomic_dir, atomic_file, no_progress, sweep_temporary
+from infra.storage import OnProgress, atomic_dir, atomic_file, make_folder, no_progress, sweep_temporary
 from tasks.encoding.latents import latents_key
 from tasks.evaluation.breakdown import distances
 from tasks.evaluation.errors import EvaluationError
@@ -24,8 +22,16 @@ from tasks.evaluation.report_page import write_page
 from tasks.evaluation.sampling import Sampler
 from tasks.evaluation.score import Evaluation, evaluate
 from tasks.sharding.reader import ClipIndex
+from tasks.training.outbox import FINISHED, Parcel, within_home
 from tasks.training.run import Run, steps_of
-from tasks.training.tracking import open_log
+from tasks.training.tracking import UNREACHABLE, mark_failed, open_log, post
+
+OnUnsent = Callable[[str], None]
+"""Called with a sentence when MLflow did not take something."""
+
+
+def tell_nobody(sentence: str) -> None:
+    """Pass over what MLflow did not take: it waits in the run's outbox."""
 
 
 def folder_of(run: Run, split: str) -> Path:
@@ -82,40 +88,62 @@ def known_distances(run: Run, evaluation: Evaluation) -> dict[str, np.ndarray] |
         return None
 
 
-def score(
-    run: Run, split: str = "test", on_progress: OnProgress = no_progress, *, without: Run | None = None
-) -> Report:
-    """Score a run's last checkpoint, write and log the outcome on the training's own MLflow run; again overwrites.
+def url_of(run: Run) -> str:
+    """Return the address of a training's MLflow run, which is running from now on; "" while MLflow is down."""
+    try:
+        return open_log(run, {}).url
+    except UNREACHABLE:
+        return ""
 
-    `without`: a run of the same data and size whose agents exchange nothing, to be shown and scored beside it.
-    EvaluationError, CodecError or TrackingError in one sentence; then MLflow's run is marked as failed.
+
+def score(
+    run: Run,
+    split: str = "test",
+    on_progress: OnProgress = no_progress,
+    *,
+    without: Run | None = None,
+    on_unsent: OnUnsent = tell_nobody,
+) -> Report:
+    """Score a run's last checkpoint, write the outcome and log it on the training's own MLflow run; again overwrites.
+
+    `without`: a run of the same data and size whose agents exchange nothing, to be shown and scored beside it. MLflow
+    may be down: then `on_unsent` is told, and the next flow that works on the run sends the outcome. EvaluationError,
+    TrainingError or CodecError in one sentence; then MLflow's run is marked as failed.
     """
-    log = open_log(run, {})
-    folder, trained, wanted = folder_of(run, split), 0, run.preset.training.train_steps
+    make_folder(run.folder, EvaluationError)
+    url = url_of(run)
     try:
-        evaluation = measured(run, split, without, on_progress)
-        trained = steps_of(evaluation.checkpoint)
-        apart = known_distances(run, evaluation)
-        report = make_report(
-            evaluation, trained_steps=trained, train_steps=wanted, mlflow_url=log.url, distance_m=apart
-        )
-        title = f"ShareVerse {run.name or run.run_id}, {split} split"
-        films = films_of(run, evaluation, without)
-        write_evaluation(evaluation, report, films, title, frames_per_second(run, split), folder)
-    except BaseException:
-        log.close("FAILED")
+        report = measure_and_write(run, split, on_progress, without, url)
+    except BaseException as error:
+        if reason := mark_failed(run, {}, error):
+            on_unsent(reason)
         raise
-    try:
-        log.final_metrics(report.metrics, step=trained)
-        log.artifacts(folder, folder.name)
-        log.note("\n\n".join(report.verdict), report.missing)
-        log.close("FINISHED" if trained >= wanted else "KILLED")
-    except MlflowException as error:
-        raise TrackingError(
-            f"MLflow did not take the evaluation ({error}); it is in {folder}: "
-            "run evaluate-shareverse again to send it."
-        ) from error
+    folder = folder_of(run, split)
+    trained, wanted = steps_of(Path(report.checkpoint)), run.preset.training.train_steps
+    parcel = Parcel(
+        folder.name, step=trained, metrics=report.metrics, artifacts={within_home(folder): folder.name},
+        note="\n\n".join(report.verdict), missing=report.missing,
+        status="FINISHED" if trained >= wanted else "KILLED",
+    )  # fmt: skip
     if trained >= wanted and split == "test":
-        with atomic_file(run.folder / "finished.json") as path:
-            path.write_text(json.dumps({"metrics": report.metrics, "mlflow_url": log.url}, indent=1))
+        with atomic_file(run.folder / FINISHED) as path:
+            path.write_text(json.dumps({"metrics": report.metrics, "mlflow_url": url}, indent=1))
+    if reason := post(run, parcel, {}):
+        on_unsent(reason)
+    return report
+
+
+def measure_and_write(run: Run, split: str, on_progress: OnProgress, without: Run | None, url: str) -> Report:
+    """Measure, and write the evaluation's folder."""
+    evaluation = measured(run, split, without, on_progress)
+    report = make_report(
+        evaluation,
+        trained_steps=steps_of(evaluation.checkpoint),
+        train_steps=run.preset.training.train_steps,
+        mlflow_url=url,
+        distance_m=known_distances(run, evaluation),
+    )
+    title = f"ShareVerse {run.name or run.run_id}, {split} split"
+    films = films_of(run, evaluation, without)
+    write_evaluation(evaluation, report, films, title, frames_per_second(run, split), folder_of(run, split))
     return report

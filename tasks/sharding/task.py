@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import runtime, task
 from prefect.logging import get_run_logger
 
+from infra.mlflow_tracking import TrackingError
 from infra.prefect_progress import FlowProgress
 from infra.storage import home
 from tasks.sharding.card import FOLDER, write_card
@@ -16,7 +17,8 @@ from tasks.sharding.tracking import log_dataset
 def write_dataset(dataset: str, samples_per_shard: int) -> dict:
     """Write what is missing of the shards of `dataset`, its data card and its MLflow run.
 
-    Returns the folder, the digest, the number of clip pairs, what is missing and why, and the run's address.
+    Returns the folder, the digest, the number of clip pairs, what is missing and why, and the run's address ("" while
+    MLflow is down: the next run of the deployment sends it).
     """
     log = get_run_logger()
     folder = home() / "datasets" / dataset
@@ -29,8 +31,13 @@ def write_dataset(dataset: str, samples_per_shard: int) -> dict:
         log.warning(f"Not in the data set: recording {recording_id} ({reason})")
     if write_card(folder, on_progress=FlowProgress("data-card", "towns")):
         log.info(f"Data card: {folder / FOLDER / 'README.md'}")
-    url = log_dataset(folder, {"prefect.flow_run_id": str(runtime.flow_run.id), "prefect.url": runtime.flow_run.ui_url})
-    log.info(f"In MLflow: {url}")
+    tags = {"prefect.flow_run_id": str(runtime.flow_run.id), "prefect.url": runtime.flow_run.ui_url}
+    url = ""
+    try:
+        url = log_dataset(folder, tags)
+        log.info(f"In MLflow: {url}")
+    except TrackingError as error:
+        log.warning(f"{error} The data set in {folder} is complete; run collect-dataset again to send its card.")
     return {
         "folder": str(folder),
         "digest": done.digest,

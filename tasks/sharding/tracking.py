@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra.mlflow_tracking import DATA_EXPERIMENT, RunLog, flat
+from mlflow.exceptions import MlflowException
+
+from infra.mlflow_tracking import DATA_EXPERIMENT, RunLog, TrackingError, flat
 from tasks.planning.plan import read_record
 from tasks.sharding.card import FOLDER
 from tasks.sharding.reader import ClipIndex
@@ -19,14 +21,17 @@ def log_dataset(dataset_dir: Path, tags: Mapping[str, str]) -> str:
     record = ClipIndex(dataset_dir).record
     preset = read_record(dataset_dir / "plan.json")["preset"]
     log = RunLog(DATA_EXPERIMENT, record["digest"], record["name"], {"mlflow.note.content": note(dataset_dir), **tags})
-    if not log.client.list_artifacts(log.run_id, FOLDER):
-        log.params({"plan_preset": preset.pop("name", ""), **flat(preset)})
-        log.dataset(record["name"], record["digest"], dataset_dir.resolve())
-        counts = {f"clips.{split}": float(count) for split, count in record["counts"]["split"].items()}
-        log.final_metrics({"clips": float(record["clips"]), **counts}, step=0)
-        log.artifacts(dataset_dir / "dataset.json", "")
-        log.artifacts(dataset_dir / FOLDER, FOLDER)
-    log.close()
+    try:
+        if len(log.client.list_artifacts(log.run_id, FOLDER)) < len(list((dataset_dir / FOLDER).iterdir())):
+            log.params({"plan_preset": preset.pop("name", ""), **flat(preset)})
+            log.dataset(record["name"], record["digest"], dataset_dir.resolve())
+            counts = {f"clips.{split}": float(count) for split, count in record["counts"]["split"].items()}
+            log.final_metrics({"clips": float(record["clips"]), **counts}, step=0)
+            log.artifacts(dataset_dir / "dataset.json", "")
+            log.artifacts(dataset_dir / FOLDER, FOLDER)
+        log.close()
+    except (MlflowException, OSError) as error:
+        raise TrackingError(f"MLflow did not take the data set {record['name']}: {error}.") from error
     return log.url
 
 

@@ -11,9 +11,10 @@ import torch
 
 from infra.storage import TEMPORARY_PREFIX, publish_dir, sweep_temporary
 from model.transformer import ShareVerseTransformer3DModel
+from tasks.training.checkpoint_record import RECORD, file_hashes
 from tasks.training.ema import WeightAverage
 from tasks.training.engine import Engine
-from tasks.training.run import Run, TrainingError, steps_of
+from tasks.training.run import Run
 
 EMA_FILE = "ema.safetensors"
 
@@ -34,9 +35,10 @@ def save_checkpoint(run: Run, step: int, engine: Engine, average: WeightAverage 
         save_model(temporary / "model", engine, average.state_dict() | buffers(engine) if average else weights)
         if average:
             average.save(temporary / EMA_FILE)
-        (temporary / "trainer.json").write_text(json.dumps(record, indent=1))
     torch.distributed.barrier()
     if first:
+        record = record | {"files": file_hashes(temporary)}
+        (temporary / RECORD).write_text(json.dumps(record, indent=1))
         publish_dir(temporary, final)
         remove_old(folder, run.preset.training.keep_checkpoints)
     torch.distributed.barrier()
@@ -59,19 +61,5 @@ def save_model(folder: Path, engine: Engine, weights: dict[str, torch.Tensor]) -
 def remove_old(folder: Path, keep: int) -> None:
     """Remove all but the latest `keep` checkpoints; trainer.json first, so that a half-removed one does not count."""
     for old in sorted(folder.glob("step-*"))[:-keep]:
-        (old / "trainer.json").unlink(missing_ok=True)
+        (old / RECORD).unlink(missing_ok=True)
         shutil.rmtree(old)
-
-
-def read_record(checkpoint: Path, run: Run, processes: int) -> dict[str, Any]:
-    """Return a checkpoint's trainer.json. TrainingError where this group of processes cannot go on from it."""
-    record = json.loads((checkpoint / "trainer.json").read_text())
-    if record["processes"] != processes:
-        raise TrainingError(
-            f"{checkpoint} was written by {record['processes']} processes and cannot be resumed by {processes} "
-            f"(ZeRO cuts its state by process): train with processes={record['processes']}, or give a run_name "
-            "for a new run."
-        )
-    if record["run_id"] != run.run_id or record["step"] != steps_of(checkpoint):
-        raise TrainingError(f"{checkpoint} belongs to run {record['run_id']}, step {record['step']}: remove it.")
-    return record

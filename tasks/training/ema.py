@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from infra.reading import one_line
+from tasks.training.errors import RESTORE, TrainingError
 
 
 class WeightAverage:
@@ -43,6 +47,13 @@ class WeightAverage:
         save_file(self.state_dict(), path)
 
     def load(self, path: Path) -> None:
-        stored = load_file(path)
+        """Read what `save` wrote. TrainingError for a damaged file, or one of another model."""
+        try:
+            stored = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(f"{path} cannot be read ({one_line(error)}): {RESTORE}") from error
+        wanted = {name: mean.shape for name, mean in zip(self.names, self.means, strict=True)}
+        if {name: value.shape for name, value in stored.items()} != wanted:
+            raise TrainingError(f"{path} holds other weights than this model's: {RESTORE}")
         for name, mean in zip(self.names, self.means, strict=True):
             mean.copy_(stored[name])

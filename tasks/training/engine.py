@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from infra.deepspeed_config import deepspeed_config, use_bf16, without_compiled_ops
+from infra.reading import one_line
 from model.build import build_transformer
 from model.presets import Preset
 from model.transformer import ShareVerseTransformer3DModel
+from tasks.training.errors import RESTORE, TrainingError
 
+UNREADABLE = (
+    AssertionError, AttributeError, EOFError, IndexError, KeyError, OSError, RuntimeError, TypeError, ValueError,
+    pickle.UnpicklingError,
+)  # fmt: skip
+"""What DeepSpeed and torch raise for state files that are missing, truncated or altered."""
 GROUPS = ("base", "raymap", "cross")
 """CogVideoX's own parameters, the raymap encoders', the cross-agent blocks'."""
 
@@ -102,33 +111,59 @@ class Engine:
         """To be called after every backward pass; the weights change when the last of a step's passes is in."""
         self.deepspeed.step()
 
-    def grad_norms(self) -> dict[str, float]:
-        """Return the gradient's norm by group before clipping; between the last backward and `step`, on all ranks."""
-        zero = self.deepspeed.optimizer
-        device = self.model.device
-        squares = torch.zeros(len(self.group_names), device=device)
-        for number in range(len(self.group_names)):
-            if self.stage < 3:
-                parts = zero.averaged_gradients.get(number) or []
-            else:
-                from deepspeed.utils import safe_get_local_grad
+    def gradient_squares(self) -> torch.Tensor:
+        """Return this rank's parts of the squared gradient norms by group, [G] float64, before clipping.
 
-                group = [p for n, p in self.model.named_parameters() if group_of(n) == self.group_names[number]]
-                parts = [grad for grad in map(safe_get_local_grad, group) if grad is not None]
-            squares[number] = sum(float(part.float().square().sum()) for part in parts)
-        torch.distributed.all_reduce(squares)
-        norms = dict(zip(self.group_names, squares.sqrt().tolist(), strict=True))
-        return {"": float(squares.sum().sqrt())} | {f"_{name}": value for name, value in norms.items()}
+        Between the last backward pass of a step and `step`; their sum over the ranks is the whole.
+        """
+        squares = torch.zeros(len(self.group_names), dtype=torch.float64, device=self.model.device)
+        for number, parts in enumerate(self.gradients()):
+            if parts:
+                norms = torch._foreach_norm(parts, 2, dtype=torch.float32)
+                squares[number] = torch.stack(list(norms)).double().square().sum()
+        return squares
+
+    def gradients(self) -> list[list[torch.Tensor]]:
+        """Return this rank's parts of the gradient, a list a group."""
+        if self.stage < 3:
+            averaged = self.deepspeed.optimizer.averaged_gradients
+            return [averaged.get(number) or [] for number in range(len(self.group_names))]
+        from deepspeed.utils import safe_get_local_grad
+
+        groups: dict[str, list[torch.Tensor]] = {name: [] for name in self.group_names}
+        for name, parameter in self.model.named_parameters():
+            gradient = safe_get_local_grad(parameter)
+            if gradient is not None:
+                groups[group_of(name)].append(gradient)
+        return list(groups.values())
+
+    def named_norms(self, squares: torch.Tensor) -> dict[str, float]:
+        """Return norms by the names that rows have, of squares [G] over all ranks: "" is the whole gradient's."""
+        norms = zip(self.group_names, squares.sqrt().tolist(), strict=True)
+        return {"": float(squares.sum().sqrt())} | {f"_{name}": value for name, value in norms}
+
+    def state(self) -> Iterator[torch.Tensor]:
+        """Yield this rank's weights, the optimizer's own copies of them, and its moments."""
+        for parameter in self.model.parameters():
+            yield getattr(parameter, "ds_tensor", parameter)  # ZeRO-3 keeps a rank's part there
+        optimizer = self.deepspeed.optimizer.optimizer
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                yield parameter
+                yield from (value for value in optimizer.state[parameter].values() if torch.is_tensor(value))
 
     def save(self, folder: Path) -> None:
         """Write the engine's state; all ranks."""
         self.deepspeed.save_checkpoint(str(folder), tag="state", save_latest=False)
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote; all ranks, as many as wrote it."""
-        loaded, _ = self.deepspeed.load_checkpoint(str(folder), tag="state")
+        """Read what `save` wrote; all ranks, as many as wrote it. TrainingError when it is missing or damaged."""
+        try:
+            loaded, _ = self.deepspeed.load_checkpoint(str(folder), tag="state")
+        except UNREADABLE as error:
+            raise TrainingError(f"{folder} cannot be read ({one_line(error)}): {RESTORE}") from error
         if loaded is None:
-            raise FileNotFoundError(f"{folder} holds no engine state: delete that checkpoint and run again.")
+            raise TrainingError(f"{folder} holds no state of the optimizer: {RESTORE}")
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the weights on the CPU; all ranks (stage 3 gathers them; others than rank 0 get nothing there)."""

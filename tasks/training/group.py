@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +14,18 @@ from typing import Any
 import torch
 
 from infra.deepspeed_config import accumulation_steps
+from infra.locks import locked
 from infra.process_guard import GuardedProcess
 from infra.storage import OnProgress, no_progress, sweep_temporary
-from tasks.training.checkpoint import read_record
-from tasks.training.run import Run, TrainingError, steps_of
+from tasks.training.checkpoint_record import check_files, check_resumable
+from tasks.training.errors import REFUSED, TrainingError
+from tasks.training.run import Run, steps_of
 from tasks.training.spool import SpoolTail, rewind
 
 OnRows = Callable[[list[dict[str, Any]]], None]
 POLL_S = 0.5
+GRACE_S = 2.0
+"""For a rank whose end made another fail, to end too."""
 
 
 def no_rows(rows: list[dict[str, Any]]) -> None:
@@ -40,32 +45,49 @@ def train(
     """Train a run from its last checkpoint to its last step; return the final checkpoint.
 
     Rows of the metric spool go to `on_rows`, those of an interrupted earlier training again. TrainingError when a
-    process dies (with its log's last line), or cannot go on from the checkpoint; DeepSpeedConfigError when the batch
-    does not divide. `threads` of each process on a CPU, 0: the cores shared out. `gpu`: the only one that the training
-    sees, counted among those seen here; None: all of them.
+    process dies (with its log's last line), the training diverges, another process trains the run, or it cannot go on
+    from its checkpoint; DeepSpeedConfigError when the batch does not divide. `threads` of each process on a CPU, 0: the
+    cores shared out. `gpu`: the only one that the training sees, counted among those seen here; None: all of them.
     """
     training = run.preset.training
     accumulation_steps(training.batch_size, training.micro_batch_size, processes)
     check_stage(run)
-    total, last = training.train_steps, run.latest_checkpoint()
+    busy = (
+        f"run {run.run_id} is being trained by another process: wait until it ends, or give a run_name for a new run."
+    )
+    with locked(run.folder / "training.lock", busy, error=TrainingError):
+        return train_alone(run, latents_dir, processes, on_progress, on_rows, threads, gpu)
+
+
+def train_alone(
+    run: Run, latents_dir: Path, processes: int, on_progress: OnProgress, on_rows: OnRows, threads: int, gpu: int | None
+) -> Path:
+    """Do what `train` says, under the run's lock."""
+    total, last = run.preset.training.train_steps, run.latest_checkpoint()
     done = 0 if last is None else steps_of(last)
     if last is not None and done >= total:
         return last
     if last is not None:
-        read_record(last, run, processes)
+        check_resumable(last, run, processes)
+        check_files(last)
     sweep_temporary(run.folder / "checkpoints")
     rewind(run.spool, done)
     on_progress(done, total, f"resumes from step {done}" if done else "starting")
+    tail = SpoolTail(run.spool)
+
+    def forward() -> None:
+        rows = tail.new_rows()
+        if rows:
+            on_rows(rows)
+            if rows[-1]["step"] > done:
+                on_progress(rows[-1]["step"], total, describe(rows))
+
     with ProcessGroup(run, latents_dir, processes, threads, gpu) as group:
-        tail = SpoolTail(run.spool)
-        running = True
-        while running:
-            running = group.wait(POLL_S)
-            rows = tail.new_rows()
-            if rows:
-                on_rows(rows)
-                if rows[-1]["step"] > done:
-                    on_progress(rows[-1]["step"], total, describe(rows))
+        try:
+            while group.wait(POLL_S):
+                forward()
+        finally:
+            forward()  # the rows of a training that fails lead up to its end
     final = run.latest_checkpoint()
     if final is None or steps_of(final) < total:
         raise TrainingError(f"the training of {run.run_id} ended without its last checkpoint: see {group.logs}.")
@@ -137,13 +159,23 @@ class ProcessGroup:
         for rank, process in enumerate(self.processes):
             code = process.poll()
             if code:
-                raise TrainingError(self.why(rank, code))
+                raise TrainingError(self.why(*self.first_cause(rank, code)))
         return any(process.poll() is None for process in self.processes)
+
+    def first_cause(self, rank: int, code: int) -> tuple[int, int]:
+        """Return the rank that failed, or one that says why in a sentence: the others fail because that one is gone."""
+        deadline = time.monotonic() + GRACE_S
+        for other, process in enumerate(self.processes):
+            if process.wait(max(0.0, deadline - time.monotonic())) == REFUSED:
+                return other, REFUSED
+        return rank, code
 
     def why(self, rank: int, code: int) -> str:
         """Return one sentence on a rank that failed, with its own last words."""
         log = self.logs / f"rank{rank}.log"
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        if code == REFUSED and lines:
+            return lines[-1]
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         said = f"; its last words: {lines[-1]}" if lines else ""
         return (

@@ -10,13 +10,14 @@ from prefect.artifacts import create_link_artifact
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from infra.mlflow_tracking import TrackingError
 from infra.prefect_progress import FlowProgress
+from infra.reading import one_line
 from model.presets import Preset
 from tasks.training.group import train
-from tasks.training.run import Run, create_run, read_run, steps_of
+from tasks.training.preflight import preflight
+from tasks.training.run import Run, create_run, new_run, read_run, steps_of
 from tasks.training.spool import read_rows
-from tasks.training.tracking import TrainingLog, open_log
+from tasks.training.tracking import UNREACHABLE, TrainingLog, deliver, open_log
 
 
 def prefect_tags() -> dict[str, str]:
@@ -28,14 +29,21 @@ def prefect_tags() -> dict[str, str]:
 
 
 @task(name="open-run")
-def open_run(dataset: str, preset: str, overrides: dict[str, Any], run_name: str) -> dict[str, Any]:
+def open_run(
+    dataset: str, preset: str, overrides: dict[str, Any], run_name: str, processes: int = 1
+) -> dict[str, Any]:
     """Find or make the run of this configuration on the data set, and its MLflow run.
 
     Returns run_id, folder, finished, mlflow_url (empty while MLflow is down), and the metrics of a finished run.
-    PresetError for what is no preset or does not fit, ShardError without a finished data set.
+    Before anything is made or costs, one sentence for what cannot work: PresetError for what is no preset or does not
+    fit, ShardError without a finished data set, and what `preflight` finds.
     """
     log = get_run_logger()
-    run = create_run(dataset, Preset.load(preset).replace(**overrides), run_name)
+    run = new_run(dataset, Preset.load(preset).replace(**overrides), run_name)
+    if run.finished() is None:
+        preflight(run, processes)
+    create_run(run.dataset, run.preset, run.name)
+    say(log, deliver(run, prefect_tags()))
     opened: dict[str, Any] = {"run_id": run.run_id, "folder": str(run.folder), "finished": False, "mlflow_url": ""}
     finished = run.finished()
     if finished is not None:
@@ -46,7 +54,7 @@ def open_run(dataset: str, preset: str, overrides: dict[str, Any], run_name: str
     try:
         opened["mlflow_url"] = open_log(run, prefect_tags()).url
         log.info(f"Run {run.run_id} in {run.folder}; MLflow: {opened['mlflow_url']}")
-    except TrackingError as error:
+    except UNREACHABLE as error:
         log.warning(f"{error} Run {run.run_id} in {run.folder} is trained all the same; its metrics are sent later.")
     link(opened["mlflow_url"], run)
     return opened
@@ -62,8 +70,8 @@ def link(url: str, run: Run) -> None:
 def train_model(run_id: str, latents: str, processes: int) -> str:
     """Train a run to its last step, from its last checkpoint where there is one; return the final checkpoint's folder.
 
-    TrainingError when a training process fails: then the MLflow run is marked as failed; the same flow again goes on
-    from the last checkpoint.
+    TrainingError when a training process fails or the training diverges: then the MLflow run is marked as failed, with
+    the reason; the same flow again goes on from the last checkpoint.
     """
     log = get_run_logger()
     run = read_run(run_id)
@@ -77,12 +85,12 @@ def train_model(run_id: str, latents: str, processes: int) -> str:
     log.info(f"Training {run_id} on {processes} processes, " + (
         f"resumed from step {steps_of(last)} of {total}." if last is not None else f"{total} steps from the beginning."
     ))  # fmt: skip
-    status = "FAILED"
     try:
         final = train(run, Path(latents), processes, FlowProgress("training", "steps"), tracking.rows)
-        status = ""  # the evaluation ends the MLflow run
-    finally:
-        say(log, tracking.end(status))
+    except BaseException as error:
+        say(log, tracking.end("FAILED", one_line(error)))
+        raise
+    say(log, tracking.end())  # the evaluation ends the MLflow run
     log.info(f"Run {run_id} is trained: {steps_of(final)} steps, {final}")
     return str(final)
 

@@ -11,25 +11,36 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from infra.deepspeed_config import DeepSpeedConfigError
+from infra.locks import locked
+from infra.storage import StorageError
 from model.build import text_embedding
-from model.codec import Codec, load_codec
+from model.codec import Codec, CodecError, load_codec
 from model.objective import BUCKETS, Loss, loss_by_bucket, noise_schedule, training_loss
-from tasks.encoding.latents import LatentWindows, place
+from model.presets import PresetError
+from tasks.encoding.latents import EncodingError, LatentWindows, place
 from tasks.sharding.reader import ResumableSampler
+from tasks.sharding.shards import ShardError
 from tasks.training.batches import Pair, collate, draw_pair, positions, seeded
-from tasks.training.checkpoint import EMA_FILE, read_record, save_checkpoint
+from tasks.training.checkpoint import EMA_FILE, save_checkpoint
+from tasks.training.checkpoint_record import check_resumable, remedy
 from tasks.training.ema import WeightAverage
 from tasks.training.engine import Engine, init_distributed, learning_rate_at
+from tasks.training.errors import REFUSED, DivergedError, TrainingError
 from tasks.training.flops import flops_per_pair, peak_flops
+from tasks.training.health import all_finite, check_step, check_validation, check_weights
 from tasks.training.run import Run, read_run, steps_of
 from tasks.training.spool import append_row, rewind
 from tasks.training.validation import validation_loss, validation_pairs, write_sample
+
+ERRORS = (TrainingError, EncodingError, CodecError, PresetError, ShardError, StorageError, DeepSpeedConfigError)
 
 
 class Draws:
@@ -59,22 +70,31 @@ class Draws:
 
 
 class Meter:
-    """Sums of the losses since the last row, over all ranks when asked."""
+    """What happened since the last row: losses, summed, and the last step's gradient norms and learning rate."""
 
     def __init__(self) -> None:
         self.sums = torch.zeros(1 + BUCKETS, 2)
         self.started, self.steps = time.monotonic(), 0
+        self.last_step, self.rate = 0, 0.0
+        self.names: list[str] = []
+        self.norms: dict[str, float] = {}
 
-    def add(self, loss: Loss) -> None:
-        self.sums[0] += torch.tensor([float(loss.per_pair.sum()), len(loss.per_pair)])
-        for number, (total, count) in enumerate(loss_by_bucket(loss).values(), 1):
-            self.sums[number] += torch.tensor([total, float(count)])
+    def add(self, step: int, losses: list[Loss], norms: dict[str, float], rate: float) -> None:
+        """Take in optimiser step `step` (from 1)."""
+        for loss in losses:
+            buckets = loss_by_bucket(loss)
+            self.names = ["train/loss", *(f"train/loss_{name}" for name in buckets)]
+            self.sums[0] += torch.tensor([float(loss.per_pair.sum()), len(loss.per_pair)])
+            for number, (total, count) in enumerate(buckets.values(), 1):
+                self.sums[number] += torch.tensor([total, float(count)])
+        self.last_step, self.norms, self.rate = step, norms, rate
+        self.steps += 1
 
-    def row(self, names: list[str], device: torch.device) -> dict[str, float]:
+    def losses(self, device: torch.device) -> dict[str, float]:
         """Return the mean losses by name over all ranks; a bucket without a pair is left out."""
         sums = self.sums.to(device)
         torch.distributed.all_reduce(sums)
-        return {name: total / count for name, (total, count) in zip(names, sums.tolist(), strict=True) if count}
+        return {name: total / count for name, (total, count) in zip(self.names, sums.tolist(), strict=True) if count}
 
 
 class Trainer:
@@ -103,43 +123,84 @@ class Trainer:
         self.peak = peak_flops(self.device)
 
     def train(self) -> None:
-        """Train from the last checkpoint, or from the beginning, to the last step."""
+        """Train from the last checkpoint, or from the beginning, to the last step.
+
+        DivergedError, on all ranks, for the first step whose loss, gradient or weights are not finite.
+        """
         step = self.resume()
         self.meter = Meter()
-        while step < self.training.train_steps:
-            row = self.step(step)
-            step += 1
-            if self.due(step, self.training.validate_every) and self.validation:
-                row |= self.look(step)
-            if row and self.rank == 0:
-                append_row(self.run.spool, {"step": step, "time_s": time.time(), **row})
-            if self.due(step, self.training.checkpoint_every):
-                self.checkpoint(step)
+        try:
+            while step < self.training.train_steps:
+                self.advance(step)
+                step += 1
+        except DivergedError as error:
+            self.keep_last_rows(error)
+            raise
+
+    def advance(self, step: int) -> None:
+        """Do optimiser step `step` (from 0) and what is due after it."""
+        rate = self.rate_of(step)
+        row = self.step(step, rate)
+        step += 1
+        looks = self.due(step, self.training.validate_every) and bool(self.validation)
+        saves = self.due(step, self.training.checkpoint_every)
+        try:
+            if looks or saves:
+                check_weights(step, rate, self.state(), self.device)
+            if looks:
+                row |= self.look(step, rate)
+        finally:
+            if row:
+                self.append(step, row)
+        if saves:
+            self.checkpoint(step)
+
+    def append(self, step: int, row: dict[str, Any]) -> None:
+        """Add a row to the spool, on rank 0."""
+        if self.rank == 0:
+            append_row(self.run.spool, {"step": step, "time_s": time.time(), **row})
+
+    def keep_last_rows(self, error: DivergedError) -> None:
+        """Write the row of the steps since the last one, which were good, and one that says why there are no more."""
+        if self.meter.steps:
+            self.append(self.meter.last_step, self.metrics())
+        self.append(error.step, {"train/learning_rate": error.rate, "failure": str(error)})
+        torch.distributed.barrier()
+
+    def state(self) -> Iterator[torch.Tensor]:
+        """Yield all that a checkpoint would hold of this rank."""
+        yield from self.engine.state()
+        if self.average:
+            yield from self.average.means
 
     def due(self, step: int, every: int) -> bool:
         return bool(every) and (step % every == 0 or step == self.training.train_steps)
 
     def resume(self) -> int:
-        """Load the last checkpoint; return its step, 0 without one."""
+        """Load the last checkpoint; return its step, 0 without one. TrainingError for a damaged one."""
         found = self.run.latest_checkpoint()
         if found is None:
             rewind_once(self.run, 0, self.rank)
             return 0
-        read_record(found, self.run, self.processes)
+        check_resumable(found, self.run, self.processes)
         self.engine.load(found / "engine")
         if self.average:
             self.average.load(found / EMA_FILE)
+        if not all_finite(self.state(), self.device):
+            raise TrainingError(f"{found} holds weights or optimizer state that are not finite: {remedy(found)}")
         rewind_once(self.run, steps_of(found), self.rank)
         return steps_of(found)
 
-    def step(self, step: int) -> dict[str, float]:
-        """Do optimiser step `step` (from 0); return a row of metrics where one is due."""
+    def rate_of(self, step: int) -> float:
         training = self.training
-        rate = learning_rate_at(
+        return learning_rate_at(
             step, training.learning_rate, training.warmup_steps, training.train_steps, training.lr_schedule
         )
+
+    def step(self, step: int, rate: float) -> dict[str, Any]:
+        """Do optimiser step `step` (from 0); return a row of metrics where one is due. DivergedError."""
         self.engine.set_learning_rate(rate)
-        logged, norms = self.due(step + 1, training.log_every), {}
+        losses: list[Loss] = []
         for places, pairs in zip(self.places, self.draws.of(step), strict=True):
             batch = collate(pairs, self.codec, self.device)
             text = self.text.expand(len(pairs), -1, -1)
@@ -148,24 +209,23 @@ class Trainer:
                 batch.timesteps, batch.noise, self.engine.dtype,
             )  # fmt: skip
             self.engine.backward(loss.mean)
-            self.meter.add(loss)
-            if logged and places is self.places[-1]:
-                norms = self.engine.grad_norms()
+            losses.append(loss)
+            if places is self.places[-1]:
+                squares = check_step(step + 1, rate, losses, self.engine.gradient_squares())
             self.engine.step()
         if self.average:
             self.average.update(step + 1)
-        self.meter.steps += 1
-        return self.metrics(loss, norms, rate) if logged else {}
+        self.meter.add(step + 1, losses, self.engine.named_norms(squares), rate)
+        return self.metrics() if self.due(step + 1, self.training.log_every) else {}
 
-    def metrics(self, loss: Loss, norms: dict[str, float], rate: float) -> dict[str, float]:
+    def metrics(self) -> dict[str, Any]:
         """Return a row of what happened since the last one, and begin anew."""
-        names = ["train/loss", *(f"train/loss_{name}" for name in loss_by_bucket(loss))]
-        row = self.meter.row(names, self.device)
+        row: dict[str, Any] = self.meter.losses(self.device)
         seconds = time.monotonic() - self.meter.started
         pairs_per_s = self.meter.steps * self.training.batch_size / seconds
-        row |= {f"train/grad_norm{group}": norm for group, norm in norms.items()}
+        row |= {f"train/grad_norm{group}": norm for group, norm in self.meter.norms.items()}
         row |= {
-            "train/learning_rate": rate,
+            "train/learning_rate": self.meter.rate,
             "train/pairs_per_s": pairs_per_s,
             "train/step_s": seconds / self.meter.steps,
             "train/tflops": pairs_per_s * self.flops / 1e12,
@@ -176,14 +236,18 @@ class Trainer:
         self.meter = Meter()
         return row
 
-    def look(self, step: int) -> dict[str, Any]:
-        """Return the validation loss and the name of a sample that was written, of the averaged weights if any."""
+    def look(self, step: int, rate: float) -> dict[str, Any]:
+        """Return the validation loss and the name of a sample that was written, of the averaged weights if any.
+
+        DivergedError for a loss that is not finite.
+        """
         started = time.monotonic()
         self.engine.model.eval()
         common = (self.preset, self.scheduler, self.codec, self.text, self.engine.dtype)
         row: dict[str, Any] = {}
         with self.average.applied() if self.average else torch.no_grad():
             row["val/loss"] = validation_loss(self.engine.deepspeed, self.validation, *common)
+            check_validation(step, rate, row["val/loss"])
             if self.rank == 0 or self.engine.stage == 3:
                 name = f"samples/step-{step:06d}.png"
                 target = self.run.folder / (name if self.rank == 0 else f"logs/unused-{self.rank}.png")
@@ -236,10 +300,21 @@ def main(arguments: list[str] | None = None) -> int:
     if not torch.cuda.is_available():
         share = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", max(1, share))))
-    Trainer(read_run(folder.name), given.latents_dir.resolve(), given.rendezvous).train()
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        with locked(folder / "logs" / f"rank{rank}.lock", "", error=TrainingError, on_wait=lambda: say_waiting(rank)):
+            Trainer(read_run(folder.name), given.latents_dir.resolve(), given.rendezvous).train()
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
+    except ERRORS as error:
+        print(error, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(REFUSED)  # the other ranks may wait in a collective: taking leave of them could last for ever
     return 0
+
+
+def say_waiting(rank: int) -> None:
+    print(f"rank {rank} waits for the same rank of an earlier training of this run, which is ending", flush=True)
 
 
 if __name__ == "__main__":

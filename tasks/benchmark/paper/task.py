@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow.exceptions import MlflowException
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
-from infra.mlflow_tracking import TrackingError
 from infra.prefect_progress import FlowProgress
 from infra.storage import home
 from tasks.benchmark.arms import ablation_of
@@ -20,16 +18,18 @@ from tasks.benchmark.paper.page import markdown, write_paper_page
 from tasks.benchmark.paper.score import PaperScore, keep_paper_score, paper_score_before, score_paper_arm
 from tasks.benchmark.paper.study import BASE, EXPERIMENT, PaperArm, PaperStudy, paper_study
 from tasks.benchmark.paper.verdict import gains, sentences
-from tasks.benchmark.tracking import opener_of, publish_arm
+from tasks.benchmark.task import deliver_all
+from tasks.benchmark.tracking import fail_untrained, publish_arm, target_in
 from tasks.benchmark.training import is_trained, train_arms
 from tasks.encoding.encode import encode_run
 from tasks.encoding.latents import latents_key
 from tasks.evaluation.sampling import Sampler
 from tasks.evaluation.write import latents_dir_of
 from tasks.training.group import OnRows
+from tasks.training.outbox import Parcel, within_home
 from tasks.training.run import Run
 from tasks.training.task import prefect_tags
-from tasks.training.tracking import Opener, TrainingLog
+from tasks.training.tracking import Target, TrainingLog, post
 
 
 def is_collected(dataset: str) -> bool:
@@ -37,9 +37,9 @@ def is_collected(dataset: str) -> bool:
     return (home() / "datasets" / dataset / "dataset.json").exists()
 
 
-def paper_opener(arm: PaperArm) -> Opener:
-    """Return what opens the MLflow run of an arm of the paper's ablations."""
-    return opener_of(EXPERIMENT, f"{arm.name} · seed {arm.seed}", {"arm": arm.name})
+def paper_target(arm: PaperArm, run: Run) -> Target:
+    """Return the MLflow run of an arm of the paper's ablations."""
+    return target_in(EXPERIMENT, f"{arm.name} · seed {arm.seed}", run, {"arm": arm.name})
 
 
 @task(name="compare-with-paper")
@@ -47,17 +47,23 @@ def compare_with_paper(size: str, dataset: str, preset: str, arms_at_a_time: int
     """Train and score the arms of the paper's ablations on a data set, with the seeds of a size of the comparison.
 
     Does what no earlier run has: checkpoints and figures are kept run by run. Returns a row of figures an arm.
-    ShardError without the data set, PresetError, BenchmarkError, TrackingError.
+    ShardError without the data set, PresetError, BenchmarkError. MLflow may be down: what it misses is sent later.
     """
     study, log = paper_study(dataset, preset, ablation_of(size).seeds), get_run_logger()
     arms, runs = study.arms, study.open_runs()
     trackers = {
-        run.run_id: TrainingLog(run, prefect_tags(), paper_opener(arm)) for arm, run in zip(arms, runs, strict=True)
+        run.run_id: TrainingLog(run, prefect_tags(), paper_target(arm, run))
+        for arm, run in zip(arms, runs, strict=True)
     }
+    deliver_all(runs, log)
     known = [paper_score_before(run, arm) for arm, run in zip(arms, runs, strict=True)]
     todo = [run for run, score in zip(runs, known, strict=True) if score is None]
     log.info(f"{dataset}: {len(runs) - len(todo)} of {len(runs)} runs were scored before.")
-    train_missing(todo, lambda run: trackers[run.run_id].rows, arms_at_a_time)
+    try:
+        train_missing(todo, lambda run: trackers[run.run_id].rows, arms_at_a_time)
+    except BaseException as error:
+        fail_untrained(todo, trackers, error)
+        raise
     scores = score_missing(study, runs, known, trackers)
     page = write_paper_page(study, scores, size, runs[0].folder)
     publish_verdict(study, scores, runs[0], page)
@@ -110,20 +116,17 @@ def paper_sampler(run: Run) -> Sampler:
 
 
 def publish(study: PaperStudy, score: PaperScore, run: Run, training: TrainingLog, base: PaperScore | None) -> None:
-    """Send an arm's figures, and the base's lead over it, to its MLflow run. TrackingError when it is down."""
+    """Send an arm's figures, and the base's lead over it, to its MLflow run; in the outbox while that is down."""
     figures = score.metrics() if base is None else score.metrics() | gains(study, score, base)
     note = f"the comparison is among the artifacts of the run `{study.arms[0]}`."
-    publish_arm(paper_opener(score.arm), str(score.arm), run, training, figures, note, {})
+    unsent = publish_arm(paper_target(score.arm, run), str(score.arm), run, training, figures, note, {})
+    if unsent:
+        get_run_logger().warning(unsent)
 
 
 def publish_verdict(study: PaperStudy, scores: Sequence[PaperScore], run: Run, page: Path) -> None:
-    """Send the page and the sentences to the first base's MLflow run. TrackingError when it is down."""
-    log = paper_opener(study.arms[0])(run, prefect_tags())
-    try:
-        log.artifacts(page, "comparison")
-        log.note("\n\n".join([f"{page.name}:", *sentences(study, scores)]), {})
-        log.close("FINISHED")
-    except MlflowException as error:
-        raise TrackingError(
-            f"MLflow did not take the comparison ({error}); it is {page}: run ablate-shareverse again to send it."
-        ) from error
+    """Send the page and the sentences to the first base's MLflow run; in its outbox while MLflow is down."""
+    note = "\n\n".join([f"{page.name}:", *sentences(study, scores)])
+    parcel = Parcel("comparison", artifacts={within_home(page): "comparison"}, note=note, status="FINISHED")
+    if unsent := post(run, parcel, prefect_tags(), paper_target(study.arms[0], run)):
+        get_run_logger().warning(unsent)

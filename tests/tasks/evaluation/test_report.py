@@ -11,10 +11,8 @@ import av
 import numpy as np
 import pytest
 import torch
-from mlflow.exceptions import MlflowException
 
 from infra import mlflow_tracking
-from infra.mlflow_tracking import TrackingError
 from model.build import build_transformer
 from model.codec import LinearCodec
 from tasks.evaluation import scores as names
@@ -29,10 +27,11 @@ from tasks.evaluation.report_page import missing_table, shared_table
 from tasks.evaluation.score import Evaluation, evaluate
 from tasks.evaluation.scores import Scores
 from tasks.evaluation.windows import Window, Windows
-from tasks.evaluation.write import films_of, known_distances, latents_dir_of, score
+from tasks.evaluation.write import films_of, known_distances, latents_dir_of, score, url_of
 from tasks.sharding.reader import ClipIndex
 from tasks.sharding.shards import write_shards
 from tasks.training.run import Run, create_run
+from tasks.training.tracking import deliver
 
 ROWS = (names.CODEC, names.FULL_STEPS, names.ONE_STEP, names.COPY, names.BLUR, names.SHUFFLED_PAIRS)
 
@@ -313,16 +312,47 @@ def test_the_task_refuses_another_data_sets_run(run):
         score_run.fn("demo", run.run_id)
 
 
-def test_an_evaluation_that_mlflow_does_not_take_stays_on_disk_and_unfinished(scored, run, monkeypatch):
-    def refuse(*arguments, **named):
-        raise MlflowException("server is down")
-
+def test_a_run_is_scored_without_mlflow_and_its_figures_are_sent_later_once(scored, run, monkeypatch):
     (run.folder / "finished.json").unlink()
-    monkeypatch.setattr("infra.mlflow_tracking.RunLog.artifacts", refuse)
-    with pytest.raises(TrackingError, match=r"server is down.*evaluation: run evaluate-shareverse again"):
-        score(run)
+    shutil.rmtree(run.folder / "evaluation")
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody answers there
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        report = score(run, on_unsent=said.append)
+        assert "sent by the next flow that works on this run" in said[0]
+        assert deliver(run, {}) == said[0]
+    assert len(said) == 1
     assert (run.folder / "evaluation" / "report.json").exists()
-    assert run.finished() is None
+    assert report.mlflow_url == run.finished()["mlflow_url"] == ""
+    assert run.finished()["metrics"] == report.metrics
+    assert len(list((run.folder / "outbox").iterdir())) == 1
+
+    _, client, _ = scored
+    for _ in range(2):
+        assert deliver(run, {}) == ""
+    assert not list((run.folder / "outbox").iterdir())
+    (logged,) = client.search_runs([client.get_experiment_by_name("shareverse").experiment_id])
+    assert logged.info.run_id in run.finished()["mlflow_url"]
+    assert logged.info.status == "FINISHED"
+    assert logged.data.metrics == pytest.approx(report.metrics)
+    assert len(client.get_metric_history(logged.info.run_id, "eval/codec/psnr")) == 1  # equal to what was there
+
+
+def test_scoring_that_fails_marks_the_run_as_failed_and_says_why(scored, run, monkeypatch):
+    def refuse(*given):
+        raise EvaluationError("the clips cannot be read: collect them again.")
+
+    _, client, _ = scored
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.evaluation.write.measured", refuse)
+        with pytest.raises(EvaluationError, match="cannot be read"):
+            score(run)
+    (logged,) = client.search_runs([client.get_experiment_by_name("shareverse").experiment_id])
+    assert logged.info.status == "FAILED"
+    assert logged.data.tags["shareverse.failure"] == "the clips cannot be read: collect them again"
+    url_of(run)
+    assert "shareverse.failure" not in client.get_run(logged.info.run_id).data.tags
 
 
 def test_unknown_distances_are_missing_with_their_reason(run, tmp_path, monkeypatch):

@@ -159,7 +159,7 @@ def test_what_mlflow_never_got_is_told(new_run, monkeypatch):
     log = tracking.TrainingLog(run, {})
     log.rows([{"step": 1, "time_s": 0.0}])
     assert "MLFLOW_TRACKING_URI is not set" in log.end()
-    assert str(run.spool) in log.end()
+    assert str(run.folder) in log.end()
 
 
 @pytest.fixture

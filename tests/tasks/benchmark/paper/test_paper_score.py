@@ -11,11 +11,10 @@ import torch
 from mlflow.exceptions import MlflowException
 
 from infra import mlflow_tracking
-from infra.mlflow_tracking import TrackingError
 from model.presets import FOLDER, Preset
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.paper import task as paper_task
-from tasks.benchmark.paper.score import MARKER, SCORING, PaperScoring, paper_score_before, score_paper_arm, shrunk
+from tasks.benchmark.paper.score import MARKER, SCORING, PaperScoring, score_paper_arm, shrunk
 from tasks.benchmark.paper.study import EXPERIMENT, SWITCHES, PaperStudy
 from tasks.evaluation.sampling import Sampler
 from tasks.evaluation.windows import Windows
@@ -180,7 +179,7 @@ def test_all_arms_side_by_side_and_nothing_done_twice(compare):
     assert len(logged()) == len(SWITCHES)
 
 
-def test_figures_that_mlflow_does_not_take_are_not_kept_as_sent(compare, monkeypatch):
+def test_figures_that_mlflow_does_not_take_are_kept_and_sent_by_the_next_flow(compare, monkeypatch):
     run_it, did = compare
 
     def refuse(self, values, step):
@@ -188,10 +187,14 @@ def test_figures_that_mlflow_does_not_take_are_not_kept_as_sent(compare, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(mlflow_tracking.RunLog, "final_metrics", refuse)
-        with pytest.raises(TrackingError, match=r"figures of base, seed 0 \(the disk is full\)"):
-            run_it()
-    assert did["scored"] == ["base"]
-    assert paper_score_before(STUDY.open_runs()[0], STUDY.arms[0]) is None
+        rows = run_it()
+    assert did["scored"] == list(SWITCHES)
+    assert any("the disk is full" in line and "sent by the next flow" in line for line in did["said"])
+    assert run_it() == rows
+    assert did["scored"] == list(SWITCHES)
+    runs = logged()
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert runs["raw"].data.metrics["front_psnr"] == pytest.approx(rows[2]["front_psnr"])
 
 
 def test_a_run_that_is_not_trained_is_not_scored(home):

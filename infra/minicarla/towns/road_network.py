@@ -78,6 +78,9 @@ def read_road_network(opendrive: str) -> list[Strip]:
         raise TownError(f"the OpenDRIVE text can't be read ({error}); validate it with validate_opendrive") from error
     if not any(s.kind == "driving" for s in strips):
         raise TownError("the OpenDRIVE text has no driving lane; give a file with roads")
+    for strip in strips:
+        if not np.isfinite(strip.outer).all():
+            raise TownError(f"OpenDRIVE road {strip.road} has points that are not finite; repair the file")
     return strips
 
 

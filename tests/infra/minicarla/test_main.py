@@ -217,29 +217,41 @@ def test_bad_options_are_one_sentence(tmp_path, capsys):
 
 
 BROKEN = {
-    "empty": "",
-    "cut": "<?xml version='1.0'?><OpenDRIVE><road",
-    "no_roads": "<?xml version='1.0'?><OpenDRIVE><header/></OpenDRIVE>",
+    "empty": b"",
+    "cut": b"<?xml version='1.0'?><OpenDRIVE><road",
+    "no_roads": b"<?xml version='1.0'?><OpenDRIVE><header/></OpenDRIVE>",
+    "latin": "<?xml version='1.0' encoding='latin-1'?><OpenDRIVE name='Köln'/>".encode("latin-1"),
 }
+NOT_UTF8 = b"caf\xe9.xodr"
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_map_is_named(tmp_path, name):
-    (tmp_path / f"{name}.xodr").write_text(BROKEN[name])
-    with pytest.raises(ValueError, match=rf"{name}\.xodr cannot be a town") as error:
-        checked(parser().parse_args(["--maps", str(tmp_path)]))
-    assert len(str(error.value).splitlines()) == 1
-
-
-def test_a_map_of_a_folder_is_a_town(tmp_path, port):
-    (tmp_path / "Mine.xodr").write_text(connect(port).load_world("Mini03").get_map().to_opendrive())
+def test_a_map_is_read_when_it_is_asked_for_and_a_bad_one_is_its_askers_alone(tmp_path, port):
+    opendrive = connect(port).load_world("Mini03").get_map().to_opendrive()
+    for name in ("Mine", "Mini02", *(f"Copy{k}" for k in range(40))):
+        (tmp_path / f"{name}.xodr").write_text(opendrive)
+    for name, text in BROKEN.items():
+        (tmp_path / f"{name}.xodr").write_bytes(text)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + NOT_UTF8)).write_text(opendrive)
+    (tmp_path / "folder.xodr").mkdir()
     number = free_port()
     process = start(f"-carla-rpc-port={number}", "--maps", str(tmp_path), "--town", "Mine")
     assert process.stdout is not None
-    assert "embedded CARLA" in process.stdout.readline()
     try:
+        heard = []
+        while "embedded CARLA" not in (line := process.stdout.readline()):
+            heard.append(line)
+        assert len(heard) == 3
+        assert {reason in "".join(heard) for reason in ("Mini02", "no file", r"caf\udce9.xodr")} == {True}
         client = connect(number)
         assert client.get_world().get_map().name.endswith("Mine")
+        names = [name.rsplit("/", 1)[1] for name in client.get_available_maps()]
+        assert sorted(names) == sorted([*TOWNS, "Mine", *BROKEN, *(f"Copy{k}" for k in range(40))])
+        for name in BROKEN:
+            with pytest.raises(RuntimeError, match=rf"{name}.* cannot be a town"):
+                client.load_world(name)
+        assert connect(number).get_world().get_map().name.endswith("Mine")
+        with pytest.raises(RuntimeError, match="cannot be a town"):
+            client.generate_opendrive_world("<OpenDRIVE/>")
         with two_cameras(client.get_world()) as tick:
             assert (tick()[1][..., 2] == CAR).sum() > 100
     finally:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from infra.minicarla import towns
@@ -15,7 +16,12 @@ from infra.minicarla.protocol.errors import RpcError
 from infra.minicarla.protocol.wire import VERSION
 from infra.minicarla.scenery import Town
 from infra.minicarla.server import Server, Towns
-from infra.minicarla.world.episode import Renders
+from infra.minicarla.world.scenes import Renders
+
+log = logging.getLogger("infra.minicarla")
+
+SWITCH_S = 0.0005
+"""Calls are answered at once while another thread computes."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,48 +40,60 @@ def parser() -> argparse.ArgumentParser:
 
 
 def checked(options: argparse.Namespace) -> None:
-    """Refuse options that cannot work; ValueError says which and what to do. Every map is read by the real client."""
+    """Refuse options that cannot work; ValueError says which and what to do."""
     streaming = options.carla_streaming_port or options.carla_rpc_port + 1
     for name, port in (("-carla-rpc-port", options.carla_rpc_port), ("-carla-streaming-port", streaming)):
         if not 1 <= port <= 65535:
             raise ValueError(f"{name}={port} is no port: choose one from 1 to 65534.")
     if options.threads < 1:
         raise ValueError(f"--threads {options.threads}: the renderer needs at least one.")
-    if options.maps is None:
-        return
-    folder = Path(options.maps)
+    if options.maps is not None:
+        check_maps(Path(options.maps))
+
+
+def check_maps(folder: Path) -> None:
+    """Look at the folder only: a map is read when a client asks for it, and what is wrong with it harms nobody else."""
     if not folder.is_dir():
         raise ValueError(f"--maps {folder}: there is no such folder; give one that holds .xodr files.")
-    files = sorted(folder.glob("*.xodr"))
+    try:
+        list(os.scandir(folder))
+    except OSError as error:
+        raise ValueError(f"--maps {folder}: the folder cannot be read ({error.strerror}); give another one.") from error
+    files, left_out = towns.map_files(folder)
+    for sentence in left_out:
+        log.warning("--maps: %s", sentence)
     if not files:
-        raise ValueError(f"--maps {folder}: the folder holds no .xodr file.")
-    for file in files:
-        try:
-            towns.town_from_opendrive(file.stem, file.read_text(encoding="utf-8"))
-            towns.validate_opendrive(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"--maps: {file} cannot be a town: {error}") from error
+        raise ValueError(f"--maps {folder}: the folder holds no .xodr file that can be a town.")
+
+
+class Drawing:
+    """A town's renderer in the making: the scenery in a process, meanwhile the renderer's code in this one."""
+
+    def __init__(self, town: Town, threads: int) -> None:
+        self.job, self.threads = towns.SceneryJob(town), threads
+
+    def result(self) -> Renders:
+        with ThreadPoolExecutor(1) as pool:
+            scenery = pool.submit(self.job.scenery)
+            from infra.minicarla.render import Renderer, warm_up  # numba compiles: only when a camera asks
+
+            warm_up()
+            return Renderer(scenery.result(), self.threads)
+
+    def cancel(self) -> None:
+        self.job.cancel()
 
 
 def embedded_towns(maps_dir: str | None, threads: int) -> Towns:
     """The twelve Mini towns, and those of `maps_dir`, drawn by the ray caster."""
-
-    def build_renderer(town: Town) -> Renders:
-        from infra.minicarla.render import Renderer  # compiles with numba: only when a camera asks
-
-        return Renderer(towns.build_scenery(town), threads)
-
-    return Towns(
-        names=lambda: towns.town_names(maps_dir),
-        load=lambda name: towns.load_town(name, maps_dir),
-        from_opendrive=towns.town_from_opendrive,
-        build_renderer=build_renderer,
-    )
+    library = towns.TownLibrary(maps_dir)
+    return Towns(library.names, library.load, library.from_opendrive, lambda town: Drawing(town, threads))
 
 
 def main() -> int:
     options = parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    sys.setswitchinterval(SWITCH_S)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):  # a mask would not do: numpy's threads are older than it
         signal.signal(number, lambda *_: stop.set())

@@ -36,7 +36,8 @@ from infra.minicarla.scenery import Town, Weather
 from infra.minicarla.without_effect import ABSENT, WithoutEffect
 from infra.minicarla.world import effects
 from infra.minicarla.world.commands import MAX_COMMANDS, apply_batch
-from infra.minicarla.world.episode import Renders, Settings, World
+from infra.minicarla.world.episode import Settings, World
+from infra.minicarla.world.scenes import Build
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ class Towns:
     names: Callable[[], list[str]]
     load: Callable[[str], Town]
     from_opendrive: Callable[[str, str], Town]
-    build_renderer: Callable[[Town], Renders]
+    build_renderer: Callable[[Town], Build]
+    """Returns at once; the build does the work."""
 
 
 class Api(WithoutEffect):
@@ -74,20 +76,25 @@ class Api(WithoutEffect):
     @method(void=True)
     def load_new_episode(self, name: Name, reset_settings: Flag = True, layers: Layers = 0):
         short = name.split("/")[-1] or self.world.town.name
-        if short == self.world.town.name:
-            town = self.world.town
-        elif short == UPLOADED and self.uploaded is not None:
+        if short == UPLOADED and self.uploaded is not None:
             town = self.uploaded
+        elif short == self.world.town.name:
+            town = self.world.town
         else:
-            town = town_or_error(lambda: self.towns.load(short))
+            town = self.town_or_error(lambda: self.towns.load(short))
         self.world.begin_episode(town, reset_settings=reset_settings)
         self.world.streams.fall_silent()
 
     @method(void=True)
     def copy_opendrive_to_file(self, opendrive: OpenDrive, parameters: OpenDriveParameters):
-        self.uploaded = town_or_error(lambda: self.towns.from_opendrive(UPLOADED, opendrive))
-        if self.world.town.name == UPLOADED:
-            self.world.town = self.uploaded
+        self.uploaded = self.town_or_error(lambda: self.towns.from_opendrive(UPLOADED, opendrive))
+
+    def town_or_error(self, load: Callable[[], Town]) -> Town:
+        """Load a town, which can take seconds, with the lock released; the client's RuntimeError for a ValueError."""
+        try:
+            return self.world.with_lock_released(load)
+        except ValueError as error:
+            raise RpcError(str(error)) from error
 
     @method
     def get_episode_info(self):
@@ -215,14 +222,6 @@ class Api(WithoutEffect):
         effects.set_lights(self.world.find(actor), state[0])
 
 
-def town_or_error(load: Callable[[], Town]) -> Town:
-    """Call `load`, turning its ValueError into the client's RuntimeError."""
-    try:
-        return load()
-    except ValueError as error:
-        raise RpcError(f"map not found: {error}") from error
-
-
 class Server:
     """RPC on `port`, streams on `streaming_port` (the next one unless given), both on 127.0.0.1."""
 
@@ -230,7 +229,7 @@ class Server:
         self.lock = threading.RLock()
         listener = listen(port)
         self.streams = StreamServer(streaming_port or port + 1)
-        self.world = World(towns.load, towns.build_renderer, self.streams, town or towns.names()[0])
+        self.world = World(towns.load(town or towns.names()[0]), towns.build_renderer, self.streams, self.lock)
         self.rpc = RpcServer(listener, Api(self.world, towns), self.lock, ABSENT)
         self.stopping = threading.Event()
 

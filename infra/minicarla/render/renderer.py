@@ -107,11 +107,6 @@ class Renderer:
         self.drawn: tuple[tuple | None, list[Picture]] = (None, [])
         """What was asked for last, and its pictures"""
 
-    def warm_up(self) -> None:
-        """Compile everything (seconds the first time on a machine, cached after that)."""
-        body = Body(Shape.COUPE, (5, 0, 0, 0, 0, 0), (2.09, 0.99, 0.69), (0.7, 0.05, 0.08), Label.CAR, 1)
-        self.render([Camera(CameraKind.RGB, (0, 0, 2, 0, 0, 0), 16, 16, 90.0)], [body], Weather())
-
     def render(self, cameras: Sequence[Camera], bodies: Sequence[Body], weather: Weather) -> list[np.ndarray]:
         """Return one [h, w, 4] uint8 BGRA array a camera, fresh ones each time.
 

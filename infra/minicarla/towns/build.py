@@ -31,7 +31,9 @@ MOST_MASK_TEXELS = 16_000_000
 def build_scenery(town: Town) -> Scenery:
     """Ground, buildings, trees and street furniture of a town (about a second; 100 MB at the peak).
 
-    Heights of the road network are left out: everything stands on z = 0. TownError for an unusable OpenDRIVE text.
+    The world is flat. Left out of the road network are elevation, superelevation and crossfall, lane heights, and the
+    objects and signals of the file: hills become plains, and a bridge meets the road below it at grade, where nothing
+    stands on either. TownError for an unusable OpenDRIVE text.
     """
     strips = read_road_network(town.opendrive)
     look, rng = look_of(town.style), Random(town.seed)

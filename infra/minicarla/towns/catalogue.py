@@ -14,7 +14,6 @@ import numpy as np
 from ..scenery import Pose, Town
 from .errors import TownError
 from .generators import LAYOUTS
-from .opendrive_writer import write_opendrive
 from .road_network import Strip, read_road_network
 
 SPAWN_EVERY_M = 25.0
@@ -46,26 +45,52 @@ STYLES = {
 
 def town_names(maps_dir: str | Path | None = None) -> list[str]:
     """The towns that `load_town` knows: Mini01 .. Mini12, then the .xodr files of maps_dir by their stem."""
-    extra = sorted(p.stem for p in Path(maps_dir).glob("*.xodr")) if maps_dir else []
-    return [*LAYOUTS, *(name for name in extra if name not in LAYOUTS)]
+    return [*LAYOUTS, *(sorted(map_files(maps_dir)[0]) if maps_dir else [])]
+
+
+def map_files(maps_dir: str | Path) -> tuple[dict[str, Path], list[str]]:
+    """The .xodr files of a folder by the names of their towns, and a sentence for each that cannot be a town's."""
+    files, left_out = {}, []
+    for path in sorted(Path(maps_dir).glob("*.xodr")):
+        if path.stem in LAYOUTS:
+            left_out.append(f"{path} is left out: {path.stem} is one of the embedded towns; rename the file")
+        elif not path.stem.isprintable():  # neither is a byte that is not UTF-8
+            left_out.append(f"{str(path)!r} is left out: a town's name has to be printable UTF-8; rename the file")
+        elif not path.is_file():
+            left_out.append(f"{path} is left out: it is no file")
+        else:
+            files[path.stem] = path
+    return files, left_out
 
 
 def load_town(name: str, maps_dir: str | Path | None = None) -> Town:
     """The town of that name (`/Game/Carla/Maps/Mini01` is Mini01 too). Its OpenDRIVE is a function of the name alone.
 
-    A file `<name>.xodr` in maps_dir makes a town as well. TownError for an unknown name.
+    A file `<name>.xodr` in maps_dir makes a town as well. TownError for an unknown name or an unusable file.
     """
     stem = name.rsplit("/", 1)[-1]
     if stem in LAYOUTS:
         return _mini_town(stem)
-    path = Path(maps_dir) / f"{stem}.xodr" if maps_dir else None
-    if path is None or not path.is_file():
+    return town_from_opendrive(stem, map_text(name, maps_dir))
+
+
+def map_text(name: str, maps_dir: str | Path | None) -> str:
+    """The text of the file `<name>.xodr` in maps_dir. TownError when there is none that can be read."""
+    path = map_files(maps_dir)[0].get(name.rsplit("/", 1)[-1]) if maps_dir else None
+    if path is None:
         raise TownError(f"there is no town {name!r}; known are {', '.join(town_names(maps_dir))}")
-    return town_from_opendrive(stem, path.read_text(encoding="utf-8"))
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TownError(f"{path} cannot be a town: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+    except OSError as error:
+        raise TownError(f"{path} cannot be read: {error.strerror}") from error
 
 
 @lru_cache(maxsize=16)
 def _mini_town(name: str) -> Town:
+    from .opendrive_writer import write_opendrive  # a second to import, and worker.py does without
+
     generator, parameters = LAYOUTS[name]
     return _town(name, write_opendrive(name, generator(Random(name), **parameters)))
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..scenery import Label
 from .looks import RGB
 from .lots import Frontage
-from .painting import FREE, WALK
+from .painting import FREE, KEEP_CLEAR, WALK
 from .placement import Builder, shade
 from .road_network import Strip, driving
 
@@ -163,10 +163,15 @@ def _put(
 
 
 def close_dead_ends(builder: Builder, strips: Sequence[Strip]) -> None:
-    """A striped barrier 2.5 m behind each road that ends, and a building that closes the view behind it."""
+    """A striped barrier 2.5 m behind each road that ends, and a building that closes the view behind it.
+
+    Neither where another road passes so close behind.
+    """
     for middle, out, half in dead_ends(strips):
         spot, yaw = middle + out * 2.5, math.atan2(out[1], out[0]) + math.pi / 2
         along = np.array([math.cos(yaw), math.sin(yaw)])
+        if (builder.land.values(builder.land.rectangle(spot, (half, 0.2), yaw, 0.1)) >= KEEP_CLEAR).any():
+            continue
         pieces = max(3, round(half))
         for k in range(pieces):
             place = spot + along * half * ((2 * k + 1) / pieces - 1)
@@ -180,16 +185,12 @@ def close_dead_ends(builder: Builder, strips: Sequence[Strip]) -> None:
 
 
 def dead_ends(strips: Sequence[Strip]) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """(middle, outward direction, half width) of the roads' ends that no other lane touches."""
-    lanes = driving(strips)
-    tips = np.concatenate([np.stack([s.centre[0], s.centre[-1]]) for s in lanes])
+    """(middle, outward direction, half width) of the roads' ends that nothing leads on from."""
     ends: dict[tuple[int, bool], list[np.ndarray]] = {}
     direction: dict[tuple[int, bool], np.ndarray] = {}
-    for k, strip in enumerate(lanes):
+    for strip in driving(strips):
         for at_end, station in ((False, 0), (True, -1)):
-            others = np.hypot(*(tips - strip.centre[station]).T)
-            others[2 * k + at_end] = np.inf
-            if strip.junction < 0 and others.min() > 1.0:
+            if strip.junction < 0 and strip.dead_end[at_end]:
                 key = strip.road, at_end
                 ends.setdefault(key, []).extend([strip.inner[station], strip.outer[station]])
                 step = strip.centre[-1] - strip.centre[-2] if at_end else strip.centre[0] - strip.centre[1]

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.ndimage import binary_fill_holes
 
 from ..scenery import Ground
 from .looks import Look
@@ -131,11 +130,32 @@ def junction_boxes(raster: Raster, strips: Sequence[Strip]) -> list[tuple[slice,
     return boxes
 
 
+def without_holes(solid: np.ndarray) -> np.ndarray:
+    """`solid` [h, w] bool with the places that it encloses; corners do not let through."""
+    outside = ~solid
+    outside[1:-1, 1:-1] = False
+    while True:
+        grown = spread(spread(outside, solid).T, solid.T).T
+        if np.array_equal(grown, outside):
+            return ~outside
+        outside = grown
+
+
+def spread(marked: np.ndarray, solid: np.ndarray) -> np.ndarray:
+    """`marked` [h, w] bool, spread along the rows as far as nothing solid is in the way."""
+    walls = solid.copy()
+    walls[:, 0] = True  # a row does not go on in the next
+    run = np.cumsum(walls).reshape(walls.shape)
+    reached = np.zeros(int(run[-1, -1]) + 1, bool)
+    reached[run[marked]] = True
+    return reached[run] & ~solid
+
+
 def fill_islands(ground: np.ndarray, texel_m: float, solid: np.ndarray, value: int) -> None:
     """Paves, in place, the open land enclosed by `solid` [h, w] if it is small."""
     step = max(1, round(0.4 / texel_m))
     coarse = solid[::step, ::step]
-    holes = binary_fill_holes(coarse) & ~coarse
+    holes = without_holes(coarse) & ~coarse
     if not holes.any() or holes.sum() * (step * texel_m) ** 2 > ISLAND_M2:
         return
     # One coarse cell more on each side, so that no rim of the old ground is left along the lanes.
@@ -271,5 +291,5 @@ def keep_clear(raster: Raster, strips: Sequence[Strip]) -> np.ndarray:
     mask = raster.texels
     for box in junction_boxes(raster, strips):
         solid = mask[box] == KEEP_CLEAR
-        mask[box][binary_fill_holes(solid)] = KEEP_CLEAR
+        mask[box][without_holes(solid)] = KEEP_CLEAR
     return mask

@@ -16,6 +16,7 @@ import numpy as np
 
 from .curves import clothoid_points
 from .errors import TownError
+from .links import RoadEnd, joined_ends
 
 STEP_M = 1.0
 MAX_LANE_M = 3e6
@@ -59,6 +60,8 @@ class Strip:
     """The last lane of its side."""
     ends_in_junction: bool
     """Drivers on this lane run into a junction at its end (driving lanes outside junctions)."""
+    dead_end: tuple[bool, bool]
+    """The road is over at the strip's start, at its end: no link and no junction leads on."""
 
     @property
     def forward(self) -> bool:
@@ -78,11 +81,15 @@ def read_road_network(opendrive: str) -> list[Strip]:
     try:
         root = ET.fromstring(opendrive)
         _check_size(root)
-        strips = [strip for road in root.iter("road") for strip in _read_road(road)]
+        joined = joined_ends(root)
+        strips = [strip for road in root.iter("road") for strip in _read_road(road, joined)]
     except (ET.ParseError, TypeError, ValueError) as error:
         raise TownError(f"the OpenDRIVE text can't be read ({error}); validate it with validate_opendrive") from error
     if not any(s.kind == "driving" for s in strips):
         raise TownError("the OpenDRIVE text has no driving lane; give a file with roads")
+    for strip in strips:
+        if not np.isfinite(strip.outer).all():
+            raise TownError(f"OpenDRIVE road {strip.road} has points that are not finite; repair the file")
     return strips
 
 
@@ -171,8 +178,9 @@ class _Line:
         return x, y, h
 
 
-def _read_road(road: ET.Element) -> list[Strip]:
+def _read_road(road: ET.Element, joined: set[RoadEnd]) -> list[Strip]:
     line = _Line(road)
+    dead = [(road.get("id", ""), at_end) not in joined for at_end in (False, True)]
     length = _number(road, "length")
     junction = int(_number(road, "junction", -1))
     offset = _Cubics(road.iterfind("lanes/laneOffset"), "s")
@@ -214,6 +222,7 @@ def _read_road(road: ET.Element) -> list[Strip]:
                         marks=_marks(lane, end - start),
                         outermost=lane is lanes[-1],
                         ends_in_junction=leads_in and junction < 0,
+                        dead_end=(start < 0.01 and dead[0], end > length - 0.01 and dead[1]),
                     )
                 )
                 t = t_outer

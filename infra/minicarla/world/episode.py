@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import collections
+import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import msgpack
 import numpy as np
@@ -23,12 +26,13 @@ from infra.minicarla.protocol.wire import (
     token,
     world_message,
 )
-from infra.minicarla.scenery import Body, Camera, Pose, Town, Weather
+from infra.minicarla.scenery import Pose, Town, Weather
 from infra.minicarla.world import blueprints
 from infra.minicarla.world.actors import STILL, Actor, Vector, overlap
+from infra.minicarla.world.scenes import Build, Scenes
 from infra.minicarla.world.transforms import compose
 
-log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 DEFAULT_STEP_S = 0.05
 MAX_ACTORS = 2_000
@@ -36,14 +40,6 @@ MAX_DEPTH = 16
 """Of actors attached to actors attached to ..."""
 MAX_PIXELS = 2**27
 """Of all cameras together: eight of 4096x4096."""
-
-
-class Renders(Protocol):
-    """What the world asks of a renderer."""
-
-    def render(self, cameras: Sequence[Camera], bodies: Sequence[Body], weather: Weather) -> list[np.ndarray]:
-        """Return one uint8 [height, width, 4] BGRA array a camera."""
-        ...
 
 
 class Settings:
@@ -73,16 +69,13 @@ class Settings:
 
 
 class World:
-    """State of the simulation. Not thread-safe: the server calls it under one lock."""
+    """State of the simulation. Everything is called with `lock` held; `tick` releases it while it waits for scenery."""
 
     def __init__(
-        self,
-        load_town: Callable[[str], Town],
-        build_renderer: Callable[[Town], Renders],
-        streams: StreamServer,
-        town: str,
+        self, town: Town, build_renderer: Callable[[Town], Build], streams: StreamServer, lock: threading.RLock
     ) -> None:
-        self.load_town, self.build_renderer, self.streams = load_town, build_renderer, streams
+        self.streams, self.scenes = streams, Scenes(build_renderer, lock)
+        self.waiting_ticks: collections.deque[object] = collections.deque()
         self.definitions = blueprints.library()
         self.settings = Settings()
         self.weather = Weather()
@@ -91,17 +84,21 @@ class World:
         self.elapsed_s = 0.0
         self.started = time.monotonic()
         self.next_actor, self.next_stream = 1, WORLD_STREAM + 1
-        self.scene: tuple[Town, Renders] | None = None
-        self.begin_episode(load_town(town))
+        with lock:
+            self.begin_episode(town)
 
     # -- episodes ---------------------------------------------------------------------------------------------------
 
     def begin_episode(self, town: Town, *, reset_settings: bool = True) -> None:
-        """Put an empty `town` in place of everything. Its scenery is built when the first camera asks for it."""
+        """Put an empty `town` in place of everything. Its scenery is built when the first camera is spawned.
+
+        A tick that waits for the scenery of the old episode is refused.
+        """
         for actor in list(self.actors.values()):
             self.streams.forget(actor.stream)
         self.actors.clear()
         self.town = town
+        self.scenes.keep(town)
         self.episode += 1
         self.map_changed = True
         self.weather = Weather()
@@ -109,14 +106,19 @@ class World:
             self.settings = Settings()
         self.spectator = self.add_actor("spectator", 0, {}, (0.0, 0.0, 10.0, 0.0, 0.0, 0.0))
 
-    def renderer(self) -> Renders:
-        """Return the renderer of the current town; the last one is kept over episodes."""
-        if self.scene is None or self.scene[0] != self.town:
-            start = time.monotonic()
-            self.scene = None
-            self.scene = (self.town, self.build_renderer(self.town))
-            log.info("scenery of %s ready after %.1f s", self.town.name, time.monotonic() - start)
-        return self.scene[1]
+    def with_lock_released(self, job: Callable[[], Result]) -> Result:
+        """Do something long on a thread of its own and wait for it with the lock released; raises what it raises."""
+
+        def wake(_: Future[Result]) -> None:
+            with self.scenes.changed:
+                self.scenes.changed.notify_all()
+
+        pool = ThreadPoolExecutor(1)
+        future = pool.submit(job)
+        future.add_done_callback(wake)
+        self.scenes.changed.wait_for(future.done)
+        pool.shutdown(wait=False)  # its thread may still want the lock, to wake somebody
+        return future.result()
 
     # -- actors -----------------------------------------------------------------------------------------------------
 
@@ -153,7 +155,10 @@ class World:
         definition = self.definitions.get(name)
         if definition is None:
             raise RpcError(f"unable to spawn actor: there is no blueprint {name!r}")
-        return self.add_actor(name, definition[0], blueprints.completed(definition, given), pose, parent)
+        actor = self.add_actor(name, definition[0], blueprints.completed(definition, given), pose, parent)
+        if actor.is_camera and self.settings.rendering:
+            self.scenes.prepare(self.town)  # images can follow the sooner
+        return actor
 
     def no_room(self, actor: Actor) -> str:
         """Return why a fresh actor cannot stay, or nothing."""
@@ -202,14 +207,23 @@ class World:
     def bodies(self) -> list[Actor]:
         return [actor for actor in self.actors.values() if actor.model is not None]
 
+    def cameras(self) -> list[Actor]:
+        return [actor for actor in self.actors.values() if actor.is_camera]
+
     # -- time -------------------------------------------------------------------------------------------------------
 
     def tick(self) -> int:
         """Advance one step; send the state first, then images and collisions; return the frame.
 
         The order matters: a client in `apply_batch_sync(.., True)` waits for the state with Python's lock held, which
-        image callbacks would want.
+        image callbacks would want. In synchronous mode a step whose images need scenery that is still being built waits
+        for it first, with the lock released. In asynchronous mode steps go on, and images begin when they can.
         """
+        if self.settings.synchronous:
+            with self.turn() as wait:
+                self.await_scenery(wait)
+            if not self.settings.synchronous:  # another client's doing: the server steps by itself now
+                return self.frame + 1
         step = self.settings.step_s
         self.frame += 1
         self.elapsed_s += step
@@ -219,6 +233,45 @@ class World:
             self.send_images()
         self.send_collisions()
         return self.frame
+
+    @contextmanager
+    def turn(self) -> Iterator[Callable[[], None]]:
+        """Let the ticks through in the order in which they came; gives the function that waits for a change.
+
+        RpcError when another episode begins meanwhile.
+        """
+        episode, own = self.episode, object()
+
+        def wait() -> None:
+            self.scenes.changed.wait()
+            if self.episode != episode:
+                raise RpcError("another episode began before this tick: fetch the new world, then tick that")
+
+        self.waiting_ticks.append(own)
+        try:
+            while self.waiting_ticks[0] is not own:
+                wait()
+            yield wait
+        finally:
+            self.waiting_ticks.remove(own)
+            self.scenes.changed.notify_all()
+
+    def await_scenery(self, wait: Callable[[], None]) -> None:
+        """Wait until the next step's images can be drawn; RpcError when the scenery cannot be built."""
+        if not self.needs_images():
+            return
+        scene = self.scenes.prepare(self.town)
+        while scene.renderer is None and scene.error is None:
+            wait()
+        if scene.error is not None:
+            raise RpcError(f"the scenery of {self.town.name} cannot be built: {scene.error}") from scene.error
+
+    def needs_images(self) -> bool:
+        return (
+            self.settings.synchronous
+            and self.settings.rendering
+            and any(self.streams.has_readers(camera.stream) for camera in self.cameras())
+        )
 
     def coast(self, step_s: float) -> None:
         """Move actors that were given a target velocity; there is no other physics. They stop where maps end."""
@@ -246,11 +299,12 @@ class World:
 
     def send_images(self) -> None:
         """Render every camera that has a reader, all in one call."""
-        due = [a for a in self.actors.values() if a.is_camera and self.is_due(a)]
-        if not due:
+        due = [camera for camera in self.cameras() if self.is_due(camera)]
+        renderer = self.scenes.prepare(self.town, retry=False).renderer if due else None
+        if renderer is None:
             return
         bodies = [actor.body() for actor in self.bodies()]
-        images = self.renderer().render([actor.camera() for actor in due], bodies, self.weather)
+        images = renderer.render([actor.camera() for actor in due], bodies, self.weather)
         for actor, image in zip(due, images, strict=True):
             actor.last_image_s = self.elapsed_s
             pixels = np.ascontiguousarray(image).reshape(-1).data

@@ -25,6 +25,13 @@ class PoseRenderer:
             images.append(image)
         return images
 
+    def result(self):
+        """It is its own build, and done."""
+        return self
+
+    def cancel(self):
+        return None
+
 
 if __name__ == "__main__":
     source = Towns(towns.town_names, towns.load_town, towns.town_from_opendrive, lambda town: PoseRenderer())

@@ -6,7 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from infra.minicarla.scenery import Ground, Label, Scenery
-from infra.minicarla.towns import build_scenery, load_town, town_names
+from infra.minicarla.towns import build_scenery, furniture, load_town, town_names
 from infra.minicarla.towns.road_network import Strip, driving, read_road_network
 
 SHARED = Path(__file__).resolve().parents[4].parent / "shared"
@@ -58,6 +58,45 @@ def box_points(scenery: Scenery, k: int) -> np.ndarray:
     local = ring * half[:2]
     turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
     return scenery.box_center[k, :2] + local @ turn.T
+
+
+def upright(scenery: Scenery) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centres [N, 2], half sizes [N, 2] and yaws [N] of what stands lower than a lorry is high: boxes and trunks."""
+    low = scenery.box_center[:, 2] - scenery.box_half[:, 2] < 4.5
+    trunk = np.repeat(scenery.tree_trunk[:, 1:], 2, 1)
+    return (
+        np.concatenate([scenery.box_center[low, :2], scenery.tree_xy]),
+        np.concatenate([scenery.box_half[low, :2], trunk]),
+        np.concatenate([np.radians(scenery.box_yaw_deg[low]), np.zeros(len(trunk))]),
+    )
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two convex polygons [N, 2] have no point in common: some edge has all of the other beyond it."""
+    for polygon in (one, other):
+        edges = np.roll(polygon, -1, 0) - polygon
+        normals = np.stack([-edges[:, 1], edges[:, 0]], 1)[np.hypot(*edges.T) > 1e-6]
+        a, b = one @ normals.T, other @ normals.T
+        if ((a.max(0) <= b.min(0)) | (b.max(0) <= a.min(0))).any():
+            return True
+    return False
+
+
+def standing_on_lanes(scenery: Scenery, strips: list[Strip]) -> list[list[float]]:
+    """Places of what stands within the width of a driving lane, junctions included."""
+    lanes = np.concatenate(
+        [np.stack([s.inner[:-1], s.inner[1:], s.outer[1:], s.outer[:-1]], 1) for s in driving(strips)]
+    )
+    middles = lanes.mean(1)
+    reach = float(np.linalg.norm(lanes - middles[:, None], axis=2).max())
+    near = cKDTree(middles)
+    found = []
+    for centre, half, yaw in zip(*upright(scenery), strict=True):
+        axes = np.array([[np.cos(yaw), np.sin(yaw)], [-np.sin(yaw), np.cos(yaw)]])
+        corners = centre + (np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half) @ axes
+        if not all(apart(lanes[k], corners) for k in near.query_ball_point(centre, reach + float(np.hypot(*half)))):
+            found.append([*map(float, centre), *map(float, half)])
+    return found
 
 
 def test_arrays_have_the_agreed_types(built: dict[str, tuple[Scenery, list[Strip]]]) -> None:
@@ -141,6 +180,19 @@ def test_nothing_stands_on_or_beside_a_lane(built: dict[str, tuple[Scenery, list
             assert gap.min() > CLEARANCE_M - spacing * 0.2, (name, k, Label(scenery.box_label[k]))
 
 
+def test_nothing_stands_on_any_lane(built: dict[str, tuple[Scenery, list[Strip]]]) -> None:
+    for name, (scenery, strips) in built.items():
+        assert standing_on_lanes(scenery, strips) == [], name
+
+
+def test_a_barrier_on_a_lane_would_be_found(built: dict[str, tuple[Scenery, list[Strip]]]) -> None:
+    scenery, strips = built["Mini02"]
+    lane = next(s for s in driving(strips) if s.junction >= 0)
+    barrier = replace(scenery, box_center=scenery.box_center.copy())
+    barrier.box_center[0, :2] = lane.outer[len(lane.outer) // 2]
+    assert len(standing_on_lanes(barrier, strips)) == 1
+
+
 def test_barriers_stand_behind_dead_ends(built: dict[str, tuple[Scenery, list[Strip]]]) -> None:
     for name, (scenery, strips) in built.items():
         lanes = cKDTree(lane_points(strips))
@@ -170,7 +222,7 @@ COST = """
 import hashlib, json, resource, sys, time
 from dataclasses import fields
 import numpy as np
-from infra.minicarla.towns import build_scenery, load_town
+from infra.minicarla.towns import build_scenery, load_town, opendrive_writer
 rows = []
 for name, maps in json.loads(sys.argv[1]):
     start = time.process_time(); town = load_town(name, maps); loading = time.process_time() - start
@@ -182,13 +234,16 @@ for name, maps in json.loads(sys.argv[1]):
         v = getattr(scenery, f.name)
         sha.update(np.ascontiguousarray(v).tobytes() if isinstance(v, np.ndarray) else repr(v).encode())
     rows.append([name, loading, building, peak, scenery.ground.nbytes, sha.hexdigest()])
+    if len(sys.argv) > 2:
+        np.savez(sys.argv[2], **{k: v for k, v in vars(scenery).items() if k.startswith(("box", "tree"))})
 print(json.dumps(rows))
 """
 
 
-def measured(towns: list[tuple[str, str | None]]) -> list[list]:
-    done = subprocess.run([sys.executable, "-c", COST, json.dumps(towns)], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+def measured(towns: list[tuple[str, str | None]], *save_to: Path) -> list[list]:
+    """Name, seconds to load and to build, MiB at the peak, bytes of the ground and hash of each town."""
+    command = [sys.executable, "-c", COST, json.dumps(towns), *map(str, save_to)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def test_cost_and_determinism_of_the_largest_town(built: dict[str, tuple[Scenery, list[Strip]]]) -> None:
@@ -200,12 +255,21 @@ def test_cost_and_determinism_of_the_largest_town(built: dict[str, tuple[Scenery
         assert sha == digest_of(built[name][0]), "another process built another town"
 
 
-@pytest.mark.parametrize("name", ["Town01_2020", "Town03_2019", "Town07_2020", "Town10HD_2020"])
-def test_real_carla_maps_get_scenery(name: str) -> None:
+DEAD_ENDS = {"Town01_2020": 0, "Town03_2019": 1, "Town05_2019": 0, "Town07_2020": 0, "Town10HD_2020": 0}
+"""Ends of roads with driving lanes that nothing is linked to. Lanes also end inside junctions, and where they merge."""
+
+
+@pytest.mark.parametrize("name", DEAD_ENDS)
+def test_real_carla_maps_get_scenery_beside_their_lanes(name: str, tmp_path: Path) -> None:
     maps = SHARED / "maps"
     if not (maps / f"{name}.xodr").exists():
         pytest.skip(f"no {maps / name}.xodr")
-    (_, _, building, peak_mib, ground_bytes, _) = measured([(name, str(maps))])[0]
+    (_, _, building, peak_mib, ground_bytes, _) = measured([(name, str(maps))], tmp_path / "scenery.npz")[0]
     assert building < 8.0
     assert peak_mib < 300
     assert ground_bytes <= 120 * 10**6
+    strips = read_road_network(load_town(name, maps).opendrive)
+    assert len(furniture.dead_ends(strips)) == DEAD_ENDS[name]
+    with np.load(tmp_path / "scenery.npz") as arrays:
+        scenery = Scenery(ground=np.zeros((0, 0), np.uint8), origin_xy=(0.0, 0.0), texel_m=1.0, **arrays)
+    assert standing_on_lanes(scenery, strips) == []

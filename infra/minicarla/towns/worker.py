@@ -1,0 +1,81 @@
+"""A process for one long job on a map: `python -m infra.minicarla.towns.worker`. TownJob starts it.
+
+It reads one line of JSON, {"job": name, ...}, and answers with a line of JSON, a scenery's arrays behind it. It ends
+when its input does: with the process that started it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import resource
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from .errors import TownError
+from .job import town_of, write_scenery
+
+MEMORY_BYTES = 4 << 30
+CPU_S = 600
+
+
+def main() -> None:
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what carla prints is no answer
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=end_with_input, daemon=True).start()
+    try:
+        JOBS[request.pop("job")](answer, **request)
+    except TownError as error:
+        reply(answer, error=str(error))
+    except MemoryError:
+        reply(answer, error=f"it needs more than {MEMORY_BYTES >> 30} GiB of memory; give a smaller map")
+    answer.flush()
+    os._exit(0)  # the other thread still reads
+
+
+def end_with_input() -> None:
+    """Leave no work behind that nobody waits for."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+def reply(answer: BinaryIO, **values: Any) -> None:
+    answer.write(json.dumps(values).encode() + b"\n")
+    answer.flush()
+
+
+def load(answer: BinaryIO, name: str, text: str) -> None:
+    """Make a town of a map that the real client can use."""
+    from .catalogue import town_from_opendrive
+    from .validation import report_of
+
+    town = town_from_opendrive(name, text)
+    report_of(town.opendrive)
+    reply(answer, **dataclasses.asdict(town))
+
+
+def report(answer: BinaryIO, texts: list[str]) -> None:
+    """Tell what the real client sees in each text, a line for each."""
+    from .validation import report_of
+
+    for text in texts:
+        reply(answer, **dataclasses.asdict(report_of(text)))
+
+
+def build(answer: BinaryIO, **town: Any) -> None:
+    """Build a town's scenery."""
+    from .build import build_scenery
+
+    write_scenery(answer, build_scenery(town_of(town)))
+
+
+JOBS: dict[str, Callable[..., None]] = {"load": load, "report": report, "build": build}
+
+if __name__ == "__main__":
+    main()

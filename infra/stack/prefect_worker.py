@@ -1,0 +1,43 @@
+"""Prefect's process worker for the pool `local`, which waits for its server however long that is gone.
+
+    python -m infra.stack.prefect_worker NAME LOG
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import prefect.workers.base
+from prefect.utilities.services import critical_service_loop
+
+from infra.stack.log_size import keep_small
+
+
+async def loop_without_end(*arguments: Any, **options: Any) -> None:
+    """Prefect's service loop, begun anew when it gives up: with it would end the worker and every training in it.
+
+    Prefect gives up after some 45 seconds without a server.
+    """
+    while True:
+        try:
+            return await critical_service_loop(*arguments, **options)
+        except RuntimeError as error:
+            if "exceeded error threshold" not in str(error):
+                raise
+            print("The Prefect server is gone; the worker goes on trying to reach it.", flush=True)
+
+
+def main() -> None:
+    """Work until SIGTERM."""
+    name, log = sys.argv[1:]
+    keep_small(Path(log))
+    prefect.workers.base.critical_service_loop = loop_without_end
+    sys.argv[:] = ["prefect", "worker", "start", "--pool", "local", "--type", "process", "--name", name]
+    runpy.run_module("prefect", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

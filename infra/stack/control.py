@@ -13,7 +13,7 @@ import psutil
 
 from infra.private_files import close_home, private_folder
 from infra.stack.environment import environment, write_dotenv
-from infra.stack.password import auth_string
+from infra.stack.password import auth_string, password_file
 from infra.stack.prefect_client import (
     NO_PLUGINS,
     answer,
@@ -23,6 +23,7 @@ from infra.stack.prefect_client import (
     worker_is_online,
 )
 from infra.stack.services import (
+    NAME_MARK,
     NAMES,
     REPOSITORY,
     Service,
@@ -84,7 +85,7 @@ def start_mlflow(port: int) -> Service:
 def start_worker(prefect: str) -> None:
     """Start the worker and wait until the server at `prefect` hears from it."""
     name = f"worker-{time.time_ns()}"
-    command = [sys.executable, "-m", "infra.stack.prefect_worker", name, str(log_of("worker"))]
+    command = [sys.executable, "-m", "infra.stack.prefect_worker", "--name", name, "--log", str(log_of("worker"))]
     worker = launch("worker", command, prefect, environment() | NO_PLUGINS)
     wait_for(worker, lambda: worker_is_online(prefect, name))
 
@@ -115,6 +116,24 @@ ADDRESSES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
 """Where the worker's environment says where it expects the servers."""
 
 
+def check_running(service: Service) -> None:
+    """Raise StackError when a service that runs is of an earlier version or has another password."""
+    process = service.process()
+    if process is None:
+        return
+    told = process.environ()
+    if NAME_MARK not in told:
+        reason = "was started by an earlier version, which lets anybody in"
+    elif told.get("PREFECT_API_AUTH_STRING") != auth_string():
+        reason = f"was started with another password than {password_file()} holds"
+    else:
+        return
+    raise StackError(
+        f"{service.name} (pid {service.pid}) {reason}: run `make down`, which ends the worker and what runs in it, "
+        "then `make up`."
+    )
+
+
 def start_servers(known: dict[str, Service], worker: psutil.Process | None) -> str:
     """Start the servers that do not run, wait until both answer, and return Prefect's address."""
     servers = [running_server(name, known.get(name), worker) for name in STARTS]
@@ -138,6 +157,8 @@ def up() -> None:
     with only_one():
         close_home()
         known = read_services()
+        for service in known.values():
+            check_running(service)
         worker = known.get("worker")
         working = worker.process() if worker else None
         prefect = start_servers(known, working)

@@ -35,17 +35,13 @@ def answer(
 
 
 def check_password(address: str) -> None:
-    """Raise StackError when the server lets anybody in or refuses the auth string of this home."""
+    """Raise StackError unless the server asks for a password and takes the one of this home."""
     version = f"{address}/api/admin/version"
-    if answer(version)[0] == 200:
+    without, with_it = answer(version)[0], answer(version, authorization())[0]
+    if (without, with_it) != (401, 200):
         raise StackError(
-            f"Prefect at {address} asks for no password: it was started by an earlier version. Run `make down`, which "
-            "ends the worker and what runs in it, then `make up`."
-        )
-    if answer(version, authorization())[0] == 401:
-        raise StackError(
-            f"Prefect at {address} refuses the password of {password_file()}: the file was changed while the server "
-            "ran. Run `make down`, which ends the worker and what runs in it, then `make up`."
+            f"Prefect at {address} answers {without} without a password and {with_it} with that of {password_file()}, "
+            "where 401 and 200 belong: run `make down`, which ends the worker and what runs in it, then `make up`."
         )
 
 

@@ -1,10 +1,11 @@
-"""Prefect's process worker for the pool `local`, which waits for its server however long that is gone.
+"""Prefect's process worker, which waits for its server however long that is gone.
 
-    python -m infra.stack.prefect_worker NAME LOG
+    python -m infra.stack.prefect_worker [--pool local] [--name NAME] [--log FILE]
 """
 
 from __future__ import annotations
 
+import argparse
 import runpy
 import sys
 from pathlib import Path
@@ -32,10 +33,16 @@ async def loop_without_end(*arguments: Any, **options: Any) -> None:
 
 def main() -> None:
     """Work until SIGTERM."""
-    name, log = sys.argv[1:]
-    keep_small(Path(log))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pool", default="local")
+    parser.add_argument("--name", help="what Prefect's page calls the worker")
+    parser.add_argument("--log", type=Path, help="the file that standard output goes to, to be kept small")
+    given = parser.parse_args()
+    if given.log:
+        keep_small(given.log)
     prefect.workers.base.critical_service_loop = loop_without_end
-    sys.argv[:] = ["prefect", "worker", "start", "--pool", "local", "--type", "process", "--name", name]
+    sys.argv[:] = ["prefect", "worker", "start", "--pool", given.pool, "--type", "process"]
+    sys.argv += ["--name", given.name] if given.name else []
     runpy.run_module("prefect", run_name="__main__")
 
 

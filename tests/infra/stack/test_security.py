@@ -173,7 +173,7 @@ def test_a_password_changed_under_a_running_server_is_told(servers):
     path = servers.home / "services" / "prefect_auth"
     before = path.read_text()
     path.write_text(f"shareverse:{'x' * 40}\n")
-    with pytest.raises(services.StackError, match="refuses the password"):
+    with pytest.raises(services.StackError, match="answers 401 without a password and 401 with"):
         check_password(servers.prefect)
     path.write_text(before)
 

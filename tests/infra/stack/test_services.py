@@ -15,6 +15,7 @@ import pytest
 from infra.stack import control, services
 from infra.stack.__main__ import main
 from infra.stack.log_size import rotate
+from infra.stack.password import auth_string
 from infra.stack.services import ADDRESS_MARK, FLOW_MARK, NAME_MARK, Service, StackError
 
 SLEEP = [sys.executable, "-c", "import sys; print('up', flush=True); sys.stdin.read()"]
@@ -146,6 +147,20 @@ def test_a_server_whose_port_was_taken_does_not_start_behind_the_workers_back(st
         with pytest.raises(StackError, match=f"another program listens at {address}"):
             control.running_server("mlflow", None, psutil.Process(worker.pid))
         end(worker)
+
+
+def test_a_service_of_an_earlier_version_or_with_another_password_is_told(state):
+    other = {NAME_MARK: "worker", "PREFECT_API_AUTH_STRING": "a:b"}
+    for marks, reason in (({}, "earlier version"), (other, "another password")):
+        process = sleeper(**marks)
+        service = Service("worker", process.pid, psutil.Process(process.pid).create_time(), "http://127.0.0.1:1")
+        with pytest.raises(StackError, match=rf"worker \(pid {process.pid}\) .*{reason}.*make down"):
+            control.check_running(service)
+        end(process)
+    process = sleeper("worker", PREFECT_API_AUTH_STRING=auth_string())
+    (service,) = services.find_services()
+    control.check_running(service)
+    end(process)
 
 
 def test_one_command_waits_for_the_other(state):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import psutil
+
 from infra.stack import StackError, down, password_hint, status_lines, up
 from infra.storage import StorageError
 
@@ -22,6 +24,9 @@ def main() -> int:
         print("\n".join(status_lines()))
     except (StackError, StorageError) as error:
         print(error, file=sys.stderr)
+        return 1
+    except psutil.NoSuchProcess as error:
+        print(f"A service ended while it was looked at ({error}): run the command again.", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"The services' state cannot be kept: {error}.", file=sys.stderr)

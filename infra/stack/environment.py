@@ -14,6 +14,7 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from infra.private_files import write_private
+from infra.stack.gate import LOOPBACK
 from infra.stack.password import auth_string
 from infra.stack.services import REPOSITORY, StackError, read_services, services_dir
 from infra.storage import home
@@ -51,6 +52,8 @@ def environment() -> dict[str, str]:
         settings["PREFECT_API_URL"] = services["prefect"].address + "/api"
     if "mlflow" in services:
         settings["MLFLOW_TRACKING_URI"] = services["mlflow"].address
+    for name in ("NO_PROXY", "no_proxy"):  # a proxy would be sent the password
+        settings[name] = ",".join(filter(None, [os.environ.get(name), *LOOPBACK]))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**os.environ, **settings, "PATH": path}
 

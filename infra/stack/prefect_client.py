@@ -15,7 +15,7 @@ from infra.stack.services import REPOSITORY, StackError
 
 POOLS = ("local", "cluster")
 NO_PLUGINS = {"PREFECT_PLUGINS_ENABLED": "false"}
-LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Opens addresses of this machine without the proxy that the environment may name for others."""
 
 
@@ -26,7 +26,7 @@ def answer(
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})}, method=method)
     try:
-        with LOOPBACK.open(request, timeout=5) as response:
+        with DIRECTLY.open(request, timeout=5) as response:
             return response.status, response.read()
     except urllib.error.HTTPError as error:
         return error.code, b""

@@ -100,6 +100,11 @@ def test_the_password_is_drawn_once_for_each_home(tmp_path, monkeypatch):
     assert authorization()["Authorization"].startswith("Basic ")
 
 
+def test_no_proxy_is_sent_the_password(dotenv, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    assert environment()["NO_PROXY"] == "example.org,127.0.0.1,localhost"
+
+
 LONG = "x" * 30
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import prefect.workers.base
+from prefect._internal import observers
 from prefect.utilities.services import critical_service_loop
 
 from infra.stack.log_size import keep_small
@@ -41,6 +42,7 @@ def main() -> None:
     if given.log:
         keep_small(given.log)
     prefect.workers.base.critical_service_loop = loop_without_end
+    observers.critical_service_loop = loop_without_end  # what looks for runs to be cancelled gives up as soon
     sys.argv[:] = ["prefect", "worker", "start", "--pool", given.pool, "--type", "process"]
     sys.argv += ["--name", given.name] if given.name else []
     runpy.run_module("prefect", run_name="__main__")

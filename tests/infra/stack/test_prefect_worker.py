@@ -6,6 +6,7 @@ import asyncio
 
 import prefect.workers.base
 import pytest
+from prefect._internal import observers
 
 from infra.stack import prefect_worker
 
@@ -38,10 +39,10 @@ def test_other_errors_end_it(ends):
         asyncio.run(prefect_worker.loop_without_end("work", interval=1))
 
 
-def test_prefect_gives_up_where_it_is_replaced():
-    assert callable(prefect.workers.base.critical_service_loop)
+@pytest.mark.parametrize("module", [prefect.workers.base, observers])
+def test_prefect_gives_up_where_it_is_replaced(module):
     with pytest.raises(RuntimeError, match="exceeded error threshold"):
-        asyncio.run(prefect.workers.base.critical_service_loop(failing, 0.0, backoff=1, printer=lambda *text: None))
+        asyncio.run(module.critical_service_loop(failing, 0.0, backoff=1, printer=lambda *text: None))
 
 
 async def failing() -> None:

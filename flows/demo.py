@@ -18,7 +18,7 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFil
 from prefect.client.schemas.sorting import LogSort
 from prefect.deployments import run_deployment
 
-from infra.stack import status_lines
+from infra.stack import password_hint, status_lines
 from infra.storage import home
 from tasks.benchmark.arms import ablation_of
 from tasks.benchmark.outcomes import report_folder, standing_of
@@ -123,7 +123,8 @@ def main() -> int:
     except Finished as error:
         print(error, file=sys.stderr)
         return 1
-    print("\n".join([*outcome(), *second_act(), "", "== Services (make down ends them)", *status_lines()]))
+    services = ["", "== Services (make down ends them)", *status_lines(), password_hint()]
+    print("\n".join([*outcome(), *second_act(), *services]))
     print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes.")
     return 0
 

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+COMPOSE_TEXT = (ROOT / "docker/compose.yaml").read_text()
+COMPOSE = yaml.safe_load(COMPOSE_TEXT)
 SERVICES = COMPOSE["services"]
 DOCKERFILE = (ROOT / "docker/Dockerfile").read_text()
 
@@ -106,6 +107,26 @@ def test_state_outlives_a_container():
         assert source in COMPOSE["volumes"], name
         assert target == "/state"
     assert "SHAREVERSE_HOME=/state" in DOCKERFILE
+
+
+def test_prefect_starts_with_a_password_of_the_users_only():
+    """No default: without the variable compose ends with the sentence after the question mark."""
+    server = SERVICES["prefect"]["environment"]["PREFECT_SERVER_API_AUTH_STRING"]
+    variable, sentence = re.fullmatch(r"\$\{(\w+):\?([^}]+)\}", server).groups()
+    assert "docker/.env" in sentence
+    assert re.search(rf'echo "{variable}=shareverse:\$\(openssl rand -hex 32\)" >> docker/\.env', COMPOSE_TEXT)
+    for name in ("worker", "carla"):
+        assert SERVICES[name]["environment"]["PREFECT_API_AUTH_STRING"] == server
+    assert server not in str([service.get("command") for service in SERVICES.values()])
+    ignored = subprocess.run(["git", "check-ignore", "-q", "docker/.env"], cwd=ROOT, check=False)
+    assert ignored.returncode == 0 or not (ROOT / ".git").exists()
+
+
+def test_prefect_runs_behind_the_gate():
+    command = SERVICES["prefect"]["command"]
+    assert command[:3] == ["python", "-m", "infra.stack.prefect_server"]
+    (name,) = [word.removeprefix("--allow-host=") for word in command if word.startswith("--allow-host=")]
+    assert SERVICES["worker"]["environment"]["PREFECT_API_URL"].startswith(f"http://{name}:4200/")
 
 
 def test_the_workers_script_is_a_shell_script():

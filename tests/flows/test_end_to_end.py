@@ -34,7 +34,7 @@ class House:
         for name in filter(None, tracked.decode().split("\0")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-        dropped = ("PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI")
+        dropped = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "PREFECT_HOME", "MLFLOW_TRACKING_URI")
         self.environment = {name: value for name, value in os.environ.items() if name not in dropped}
         self.environment |= {"SHAREVERSE_HOME": str(self.state), "PATH": f"{BIN}:{os.environ['PATH']}"}
 

@@ -1,16 +1,38 @@
-"""Ray leaves Prefect's SIGTERM handler in place."""
+"""A local Ray is closed to others, starts at the second attempt, and leaves Prefect's SIGTERM handler in place."""
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import stat
+from pathlib import Path
 
+import psutil
 import pytest
 
-from infra.ray_cluster import RayClusterError, ray_cluster
+from infra import ray_cluster as module
+from infra.ray_cluster import RayClusterError, ray_cluster, temporary_folder
 
 
-def test_the_sigterm_handler_survives_ray():
+@pytest.fixture(autouse=True)
+def own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHAREVERSE_HOME", str(tmp_path / "home"))
+    for name in ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_ADDRESS"):
+        monkeypatch.setenv(name, "")  # so that what is set meanwhile is put back
+        monkeypatch.delenv(name)
+
+
+def listening(process: psutil.Process) -> set[str]:
+    return {
+        connection.laddr.ip
+        for one in [process, *process.children(recursive=True)]
+        for connection in one.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def test_a_local_ray_is_closed_and_the_sigterm_handler_survives_it():
     def handler(number, frame):
         raise AssertionError
 
@@ -19,9 +41,72 @@ def test_the_sigterm_handler_survives_ray():
         with ray_cluster(num_cpus=1) as ray:
             assert signal.getsignal(signal.SIGTERM) is handler
             assert ray.get(ray.remote(lambda: 6 * 7).remote()) == 42
+            addresses = listening(psutil.Process())
+            assert addresses
+            assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1"}
+            token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+            assert stat.S_IMODE(token.stat().st_mode) == 0o600
+            assert os.environ["RAY_AUTH_MODE"] == "token"
+            assert stat.S_IMODE(temporary_folder().parent.stat().st_mode) == 0o700
+            secret = token.read_text().strip()
+            for process in psutil.Process().children(recursive=True):
+                assert secret not in " ".join(process.cmdline())
         assert signal.getsignal(signal.SIGTERM) is handler
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class StartUp:
+    """Stands in for the module `ray`: its first `failures` starts time out as Ray's do."""
+
+    __file__ = module.__file__
+
+    def __init__(self, failures: int) -> None:
+        self.failures, self.starts, self.util = failures, 0, self
+
+    def init(self, **options):
+        self.starts += 1
+        if self.starts <= self.failures:
+            raise Exception("The current node timed out during startup.\nThis could happen")
+
+    def get_node_ip_address(self):
+        return "127.0.0.1"
+
+    def shutdown(self):
+        pass
+
+
+def test_a_start_that_takes_too_long_is_tried_once_more():
+    ray = StartUp(failures=1)
+    module.start_local(ray, 1)
+    assert ray.starts == 2
+    ray = StartUp(failures=2)
+    with pytest.raises(RayClusterError, match=r"tried 2 times \(The current node timed out during startup\. T"):
+        module.start_local(ray, 1)
+    assert ray.starts == 2
+
+
+def test_a_ray_that_listens_elsewhere_is_not_used(monkeypatch):
+    ray = StartUp(failures=0)
+    monkeypatch.setattr(ray, "get_node_ip_address", lambda: "10.0.0.7")
+    with pytest.raises(RayClusterError, match=r"listens on 10\.0\.0\.7"):
+        module.start_local(ray, 1)
+
+
+@pytest.mark.parametrize("name", ["x" * 60, "no/such/folder"])
+def test_a_temporary_folder_that_ray_cannot_use_is_one_sentence(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(module.tempfile, "gettempdir", lambda: f"/tmp/{name}")
+    with pytest.raises(RayClusterError, match="TMPDIR"):
+        temporary_folder()
+
+
+def test_a_folder_that_somebody_else_made_first_is_not_entered(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MOST_TEMP_BYTES", 1000)
+    monkeypatch.setattr(module.tempfile, "gettempdir", lambda: str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"shareverse-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RayClusterError, match="not a folder of yours"):
+        temporary_folder()
 
 
 def test_a_cluster_that_does_not_listen_is_told_at_once(monkeypatch):
@@ -33,7 +118,8 @@ def test_a_cluster_that_does_not_listen_is_told_at_once(monkeypatch):
             pass
 
 
-def test_an_address_without_a_cluster_is_one_sentence(monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "not an address")
+@pytest.mark.parametrize("address", ["not an address", "host:99999", "h\u0000st:1", "ray://:1", "no-host.invalid:1"])
+def test_an_address_without_a_cluster_is_one_sentence(monkeypatch, address):
+    monkeypatch.setattr(os, "environ", {**os.environ, "RAY_ADDRESS": address})
     with pytest.raises(RayClusterError, match="RAY_ADDRESS"), ray_cluster(num_cpus=1):
         pass

@@ -1,0 +1,195 @@
+"""`up`, `down` and `status`."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from infra.private_files import close_home, private_folder
+from infra.stack.environment import environment, write_dotenv
+from infra.stack.password import auth_string, password_file
+from infra.stack.prefect_client import (
+    NO_PLUGINS,
+    answer,
+    check_password,
+    crash_abandoned_runs,
+    register_deployments,
+    worker_is_online,
+)
+from infra.stack.services import (
+    NAME_MARK,
+    NAMES,
+    REPOSITORY,
+    Service,
+    StackError,
+    end_orphaned_flows,
+    find_services,
+    free_port,
+    launch,
+    log_of,
+    only_one,
+    port_of,
+    read_services,
+    services_dir,
+    stop,
+    wait_for,
+    write_service,
+)
+
+
+def check_database(path: Path) -> None:
+    """Raise StackError when a service's database is no SQLite database."""
+    if not path.exists():
+        return
+    try:
+        database = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=5)
+        try:
+            database.execute("PRAGMA schema_version").fetchone()
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        raise StackError(
+            f"{path} cannot be read ({error}): move it away and run `make up` again. It holds the history that the "
+            "service's pages show; data sets and runs lie elsewhere."
+        ) from error
+
+
+def start_prefect(port: int) -> Service:
+    """Start the Prefect server."""
+    database = private_folder(services_dir() / "prefect") / "prefect.db"
+    check_database(database)
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "infra.stack.prefect_server", "--port", str(port), "--log", str(log_of("prefect"))]
+    settings = {
+        "PREFECT_SERVER_API_AUTH_STRING": auth_string(),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        "PREFECT_SERVER_UI_API_URL": f"{address}/api",
+    }
+    return launch("prefect", command, address, environment() | NO_PLUGINS | settings)
+
+
+def start_mlflow(port: int) -> Service:
+    """Start the MLflow server."""
+    folder = private_folder(services_dir() / "mlflow")
+    check_database(folder / "mlflow.db")
+    command = [sys.executable, "-m", "infra.stack.mlflow_server", str(port), str(folder), str(log_of("mlflow"))]
+    return launch("mlflow", command, f"http://127.0.0.1:{port}", environment())
+
+
+def start_worker(prefect: str) -> None:
+    """Start the worker and wait until the server at `prefect` hears from it."""
+    name = f"worker-{time.time_ns()}"
+    command = [sys.executable, "-m", "infra.stack.prefect_worker", "--name", name, "--log", str(log_of("worker"))]
+    worker = launch("worker", command, prefect, environment() | NO_PLUGINS)
+    wait_for(worker, lambda: worker_is_online(prefect, name))
+
+
+def is_ready(service: Service) -> bool:
+    """Tell whether a server answers that it is healthy."""
+    path = "/api/health" if service.name == "prefect" else "/health"
+    return answer(service.address + path)[0] == 200
+
+
+def running_server(name: str, known: Service | None, worker: psutil.Process | None) -> Service:
+    """Return a server, started where it does not run; a `worker` that runs expects it where it was."""
+    if known and known.process():
+        return known
+    if worker:
+        address = worker.environ().get(ADDRESSES[name], "").removesuffix("/api")
+        if not address or free_port(port_of(address)) != port_of(address):
+            raise StackError(
+                f"{name} does not run, and another program listens at {address}, where the worker expects it: end that "
+                "program, or run `make down`, which ends the worker and what runs in it, then `make up`."
+            )
+        return STARTS[name](port_of(address))
+    return STARTS[name](free_port(port_of(known.address) if known else None))
+
+
+STARTS = {"prefect": start_prefect, "mlflow": start_mlflow}
+ADDRESSES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
+"""Where the worker's environment says where it expects the servers."""
+
+
+def check_running(service: Service) -> None:
+    """Raise StackError when a service that runs is of an earlier version or has another password."""
+    process = service.process()
+    if process is None:
+        return
+    told = process.environ()
+    if NAME_MARK not in told:
+        reason = "was started by an earlier version, which lets anybody in"
+    elif told.get("PREFECT_API_AUTH_STRING") != auth_string():
+        reason = f"was started with another password than {password_file()} holds"
+    else:
+        return
+    raise StackError(
+        f"{service.name} (pid {service.pid}) {reason}: run `make down`, which ends the worker and what runs in it, "
+        "then `make up`."
+    )
+
+
+def start_servers(known: dict[str, Service], worker: psutil.Process | None) -> str:
+    """Start the servers that do not run, wait until both answer, and return Prefect's address."""
+    servers = [running_server(name, known.get(name), worker) for name in STARTS]
+    for server in servers:
+        wait_for(server, partial(is_ready, server))
+        write_service(server)  # it may have been found by its environment alone
+    prefect = servers[0].address
+    check_password(prefect)
+    return prefect
+
+
+def up() -> None:
+    """Start what is not running; afterwards server, MLflow and worker answer and all deployments exist.
+
+    A worker that runs is left alone, and with it what it runs: a server that died comes back at its old address.
+    """
+    if not (REPOSITORY / "prefect.yaml").is_file():
+        raise StackError(f"{REPOSITORY} is not a clone of the repository: run this in one, it needs prefect.yaml.")
+    os.umask(0o077)
+    private_folder(services_dir())
+    with only_one():
+        close_home()
+        known = read_services()
+        for service in known.values():
+            check_running(service)
+        worker = known.get("worker")
+        working = worker.process() if worker else None
+        prefect = start_servers(known, working)
+        write_dotenv()
+        if worker and working:
+            write_service(worker)  # it may have been found by its environment alone
+        else:
+            end_orphaned_flows()
+            register_deployments()
+            crash_abandoned_runs()
+            start_worker(prefect)
+
+
+def down() -> None:
+    """End exactly what `up` started, the worker first."""
+    with only_one():
+        services = [*read_services().values(), *find_services()]
+        for name in reversed(NAMES):
+            for service in services:
+                if service.name == name:
+                    stop(service)
+
+
+def status_lines() -> list[str]:
+    """Return a line a service: name, state, address, pid."""
+    services = read_services()
+    lines = []
+    for name in NAMES:
+        service = services.get(name)
+        if service is None:
+            lines.append(f"{name} stopped - -")
+        else:
+            lines.append(f"{name} {'running' if service.process() else 'stopped'} {service.address} {service.pid}")
+    return lines

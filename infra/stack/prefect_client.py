@@ -1,0 +1,83 @@
+"""What the stack asks of its Prefect server, over HTTP and by Prefect's own command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+
+from infra.stack.environment import environment
+from infra.stack.password import authorization, password_file
+from infra.stack.services import REPOSITORY, StackError
+
+POOLS = ("local", "cluster")
+NO_PLUGINS = {"PREFECT_PLUGINS_ENABLED": "false"}
+DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Opens addresses of this machine without the proxy that the environment may name for others."""
+
+
+def answer(
+    url: str, headers: Mapping[str, str] | None = None, body: object = None, method: str | None = None
+) -> tuple[int, bytes]:
+    """Return status and body of a GET, or of a POST of `body` as JSON; status 0 when nobody answers."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})}, method=method)
+    try:
+        with DIRECTLY.open(request, timeout=5) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        return error.code, b""
+    except OSError:
+        return 0, b""
+
+
+def check_password(address: str) -> None:
+    """Raise StackError unless the server asks for a password and takes the one of this home."""
+    version = f"{address}/api/admin/version"
+    without, with_it = answer(version)[0], answer(version, authorization())[0]
+    if (without, with_it) != (401, 200):
+        raise StackError(
+            f"Prefect at {address} answers {without} without a password and {with_it} with that of {password_file()}, "
+            "where 401 and 200 belong: run `make down`, which ends the worker and what runs in it, then `make up`."
+        )
+
+
+def worker_is_online(address: str, name: str) -> bool:
+    """Tell whether the server knows the worker `name` and hears from it."""
+    status, body = answer(f"{address}/api/work_pools/local/workers/filter", authorization(), {})
+    return status == 200 and any(w["name"] == name and w["status"] == "ONLINE" for w in json.loads(body))
+
+
+def run_python(*arguments: str) -> str:
+    """Run this Python with the services' environment; return its output. StackError with the last lines otherwise."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=REPOSITORY,
+        env=environment() | NO_PLUGINS,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        output = (done.stdout + done.stderr).strip()[-2000:]
+        raise StackError(f"`python {' '.join(arguments)}` failed with code {done.returncode}:\n{output}")
+    return done.stdout
+
+
+def register_deployments() -> None:
+    """Create the work pools and the deployments of prefect.yaml, or bring them up to date."""
+    for pool in POOLS:
+        run_python("-m", "prefect", "--no-prompt", "work-pool", "create", pool, "--type", "process", "--overwrite")
+    run_python("-m", "prefect", "--no-prompt", "deploy", "--all")
+
+
+def crash_abandoned_runs() -> None:
+    """Mark flow runs crashed that a killed worker left running.
+
+    Only called when this clone's worker is down: every run of the pool `local` was its child.
+    """
+    run_python("-m", "infra.stack.abandoned_runs")

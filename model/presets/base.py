@@ -154,7 +154,7 @@ def validated(kind: type[Any], values: Any, label: str, error: type[PresetError]
     try:
         return kind.model_validate(values)
     except ValidationError as cause:
-        raise error(sentence(cause, kind, label)) from cause
+        raise error(sentence(cause, kind, label)) from None  # it says all that pydantic does
 
 
 @functools.cache

@@ -296,15 +296,15 @@ def target_holding(name):
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        (lambda source, tmp: source, "are one folder or lie one in the other"),
+        (lambda source, tmp: source, "was not made by convert"),
         (lambda source, tmp: source / "train" / "out", "are one folder or lie one in the other"),
-        (lambda source, tmp: source.parent, "are one folder or lie one in the other"),
+        (lambda source, tmp: source.parent, "was not made by convert"),
         (lambda source, tmp: linked(tmp / "link", source) / "out", "are one folder or lie one in the other"),
-        (lambda source, tmp: linked(tmp / "link", source), "are one folder or lie one in the other"),
+        (lambda source, tmp: linked(tmp / "link", source), "was not made by convert"),
         (lambda source, tmp: target_holding("plan.json")(tmp / "planned"), "is a planned data set"),
         (lambda source, tmp: target_holding("plan.parquet")(tmp / "o"), "holds 'plan.parquet' and was not made by"),
         (lambda source, tmp: target_holding("notes.txt")(tmp / "o"), "holds 'notes.txt' and was not made by convert"),
-        (lambda source, tmp: source / "train" / "a" / "clip.json", "are one folder or lie one in the other"),
+        (lambda source, tmp: source / "train" / "a" / "clip.json", "is a file"),
         (lambda source, tmp: target_holding("file")(tmp / "o") / "file", "is a file"),
         (lambda source, tmp: target_holding("file")(tmp / "o") / "file" / "below", "cannot be a folder"),
         (lambda source, tmp: linked(tmp / "itself", tmp / "itself"), "is a file"),
@@ -318,6 +318,16 @@ def test_nothing_that_convert_did_not_make_is_touched(place, words, changed, tmp
     assert words in said
     assert said.count("\n") == 1
     assert hashes_in(tmp_path) == before
+
+
+def test_a_clip_that_is_a_link_into_the_target_is_refused(changed, tmp_path):
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "converted.json").write_text("{}")
+    (changed / "train" / "a").rename(target / "mine")
+    linked(changed / "train" / "a", target / "mine")
+    with pytest.raises(ShardError, match="are one folder or lie one in the other"):
+        convert(changed, target, frames=9)
 
 
 def linked(link, target):

@@ -8,6 +8,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.collect_dataset import Name, Some, collect
+from infra.prefect_worker import end_with_worker
 from tasks.benchmark.arms import MODEL_PRESET, ablation_of
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.paper.study import studies_of
@@ -16,7 +17,7 @@ from tasks.benchmark.task import check_hidden_facts, compare_arms, sum_up
 from tasks.planning.preset import Town
 
 
-@flow(name="ablate-shareverse", validate_parameters=True)
+@flow(name="ablate-shareverse", validate_parameters=True, on_running=[end_with_worker])
 def ablate_shareverse(
     size: Literal["demo", "quick", "full"] = "quick",
     simulator: Literal["embedded", "carla"] = "embedded",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from prefect import flow
 from pydantic import Field
 
+from infra.prefect_worker import end_with_worker
 from tasks.planning.preset import Count, PlanOverrides, PlanPreset, Seed, Town, TrajectoryType, WeatherName
 from tasks.planning.task import plan_recordings
 from tasks.recording.task import record_clips
@@ -19,7 +20,7 @@ Some = Annotated[list[T], Field(min_length=1, max_length=1000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 
 
-@flow(name="collect-dataset", validate_parameters=True)
+@flow(name="collect-dataset", validate_parameters=True, on_running=[end_with_worker])
 def collect_dataset(
     dataset: Name = "demo",
     plan_preset: str = "demo",

@@ -8,12 +8,13 @@ from prefect import flow
 from pydantic import Field
 
 from flows.collect_dataset import Name
+from infra.prefect_worker import end_with_worker
 from tasks.evaluation.task import score_run
 
 RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]*$", max_length=64)]
 
 
-@flow(name="evaluate-shareverse", validate_parameters=True)
+@flow(name="evaluate-shareverse", validate_parameters=True, on_running=[end_with_worker])
 def evaluate_shareverse(
     dataset: Name = "demo", run_id: RunId = "", split: Literal["val", "test"] = "test", without_run_id: RunId = ""
 ) -> dict:

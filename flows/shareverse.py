@@ -7,12 +7,14 @@ from typing import Literal
 from prefect import flow
 from prefect.deployments import run_deployment
 
+from infra.prefect_worker import end_with_worker
+
 
 class StepFailed(RuntimeError):
     """A chained deployment did not complete."""
 
 
-@flow(name="shareverse", validate_parameters=True)
+@flow(name="shareverse", validate_parameters=True, on_running=[end_with_worker])
 def shareverse(target: Literal["local", "paper"] = "local") -> None:
     """Run `collect-dataset/<target>` and then `train-shareverse/<target>`; stop at the first that does not complete."""
     for name in ("collect-dataset", "train-shareverse"):

@@ -8,13 +8,14 @@ from prefect import flow
 from pydantic import Field
 
 from flows.collect_dataset import Name
+from infra.prefect_worker import end_with_worker
 from tasks.encoding.task import encode_clips
 from tasks.evaluation.task import score_run
 from tasks.training.parameters import CrossAgent, LearningRate, Overrides, Seed, TrainSteps, changes
 from tasks.training.task import open_run, train_model
 
 
-@flow(name="train-shareverse", validate_parameters=True)
+@flow(name="train-shareverse", validate_parameters=True, on_running=[end_with_worker])
 def train_shareverse(
     dataset: Name = "demo",
     preset: str = "demo",

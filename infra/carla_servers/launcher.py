@@ -69,10 +69,11 @@ class CarlaServer:
         self.output: ServerOutput | None = None
         self.drainer: threading.Thread | None = None
         self.client: Any = None
+        self.wanted = False
 
     @property
     def pid(self) -> int | None:
-        return self.process.pid if self.process else None
+        return self.process.pid if self.process and self.alive() else None
 
     @property
     def port(self) -> int | None:
@@ -89,7 +90,8 @@ class CarlaServer:
         raised at once: no launch would help.
         """
         reasons: list[str] = []
-        while len(reasons) < launches:
+        self.wanted = True
+        while self.wanted and len(reasons) < launches:
             try:
                 self.launch()
                 self.await_ready()
@@ -97,15 +99,20 @@ class CarlaServer:
             except NotReady as failure:
                 reasons.append(str(failure))
                 log.warning("%s: launch %d of %d failed: %s", self.name, len(reasons), launches, failure)
-                self.stop()
-            except BaseException:
-                self.stop()
+                self.end()
+            except BaseException as error:
+                if isinstance(error, CarlaServerError):
+                    log.error("%s cannot be launched: %s", self.name, error)
+                self.end()
                 raise
+        if len(reasons) == 1:
+            raise NotReady(f"{self.name} did not start: {reasons[0]} Its log is {self.log}.")
         told = " ".join(f"({number}) {reason}" for number, reason in enumerate(reasons, 1))
-        raise NotReady(f"{self.name} did not start in {launches} launches: {told} Its log is {self.log}.")
+        raise NotReady(f"{self.name} did not start in {len(reasons)} launches: {told} Its log is {self.log}.")
 
     def launch(self) -> None:
         """Start the process. NotReady or CarlaServerError when it cannot be."""
+        self.process = self.output = self.drainer = None
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self.output = ServerOutput(self.log, (*SOFTWARE_RENDERERS, ROOT_REFUSED))
@@ -127,8 +134,8 @@ class CarlaServer:
 
     def await_ready(self) -> None:
         """Ready means: the right version, a map, a tick and a camera's image of it, before one deadline."""
-        assert self.process is not None
-        assert self.lease is not None
+        if self.process is None or self.lease is None:
+            raise NotReady("it was stopped while it started.")
         deadline = Deadline(self.spec.ready_s)
         try:
             self.client = connect(self.process, self.lease.port, deadline)
@@ -180,7 +187,12 @@ class CarlaServer:
             )
 
     def stop(self) -> None:
-        """End everything that the server started and give the ports back. May be called again."""
+        """End everything that the server started and give the ports back. May be called again, and from another thread
+        beside a start that hangs, which then fails."""
+        self.wanted = False
+        self.end()
+
+    def end(self) -> None:
         self.client = None
         if self.process is not None:
             self.process.stop()
@@ -190,7 +202,7 @@ class CarlaServer:
             self.output.close()
         if self.lease is not None:
             self.lease.release()
-        self.process = self.lease = self.drainer = self.output = None
+        self.lease = None
 
     def __enter__(self) -> CarlaServer:
         return self.start()

@@ -6,6 +6,7 @@ import queue
 import socket
 import threading
 import time
+from concurrent.futures import Future, wait
 from typing import Any
 
 from infra.carla_servers.errors import CarlaServerError, NotReady
@@ -63,30 +64,27 @@ def await_image(process: GuardedProcess, client: Any, deadline: Deadline) -> Non
 
     The calls run on a thread of their own: one to a server that has died returns only when its time is over.
     """
-    outcome: queue.Queue[Exception | None] = queue.Queue()
+    outcome: Future[None] = Future()
 
     def probing() -> None:
         try:
             probe(client, deadline)
-        except (RuntimeError, AssertionError) as error:
-            outcome.put(error)
+        except BaseException as error:  # noqa: BLE001 - it is the caller's
+            outcome.set_exception(error)
         else:
-            outcome.put(None)
+            outcome.set_result(None)
 
     threading.Thread(target=probing, name="probe", daemon=True).start()
-    while True:
-        try:
-            error = outcome.get(timeout=0.2)
-        except queue.Empty:
-            if process.poll() is not None:
-                raise NotReady("the server ended before it rendered") from None
-            deadline.left()
-            continue
-        if isinstance(error, NotReady):
-            raise error
-        if error is not None:
-            raise NotReady(f"it answered but did not render: {error}") from error
-        return
+    while not wait([outcome], timeout=0.2).done:
+        if process.poll() is not None:
+            raise NotReady("the server ended before it rendered")
+        deadline.left()
+    try:
+        outcome.result()
+    except NotReady:
+        raise
+    except (RuntimeError, AssertionError) as error:
+        raise NotReady(f"it answered but did not render: {error}") from error
 
 
 def probe(client: Any, deadline: Deadline) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,7 @@ from infra.carla_servers import ports as ports_module
 from infra.carla_servers.launcher import processes_of_gpus
 from infra.carla_servers.output import ServerOutput
 from infra.carla_servers.ports import BLOCK, FIRST, LAST, PortLease, PortLocksError, PortsError, is_free
-from tests.processes import family, listens
+from tests.processes import family, listens, until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -114,7 +115,7 @@ def test_a_server_that_says_nothing_is_named_too(tmp_path):
         scripted(tmp_path, "exit 0").start(launches=1)
 
 
-def test_only_what_another_launch_may_cure_is_tried_again(tmp_path, monkeypatch):
+def test_only_what_another_launch_may_cure_is_tried_again(tmp_path, monkeypatch, caplog):
     launches = []
     monkeypatch.setattr(CarlaServer, "launch", lambda self: launches.append(1))
 
@@ -126,6 +127,27 @@ def test_only_what_another_launch_may_cure_is_tried_again(tmp_path, monkeypatch)
         scripted(tmp_path, "exit 0").start()
     assert not isinstance(caught.value, NotReady)
     assert len(launches) == 1
+    assert "server3 cannot be launched: CARLA renders in software" in caplog.text
+
+
+def test_a_start_that_hangs_fails_when_it_is_stopped(tmp_path):
+    """An actor that is asked to stop, from another thread."""
+    server = scripted(tmp_path, "echo loading; sleep 1000; true")
+    outcome: list[str] = []
+
+    def start():
+        try:
+            server.start()
+        except NotReady as error:
+            outcome.append(str(error))
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    until(server.alive)
+    server.stop()
+    thread.join(10)
+    assert outcome[0].startswith("server3 did not start: the server ended with code -15: loading.")
+    assert not server.alive()
 
 
 def test_an_interrupted_start_leaves_nothing(tmp_path, monkeypatch):
@@ -225,8 +247,7 @@ def test_the_gpu_is_told_by_the_pids_of_the_whole_tree(tmp_path, monkeypatch, ca
     server.launch()
     try:
         child = psutil.Process(server.pid)
-        while not child.children():
-            child.wait(0.01) if not child.is_running() else None
+        until(child.children)
         smi.write_text("#!/bin/sh\n" + SMI.format(pid=child.children()[0].pid))
         smi.chmod(0o755)
         assert processes_of_gpus() == [(1, child.children()[0].pid)]
@@ -348,6 +369,7 @@ def test_ports_that_are_all_taken_may_be_free_later(tmp_path, monkeypatch):
 
 STRAY = """
 import sys
+import threading
 from pathlib import Path
 from infra.carla_servers import CarlaServer, SimulatorSpec
 server = CarlaServer(SimulatorSpec("carla", sys.argv[2]), Path(sys.argv[1]), "orphan").start()

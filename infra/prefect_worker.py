@@ -1,0 +1,48 @@
+"""A flow run ends with the worker that started it: Prefect leaves it running when the worker is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from typing import Any
+
+import psutil
+
+from infra.process_guard.supervisor import readable
+
+log = logging.getLogger(__name__)
+GRACE_S = 3.0
+"""For the clean-up of a flow run whose worker was asked to end: `make down` sends SIGTERM to both. One whose worker was
+killed runs so long; what it has started then ends within three seconds."""
+
+
+def worker_of(process: psutil.Process) -> psutil.Process | None:
+    """Return the Prefect worker that a process descends from, None for one that was started by hand."""
+    for ancestor in process.parents():
+        with contextlib.suppress(psutil.AccessDenied, psutil.NoSuchProcess):
+            if {"worker", "start"} <= {*ancestor.cmdline()} and "prefect" in " ".join(ancestor.cmdline()):
+                return ancestor
+    return None
+
+
+def end_with_worker(*hook: Any) -> None:
+    """End this process when its worker does. It is a flow's `on_running` hook, whose arguments it takes."""
+    worker = worker_of(psutil.Process())
+    if worker is None:
+        return
+    try:
+        descriptor = os.pidfd_open(worker.pid)
+    except ProcessLookupError:  # it ended just now
+        os.kill(os.getpid(), signal.SIGKILL)
+    threading.Thread(target=follow, args=(descriptor,), name="end with the worker", daemon=True).start()
+
+
+def follow(descriptor: int) -> None:
+    """Wait for the process of a pidfd to end, then end this one."""
+    readable([descriptor])
+    log.error("The worker has ended, and this flow run with it: run the deployment again.")
+    threading.Event().wait(GRACE_S)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,49 @@
+"""A flow run ends with its worker, by hand it ends with nobody."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra import prefect_worker
+from infra.prefect_worker import end_with_worker, worker_of
+from tests.processes import family
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKER = """
+import subprocess, sys
+flow_run = subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True)
+flow_run.wait()
+"""
+FLOW_RUN = """
+import signal
+from infra.prefect_worker import end_with_worker
+from infra.process_guard import GuardedProcess
+server = GuardedProcess(["sh", "-c", "sleep 1000; true"])
+end_with_worker("flow", "flow run", "state")
+print("running", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+def test_a_flow_run_and_what_it_started_end_with_a_killed_worker():
+    with family() as ours:
+        command = [sys.executable, "-c", WORKER, FLOW_RUN, "prefect", "worker", "start"]
+        worker = subprocess.Popen(command, stdout=subprocess.PIPE, env=ours.environment, cwd=ROOT)
+        assert worker.stdout.readline() == b"running\n"
+        assert ours.alive("sleep 1000")
+        worker.kill()
+        worker.wait(10)
+        worker.stdout.close()
+        assert not ours.left()
+
+
+def test_one_that_was_started_by_hand_is_left_alone(monkeypatch):
+    assert worker_of(psutil.Process()) is None
+    monkeypatch.setattr(prefect_worker, "follow", lambda descriptor: pytest.fail("nobody to follow"))
+    end_with_worker()

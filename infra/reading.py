@@ -31,6 +31,8 @@ MOST_FILE_BYTES = 2**32
 """Of a file that is read into memory whole."""
 MOST_NPZ_BYTES = 2**30
 """Of an .npz's arrays together, unless told otherwise: more is a zip bomb."""
+MOST_HASHED_BYTES = 2**36
+"""Of a file that is hashed: a sparse one of a terabyte would keep its reader for an hour."""
 MOST_ROWS = 10**7
 """Of a parquet file: a few bytes can promise more rows than any memory holds."""
 DAMAGE = (
@@ -103,8 +105,12 @@ def read_part(path: Path, offset: int, size: int, advice: str, error: type[Excep
 
 
 def read_sha256(path: Path, advice: str, error: type[Exception] = StorageError) -> str:
-    """Return the sha256 of a file's content as 64 hexadecimal digits. `error` when it cannot be read."""
+    """Return the sha256 of a file's content as 64 hexadecimal digits. `error` when it cannot be read or is larger than
+    MOST_HASHED_BYTES."""
     with opened(path, advice, error) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_HASHED_BYTES:
+            raise error(f"{path} has {size} bytes, more than {MOST_HASHED_BYTES}: {advice}")
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -82,14 +82,16 @@ def read_given(index: ClipIndex, row: dict[str, Any]) -> Given:
     """Read frame 0 and the cameras of a clip."""
     members = index.read(row)
     meta = json.loads(members["meta.json"])
-    agents = sum(name.startswith("agent") and name.endswith(".mp4") for name in members)
-    first = np.stack([decode_video(members[f"agent{agent}.mp4"], 1)[0] for agent in range(agents)])
+    cameras = read_cameras(members["cameras.npz"])
+    width, height = cameras.view_size
+    size = 2 * width, 2 * height
+    first = np.stack([decode_video(members[f"agent{k}.mp4"], 1, size)[0] for k in range(len(cameras.K))])
     seen = None
     instance = members.get(f"agent{meta['fact']['observer']}.instance.mkv")
     if instance is not None:
         ids = [FIRST_EXTRA_ID + actor for actor in meta["fact"]["actors"]]
-        seen = int(np.isin(decode_video(instance, 1)[0], ids).sum())
-    return Given(meta, first, read_cameras(members["cameras.npz"]), seen)
+        seen = int(np.isin(decode_video(instance, 1, size)[0], ids).sum())
+    return Given(meta, first, cameras, seen)
 
 
 def difference(one: Given, other: Given, agent: int) -> float:

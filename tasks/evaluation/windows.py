@@ -15,7 +15,7 @@ from model.presets import Preset
 from model.raymap import build_raymaps
 from tasks.encoding.frames import model_video, window_starts
 from tasks.evaluation.errors import EvaluationError
-from tasks.sharding.reader import Cameras, ClipIndex, decode_video, read_cameras
+from tasks.sharding.reader import Cameras, ClipIndex, decode_mosaics, read_cameras
 
 RECENT_CLIPS = 4
 
@@ -92,9 +92,7 @@ class Windows:
 
     def read_pixels(self, key: str) -> np.ndarray:
         """Return a clip's mosaics [A, T, H, W, 3] uint8."""
-        members = self.clips.read(self.rows[key])
-        agents = len(self.cameras[key].K)
-        return np.stack([decode_video(members[f"agent{agent}.mp4"]) for agent in range(agents)])
+        return decode_mosaics(key, self.clips.read(self.rows[key]), self.cameras[key])
 
     def sight(self, place: int) -> float:
         """Return how large the agents see each other: the share of another agent's pixels in the one that sees least.
@@ -102,15 +100,14 @@ class Windows:
         0 where no instance ids were recorded.
         """
         window = self.windows[place]
-        members = self.clips.read(window.row)
-        agents = len(self.cameras[window.row["key"]].K)
-        shares = []
-        for agent in range(agents):
-            if f"agent{agent}.instance.mkv" not in members:
-                return 0.0
-            ids = decode_video(members[f"agent{agent}.instance.mkv"])[window.start : window.start + self.frames]
-            shares.append(float(((ids > 0) & (ids <= agents) & (ids != agent + 1)).mean()))
-        return min(shares)
+        key, members = window.row["key"], self.clips.read(window.row)
+        if "agent0.instance.mkv" not in members:
+            return 0.0
+        instance = decode_mosaics(key, members, self.cameras[key], "instance.mkv")
+        seen = instance[:, window.start : window.start + self.frames]
+        return min(
+            float(((ids > 0) & (ids <= len(seen)) & (ids != agent + 1)).mean()) for agent, ids in enumerate(seen)
+        )
 
     def video(self, places: Sequence[int]) -> torch.Tensor:
         """Return the model's videos [N, A, 3, T, H, W] in [-1, 1] of the windows at `places`."""

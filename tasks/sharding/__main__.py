@@ -12,6 +12,7 @@ from pathlib import Path
 
 from infra.reading import one_line
 from infra.storage import StorageError
+from tasks.planning.errors import PlanningError
 from tasks.recording.errors import RecordingError
 from tasks.sharding.convert import convert
 from tasks.sharding.errors import ShardError
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             summary = convert(given.folder, given.dataset, frames=given.frames, view=given.view)
             print(f"{summary.clips} clips in {summary.written + summary.kept} shards, digest {summary.digest}.")
-    except (ShardError, RecordingError, StorageError) as error:
+    except (ShardError, PlanningError, RecordingError, StorageError) as error:
         print(one_line(error) + ".", file=sys.stderr)
         return 1
     except OSError as error:  # the disk is full, or may not be written

@@ -87,6 +87,18 @@ def is_file_name(value: Any) -> bool:
     return is_text(value) and "/" not in value and "\\" not in value and not value.startswith(".")
 
 
+def is_fact(value: Any) -> bool:
+    """Tell whether a value describes a hidden fact (tasks/planning/hidden_facts.py)."""
+    holds = {
+        "task": is_text, "distance": is_text, "observer": lambda agent: is_count(agent, 0, 1),
+        "label": lambda number: is_count(number, 0, 10**6), "labels": lambda number: is_count(number, 1, 10**6),
+        "informative": lambda said: isinstance(said, bool),
+        "colors": lambda names: isinstance(names, list) and all(is_text(name) for name in names),
+        "actors": lambda places: isinstance(places, list) and all(is_count(place, 0, 10**4) for place in places),
+    }  # fmt: skip
+    return isinstance(value, dict) and all(name in value and right(value[name]) for name, right in holds.items())
+
+
 def check_members(key: str, names: Collection[str]) -> None:
     """Raise ShardError unless a sample's members are all agents' videos, all or none of a ground truth, and no more.
 
@@ -128,7 +140,7 @@ def read_meta(data: bytes, key: str) -> dict[str, Any]:
         if name not in meta or not right(meta[name]):
             said = f"says {name} {meta[name]!r:.80}" if name in meta else f"does not say {name!r}"
             raise ShardError(f"meta.json of sample {key} {said}: {WRITE_AGAIN}")
-    if not isinstance(meta.get("fact", {}), dict):
+    if meta.get("fact", {}) != {} and not is_fact(meta["fact"]):
         raise ShardError(f"meta.json of sample {key} says fact {meta['fact']!r:.80}: {WRITE_AGAIN}")
     return meta
 

@@ -62,8 +62,11 @@ def convert(
     if frames < 9 or frames % 8 != 1:
         raise ShardError(f"frames is {frames}: the model takes 8k+1 of them, give 9, 17, ... 49.")
     folder, dataset_dir = Path(folder), Path(dataset_dir)
-    check_places(folder, dataset_dir)
+    check_target(dataset_dir)
+    check_apart(folder, dataset_dir)
     clips = read_clips(folder)
+    for clip in clips:
+        check_apart(clip.folder, dataset_dir)
     rows = [planned(clip, frames, view or (clip.width, clip.height)) for clip in clips]
     twice = {row["recording_id"] for row in rows}
     if len(twice) < len(rows):
@@ -85,12 +88,16 @@ def convert(
     return write_shards(dataset_dir, samples_per_shard=samples_per_shard, on_progress=on_progress)
 
 
-def check_places(folder: Path, dataset_dir: Path) -> None:
-    """Raise ShardError unless the data set can be written there and nothing of anybody else's is in its way."""
+def check_apart(folder: Path, dataset_dir: Path) -> None:
+    """Raise ShardError where what is read and what is written lie one in the other, through symbolic links too."""
     source, target = (Path(os.path.realpath(path)) for path in (folder, dataset_dir))
     if source == target or source in target.parents or target in source.parents:
         raise ShardError(f"{dataset_dir} and {folder} are one folder or lie one in the other: {ELSEWHERE}")
-    if not is_text(target.name):
+
+
+def check_target(dataset_dir: Path) -> None:
+    """Raise ShardError unless the data set can be written there and nothing of anybody else's is in its way."""
+    if not is_text(Path(os.path.realpath(dataset_dir)).name):
         raise ShardError(f"{os.fsencode(dataset_dir)!r} is no name in UTF-8 of one line: {ELSEWHERE}")
     if not os.path.lexists(dataset_dir):
         return

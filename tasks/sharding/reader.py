@@ -18,8 +18,8 @@ from tasks.sharding.errors import ShardError
 from tasks.sharding.index import ClipIndex
 
 __all__ = [
-    "Cameras", "ClipIndex", "ClipPair", "ClipPairs", "ResumableSampler", "decode_video", "members_of", "read_cameras",
-    "read_pair",
+    "Cameras", "ClipIndex", "ClipPair", "ClipPairs", "ResumableSampler", "decode_mosaics", "decode_video", "members_of",
+    "read_cameras", "read_pair",
 ]  # fmt: skip
 
 FAR = 65535
@@ -79,34 +79,37 @@ def pixels_of(frame: av.VideoFrame) -> np.ndarray:
     return frame.reformat(format="rgb24", src_colorspace="itu709", interpolation=EXACT).to_ndarray()
 
 
+def decode_mosaics(key: str, members: dict[str, bytes], cameras: Cameras, kind: str = "mp4") -> np.ndarray:
+    """Return all agents' videos of a kind: [A, F, H, W, 3] uint8 of "mp4", [A, F, H, W] uint16 of "depth.mkv" and
+    "instance.mkv". ShardError for one that is not as many frames of the size that the cameras promise."""
+    width, height = cameras.view_size
+    size, frames = (2 * width, 2 * height), len(cameras.time_s)
+    pixel = (3,) if kind == "mp4" else ()
+    videos = []
+    for agent in range(agents_of(key, members)):
+        name = f"agent{agent}.{kind}"
+        try:
+            videos.append(decode_video(members[name], frames + 1, size))
+        except ShardError as error:
+            raise ShardError(f"sample {key}, {name}: {error}") from error
+        if videos[-1].shape != (frames, size[1], size[0], *pixel):
+            raise ShardError(
+                f"sample {key} has {name} of {len(videos[-1])} frames and cameras of {frames}, or other pixels: "
+                f"{WRITE_AGAIN}"
+            )
+    return np.stack(videos)
+
+
 def read_pair(key: str, members: dict[str, bytes]) -> ClipPair:
     """Decode a sample's members. ShardError where one is missing, cannot be read, or contradicts another."""
     meta, cameras = read_description(key, members)
-    width, height = cameras.view_size
-    size, frames = (2 * width, 2 * height), len(cameras.time_s)
-
-    def decoded(kind: str, pixel: tuple[int, ...]) -> np.ndarray:
-        videos = []
-        for agent in range(agents_of(key, members)):
-            name = f"agent{agent}.{kind}"
-            try:
-                videos.append(decode_video(members[name], frames + 1, size))
-            except ShardError as error:
-                raise ShardError(f"sample {key}, {name}: {error}") from error
-            if videos[-1].shape != (frames, size[1], size[0], *pixel):
-                raise ShardError(
-                    f"sample {key} has {name} of {len(videos[-1])} frames and cameras of {frames}, or other pixels: "
-                    f"{WRITE_AGAIN}"
-                )
-        return np.stack(videos)
-
+    videos = decode_mosaics(key, members, cameras)
     depth = instance = None
-    videos = decoded("mp4", (3,))
     if "agent0.depth.mkv" in members:
-        code = decoded("depth.mkv", ())
+        code = decode_mosaics(key, members, cameras, "depth.mkv")
         depth = np.where(code == FAR, np.inf, code / 100).astype(np.float32)
     if "agent0.instance.mkv" in members:
-        instance = decoded("instance.mkv", ())
+        instance = decode_mosaics(key, members, cameras, "instance.mkv")
         check_ids(key, instance, len(instance))
     return ClipPair(key, meta, videos, cameras, depth, instance)
 

@@ -186,7 +186,10 @@ def read_sidecar(path: Path) -> dict[str, Any]:
 def is_complete(path: Path, source: str) -> bool:
     """Tell whether a shard is complete and made from `source`."""
     record = read_sidecar(path)
-    return path.is_file() and record.get("source") == source and record.get("sha256") == sha256_file(path)
+    try:
+        return record.get("source") == source and record.get("sha256") == read_sha256(path, "")
+    except StorageError:
+        return False
 
 
 def complete_rows(path: Path, source: str) -> list[dict[str, Any]] | None:

@@ -1,16 +1,18 @@
 import io
 import json
+import os
 import zipfile
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.reading import read_json, read_npz, read_parquet, read_toml
-from infra.storage import StorageError
+from infra import reading
+from infra.reading import read_json, read_npz, read_parquet, read_part, read_sha256, read_toml
+from infra.storage import StorageError, sha256_bytes
 
 
 class Refused(RuntimeError):
@@ -31,6 +33,8 @@ def npz():
         (b'{"a": 1', "no readable JSON"),
         (b"\xff\xfe{}", "no readable JSON"),
         (b'{"a": NaN}', "NaN is not a number of JSON"),
+        (b'{"a": 1e999}', "1e999 is too large"),
+        (b'{"a": ' + b"9" * 10_000 + b"}", "no readable JSON"),
         (b"[1, 2]", "holds a JSON list where a dict belongs"),
         (b"[" * 100_000, "no readable JSON"),
     ],
@@ -58,6 +62,52 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
                 read(path, "make it.")
 
 
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    (tmp_path / "itself").symlink_to("itself")
+    for path in tmp_path.iterdir():
+        for read in (read_json, read_toml, read_parquet, read_sha256):
+            with pytest.raises(StorageError, match=r"cannot be read \(.*\): make it"):
+                read(path, "make it.")
+    with pytest.raises(StorageError, match="cannot be read"):
+        read_json(tmp_path / "nul\0", "make it.")
+
+
+def test_an_error_class_that_is_a_value_error_is_raised_once(tmp_path):
+    class Wrong(ValueError):
+        pass
+
+    with pytest.raises(Wrong, match=r"^\S+ cannot be read \(it is no file\): make it\.$"):
+        read_json(tmp_path, "make it.", error=Wrong)
+
+
+def test_files_larger_than_memory_are_refused_by_their_size(tmp_path):
+    path = tmp_path / "sparse"
+    path.touch()
+    os.truncate(path, 2**40)
+    for read in (read_json, read_sha256):
+        with pytest.raises(StorageError, match="has 1099511627776 bytes, more than"):
+            read(path, "make it.")
+
+
+def test_a_part_of_a_file_is_there_or_missed(tmp_path):
+    path = tmp_path / "shard"
+    path.write_bytes(b"abcdef")
+    assert read_part(path, 2, 3, "") == b"cde"
+    assert read_sha256(path, "") == sha256_bytes(b"abcdef")
+    with pytest.raises(StorageError, match="has 6 bytes and should have 7 or more"):
+        read_part(path, 2, 5, "make it.")
+
+
+def test_more_rows_than_memory_holds_are_refused_by_their_number(tmp_path, monkeypatch):
+    path = tmp_path / "index.parquet"
+    pq.write_table(pa.table({"key": ["a"] * 1000}), path)
+    monkeypatch.setattr(reading, "MOST_ROWS", 999)
+    with pytest.raises(StorageError, match="declares 1000 rows"):
+        read_parquet(path, "write it again.")
+
+
 def test_damaged_toml_gets_one_sentence(tmp_path):
     path = tmp_path / "preset.toml"
     path.write_bytes(b"a = \xff")
@@ -73,15 +123,18 @@ def test_a_parquet_file_that_lacks_a_column_is_refused(tmp_path):
         read_parquet(path, "write it again.", ["key", "split"])
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_damaged_parquet_file_is_read_or_refused(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("parquet") / "index.parquet"
     pq.write_table(pa.Table.from_pylist([{"key": str(k), "n": k} for k in range(20)]), path)
     path.write_bytes(damaged(path.read_bytes(), data))
+    said = "write it again."
     try:
-        read_parquet(path, "write it again.")
+        read_parquet(path, said)
     except StorageError as error:
-        assert "write it again." in str(error)
+        said = str(error)
+    assert "write it again." in said
 
 
 def test_arrays_come_back(npz):
@@ -90,14 +143,17 @@ def test_arrays_come_back(npz):
     assert arrays["names"].tolist() == ["a", "b"]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_damaged_archive_is_read_or_refused(data):
     file = io.BytesIO()
     np.savez_compressed(file, K=np.arange(300.0))
+    said = "record it again."
     try:
-        read_npz(damaged(file.getvalue(), data), "cameras.npz", "record it again.", error=Refused)
+        read_npz(damaged(file.getvalue(), data), "cameras.npz", said, error=Refused)
     except Refused as error:
-        assert "record it again." in str(error)
+        said = str(error)
+    assert "record it again." in said
 
 
 def test_a_zip_bomb_is_refused_by_its_declared_size():

@@ -59,3 +59,34 @@ def test_canonical_json_is_one_text_for_equal_values():
 def test_a_full_disk_is_named_with_what_to_do(tmp_path):
     with pytest.raises(StorageError, match=r"GB free.*SHAREVERSE_HOME"):
         require_free_space(tmp_path, 10**18)
+
+
+def test_nothing_is_removed_through_a_symbolic_link(tmp_path):
+    precious = tmp_path / "precious"
+    (precious / ".tmp-1234-mine").mkdir(parents=True)
+    (precious / "photo").write_text("x")
+    link, folder = tmp_path / "link", tmp_path / "folder"
+    link.symlink_to(precious)
+    folder.mkdir()
+    (folder / ".tmp-1234-b").symlink_to(precious)
+    assert sweep_temporary(link) == 0
+    assert sweep_temporary(folder) == 1
+    with pytest.raises(StorageError, match="link is a symbolic link where a folder is to be written"), atomic_dir(link):
+        pass
+    assert sorted(path.name for path in precious.iterdir()) == [".tmp-1234-mine", "photo"]
+
+
+def test_targets_that_are_something_else_are_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match="is a file where a folder is to be"), atomic_dir(tmp_path / "file"):
+        pass
+    with pytest.raises(StorageError, match="folder is a folder where a file"), atomic_file(tmp_path / "folder"):
+        pass
+    with (
+        pytest.raises(StorageError, match=r"cannot be a folder, for .*file is a file: move it away"),
+        atomic_file(tmp_path / "file" / "below" / "x"),
+    ):
+        pass
+    assert (tmp_path / "file").read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]

@@ -141,6 +141,7 @@ SAMPLES = {
     "another recording": (meta(recording_id="0" * 12), "says recording_id"),
     "another window": (meta(window=9), "says window 9"),
     "views in another order": (meta(views=["rear", "front", "left", "right"]), "says views"),
+    "a fact of nothing": (meta(fact={"task": "appearance"}), "says fact {'task'"),
     "frames": (meta(frames=10), "cameras of 9 frames and meta.json says 10"),
     "a town that climbs": (meta(town="../../x"), "says town '../../x'"),
     "a foreign member": (lambda members: members.update({"readme.txt": b"x"}), "holds a foreign member 'readme.txt'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -228,6 +229,24 @@ def spoil(name):
         "weather": (description(weather=3), "says weather 3: give a text"),
         "agents": (lambda f: shutil.rmtree(f / "test/b/agent1"), r"test/b has 1 agents and train/a 2"),
         "pickle": (cameras(lambda given: given.update(K=np.array([None]))), "cannot be read"),
+        "texts": (cameras(lambda given: given.update(K=np.full((4, 3, 3), "x"))), "give real numbers"),
+        "far away": (cameras(lambda given: given["c2w"].__setitem__((0, 0, 0, 3), 1e30)), "from the world's origin"),
+        "fps huge": (description(fps=1e300), "says fps 1e\\+300: give a number above 0, at most 1000"),
+        "fps true": (description(fps=True), "says fps True"),
+        "town climbs": (description(town="../up"), "without slashes"),
+        "town surrogate": (description(town="\ud800"), "says town"),
+        "up list": (description(up=["z"]), r"says up \['z'\]"),
+        "no UTF-8": (lambda f: (f / "test/b/clip.json").write_bytes(b"\xff{}"), "no readable JSON"),
+        "depth texts": (lambda f: np.save(f / agent / "rear.depth.npy", np.full((FRAMES, 32, 48), "x")), "real num"),
+        "depth empty": (lambda f: (f / agent / "rear.depth.npy").write_bytes(b""), "cannot be read"),
+        "depth zipped": (lambda f: shutil.copy(f / agent / "cameras.npz", f / agent / "rear.depth.npy"), "several"),
+        "long video": (
+            lambda f: [write_video(f / agent / f"{v}.mp4", smooth_frames(0)[[*range(20), 0]], FPS) for v in VIEWS],
+            "videos of more than 20 frames and poses of 20",
+        ),
+        "video folder": (
+            lambda f: [(f / agent / "left.mp4").unlink(), (f / agent / "left.mp4").mkdir()], r"left\.mp4 is no video"
+        ),
     }[name]  # fmt: skip
 
 
@@ -235,7 +254,9 @@ def spoil(name):
     "name",
     ["no json", "fps", "no town", "unknown key", "up", "town twice", "no view", "no depth", "some depth", "depth shape",
      "depth zero", "ids", "agent names", "short video", "unequal videos", "sizes", "no K", "scaled", "mirrored",
-     "off centre", "pickle", "carla", "rows", "nan lens", "no lens", "weather", "agents"],
+     "off centre", "pickle", "carla", "rows", "nan lens", "no lens", "weather", "agents", "texts", "far away",
+     "fps huge", "fps true", "town climbs", "town surrogate", "up list", "no UTF-8", "depth texts", "depth empty",
+     "depth zipped", "long video", "video folder"],
 )  # fmt: skip
 def test_each_fault_is_told_in_a_sentence(name, changed, tmp_path):
     change, words = spoil(name)
@@ -259,3 +280,92 @@ def test_the_command_says_what_it_made_and_what_is_wrong(source, tmp_path, capsy
         assert words in capsys.readouterr().err
     assert main(["convert", str(tmp_path / "nothing"), str(tmp_path / "other")]) == 1
     assert "holds no clips" in capsys.readouterr().err
+
+
+def target_holding(name):
+    """Return a folder of the user's own, and of it all that must be there afterwards."""
+
+    def made(target):
+        target.mkdir()
+        (target / name).write_text("mine")
+        return target
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (lambda source, tmp: source, "was not made by convert"),
+        (lambda source, tmp: source / "train" / "out", "are one folder or lie one in the other"),
+        (lambda source, tmp: source.parent, "was not made by convert"),
+        (lambda source, tmp: linked(tmp / "link", source) / "out", "are one folder or lie one in the other"),
+        (lambda source, tmp: linked(tmp / "link", source), "was not made by convert"),
+        (lambda source, tmp: target_holding("plan.json")(tmp / "planned"), "is a planned data set"),
+        (lambda source, tmp: target_holding("plan.parquet")(tmp / "o"), "holds 'plan.parquet' and was not made by"),
+        (lambda source, tmp: target_holding("notes.txt")(tmp / "o"), "holds 'notes.txt' and was not made by convert"),
+        (lambda source, tmp: source / "train" / "a" / "clip.json", "is a file"),
+        (lambda source, tmp: target_holding("file")(tmp / "o") / "file", "is a file"),
+        (lambda source, tmp: target_holding("file")(tmp / "o") / "file" / "below", "cannot be a folder"),
+        (lambda source, tmp: linked(tmp / "itself", tmp / "itself"), "is a file"),
+    ],
+)  # fmt: skip
+def test_nothing_that_convert_did_not_make_is_touched(place, words, changed, tmp_path, capsys):
+    target = place(changed, tmp_path)
+    before = hashes_in(tmp_path)
+    assert main(["convert", str(changed), str(target), "--frames", "9"]) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert hashes_in(tmp_path) == before
+
+
+def test_a_clip_that_is_a_link_into_the_target_is_refused(changed, tmp_path):
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "converted.json").write_text("{}")
+    (changed / "train" / "a").rename(target / "mine")
+    linked(changed / "train" / "a", target / "mine")
+    with pytest.raises(ShardError, match="are one folder or lie one in the other"):
+        convert(changed, target, frames=9)
+
+
+def linked(link, target):
+    link.symlink_to(target)
+    return link
+
+
+def hashes_in(folder):
+    return {str(path): sha256_file(path) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["recordings", "shards", "shards/train"])
+def test_nothing_is_written_through_a_symbolic_link(name, source, dataset_dir, tmp_path, capsys):
+    target = shutil.copytree(dataset_dir, tmp_path / "out")
+    precious = tmp_path / "precious"
+    (precious / ".tmp-mine").mkdir(parents=True)
+    shutil.rmtree(target / name)
+    (target / name).symlink_to(precious)
+    assert main(["convert", str(source), str(target), "--frames", "9"]) == 1
+    assert "is a symbolic link, through which nothing is written" in capsys.readouterr().err
+    assert [path.name for path in precious.iterdir()] == [".tmp-mine"]
+
+
+def test_a_recording_that_was_damaged_is_converted_again(source, dataset_dir, tmp_path):
+    target = shutil.copytree(dataset_dir, tmp_path / "out")
+    digest = ClipIndex(target).digest
+    first, second = sorted((target / "recordings").iterdir())
+    (first / "recording.json").write_text("{")
+    (second / "w000" / "agent0.mp4").write_bytes(b"")
+    shutil.rmtree(target / "shards")
+    assert convert(source, target, frames=9).digest == digest
+    verify(target)
+
+
+def test_names_that_are_no_utf8_are_refused(changed, tmp_path, capsys):
+    odd = os.fsdecode(b"\xff\xfe")
+    with pytest.raises(ShardError, match="is no name in UTF-8"):
+        convert(changed, tmp_path / odd, frames=9)
+    shutil.copytree(changed / "train" / "a", changed / "train" / odd)
+    with pytest.raises(ShardError, match="has a name that is no line of UTF-8"):
+        convert(changed, tmp_path / "out", frames=9)

@@ -13,6 +13,7 @@ import os
 import selectors
 import threading
 import time
+from typing import Any
 
 from infra.minicarla.protocol.listening import Shortage, accept, listen
 from infra.minicarla.protocol.refusal_log import RefusalLog
@@ -64,15 +65,24 @@ class StreamServer:
             self.accepting, swept_at = True, time.monotonic()
             while not self.stopping:
                 for key, events in self.selector.select(SWEEP_S):
-                    if key.fileobj is self.listener:
-                        self.admit()
-                    elif not isinstance(key.fileobj, Subscriber):
-                        self.woken()
-                    elif key.fileobj in self.connections:  # it may have been removed a moment ago
-                        self.attend(key.fileobj, events)
+                    try:
+                        self.handle(key.fileobj, events)
+                    except Exception:
+                        log.exception("a connection to the streams failed")
+                        if key.fileobj in self.connections:
+                            key.fileobj.drop("it failed")  # the sweep closes it
                 if time.monotonic() - swept_at > SWEEP_S:
                     swept_at = time.monotonic()
                     self.sweep(swept_at)
+
+    def handle(self, ready: Any, events: int) -> None:
+        """Serve one socket that is ready."""
+        if ready is self.listener:
+            self.admit()
+        elif ready == self.awake:
+            self.woken()
+        elif ready in self.connections:  # it may have been removed a moment ago
+            self.attend(ready, events)
 
     def stop(self) -> None:
         """End the loop and close the listener."""
@@ -116,9 +126,14 @@ class StreamServer:
             refusals.write("connections", f"{MAX_SUBSCRIBERS} streams are read: close some of them first")
             connection.close()
             return
-        subscriber = Subscriber(connection)
-        self.connections.add(subscriber)
+        try:
+            subscriber = Subscriber(connection)
+        except OSError as error:
+            log.debug("a connection was gone as soon as it was accepted: %s", error)
+            connection.close()
+            return
         self.selector.register(subscriber, selectors.EVENT_READ)
+        self.connections.add(subscriber)
 
     def accept_more(self, accepting: bool) -> None:
         """Listen to new connections again, or leave them in the queue."""
@@ -147,7 +162,7 @@ class StreamServer:
         return True
 
     def attend(self, subscriber: Subscriber, events: int) -> None:
-        if events & selectors.EVENT_READ and subscriber.read():
+        if events & selectors.EVENT_READ and not subscriber.failure and subscriber.read():
             self.add(subscriber)
         if events & selectors.EVENT_WRITE and not subscriber.failure and subscriber.flush():
             self.selector.modify(subscriber, selectors.EVENT_READ)

@@ -30,6 +30,8 @@ MESSAGES_AHEAD = 4
 SLOW_READER_S = 1.0
 """A client's tick waits for its own readers, while more than `MESSAGES_AHEAD` messages wait, but not longer."""
 SUBSCRIBER_S = 1.0
+OTHERS_SUBSCRIBER_S = 0.25
+"""A tick waits so long for subscribers that other clients announced, unless they have announced one that never came."""
 MAX_EXPECTED = 64
 SWEEP_S = 0.5
 SETTLE_S = 0.1
@@ -49,6 +51,8 @@ class StreamServer:
         self.subscribers: dict[int, list[Subscriber]] = collections.defaultdict(list)
         self.expected: dict[int, collections.deque[tuple[float, object]]] = {}
         """Stream -> when it was announced, and by which client; a connection should follow."""
+        self.unkept: set[int] = set()
+        """Clients (by id) that announced a connection which did not come."""
         self.changed = threading.Condition()
         self.published_at = self.silent_until = 0.0
         self.stopping = False
@@ -216,6 +220,8 @@ class StreamServer:
     def expect(self, stream: int, client: object) -> None:
         """Note that a client was given a token: its connection will come."""
         with self.changed:
+            if len(self.unkept) > MAX_SUBSCRIBERS:
+                self.unkept.clear()
             announced = self.expected.setdefault(stream, collections.deque(maxlen=MAX_EXPECTED))
             announced.append((time.monotonic(), client))
 
@@ -230,14 +236,18 @@ class StreamServer:
                 self.changed.wait(0.02)
 
     def awaited(self, client: object) -> bool:
-        """Tell whether a connection that the client announced is still to come. Called with `changed` held."""
+        """Tell whether a connection that was announced is still worth waiting for. Called with `changed` held."""
         now = time.monotonic()
         for stream, announced in list(self.expected.items()):
             while announced and now - announced[0][0] > SUBSCRIBER_S:
-                announced.popleft()
+                self.unkept.add(id(announced.popleft()[1]))
             if not announced:
                 del self.expected[stream]
-        return any(who is client for announced in self.expected.values() for _, who in announced)
+        return any(
+            who is client or (now - at < OTHERS_SUBSCRIBER_S and id(who) not in self.unkept)
+            for announced in self.expected.values()
+            for at, who in announced
+        )
 
     def lagging(self, client: object) -> bool:
         """Tell whether more than a few messages wait for one of the client's readers."""

@@ -13,6 +13,7 @@ import os
 import selectors
 import threading
 import time
+from typing import Any
 
 from infra.minicarla.protocol.listening import Shortage, accept, listen
 from infra.minicarla.protocol.refusal_log import RefusalLog
@@ -29,6 +30,8 @@ MESSAGES_AHEAD = 4
 SLOW_READER_S = 1.0
 """A client's tick waits for its own readers, while more than `MESSAGES_AHEAD` messages wait, but not longer."""
 SUBSCRIBER_S = 1.0
+OTHERS_SUBSCRIBER_S = 0.25
+"""A tick waits so long for subscribers that other clients announced, unless they have announced one that never came."""
 MAX_EXPECTED = 64
 SWEEP_S = 0.5
 SETTLE_S = 0.1
@@ -48,6 +51,8 @@ class StreamServer:
         self.subscribers: dict[int, list[Subscriber]] = collections.defaultdict(list)
         self.expected: dict[int, collections.deque[tuple[float, object]]] = {}
         """Stream -> when it was announced, and by which client; a connection should follow."""
+        self.unkept: set[int] = set()
+        """Clients (by id) that announced a connection which did not come."""
         self.changed = threading.Condition()
         self.published_at = self.silent_until = 0.0
         self.stopping = False
@@ -64,15 +69,24 @@ class StreamServer:
             self.accepting, swept_at = True, time.monotonic()
             while not self.stopping:
                 for key, events in self.selector.select(SWEEP_S):
-                    if key.fileobj is self.listener:
-                        self.admit()
-                    elif not isinstance(key.fileobj, Subscriber):
-                        self.woken()
-                    elif key.fileobj in self.connections:  # it may have been removed a moment ago
-                        self.attend(key.fileobj, events)
+                    try:
+                        self.handle(key.fileobj, events)
+                    except Exception:
+                        log.exception("a connection to the streams failed")
+                        if key.fileobj in self.connections:
+                            key.fileobj.drop("it failed")  # the sweep closes it
                 if time.monotonic() - swept_at > SWEEP_S:
                     swept_at = time.monotonic()
                     self.sweep(swept_at)
+
+    def handle(self, ready: Any, events: int) -> None:
+        """Serve one socket that is ready."""
+        if ready is self.listener:
+            self.admit()
+        elif ready == self.awake:
+            self.woken()
+        elif ready in self.connections:  # it may have been removed a moment ago
+            self.attend(ready, events)
 
     def stop(self) -> None:
         """End the loop and close the listener."""
@@ -116,9 +130,14 @@ class StreamServer:
             refusals.write("connections", f"{MAX_SUBSCRIBERS} streams are read: close some of them first")
             connection.close()
             return
-        subscriber = Subscriber(connection)
-        self.connections.add(subscriber)
+        try:
+            subscriber = Subscriber(connection)
+        except OSError as error:
+            log.debug("a connection was gone as soon as it was accepted: %s", error)
+            connection.close()
+            return
         self.selector.register(subscriber, selectors.EVENT_READ)
+        self.connections.add(subscriber)
 
     def accept_more(self, accepting: bool) -> None:
         """Listen to new connections again, or leave them in the queue."""
@@ -147,7 +166,7 @@ class StreamServer:
         return True
 
     def attend(self, subscriber: Subscriber, events: int) -> None:
-        if events & selectors.EVENT_READ and subscriber.read():
+        if events & selectors.EVENT_READ and not subscriber.failure and subscriber.read():
             self.add(subscriber)
         if events & selectors.EVENT_WRITE and not subscriber.failure and subscriber.flush():
             self.selector.modify(subscriber, selectors.EVENT_READ)
@@ -201,6 +220,8 @@ class StreamServer:
     def expect(self, stream: int, client: object) -> None:
         """Note that a client was given a token: its connection will come."""
         with self.changed:
+            if len(self.unkept) > MAX_SUBSCRIBERS:
+                self.unkept.clear()
             announced = self.expected.setdefault(stream, collections.deque(maxlen=MAX_EXPECTED))
             announced.append((time.monotonic(), client))
 
@@ -215,14 +236,18 @@ class StreamServer:
                 self.changed.wait(0.02)
 
     def awaited(self, client: object) -> bool:
-        """Tell whether a connection that the client announced is still to come. Called with `changed` held."""
+        """Tell whether a connection that was announced is still worth waiting for. Called with `changed` held."""
         now = time.monotonic()
         for stream, announced in list(self.expected.items()):
             while announced and now - announced[0][0] > SUBSCRIBER_S:
-                announced.popleft()
+                self.unkept.add(id(announced.popleft()[1]))
             if not announced:
                 del self.expected[stream]
-        return any(who is client for announced in self.expected.values() for _, who in announced)
+        return any(
+            who is client or (now - at < OTHERS_SUBSCRIBER_S and id(who) not in self.unkept)
+            for announced in self.expected.values()
+            for at, who in announced
+        )
 
     def lagging(self, client: object) -> bool:
         """Tell whether more than a few messages wait for one of the client's readers."""

@@ -35,7 +35,7 @@ WEATHERS = {
 }
 
 
-@kernel()
+@kernel(cache=False)  # numba's cache would name this script as the module
 def floor_of(ground, x0, y0, per_m, rgb, eye, yaw, tan_x, out):
     """Cast a ray a pixel at the plain and write the colour of the texel it meets, or a grey for the sky."""
     height, width = out.shape[:2]

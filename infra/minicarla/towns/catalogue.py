@@ -53,11 +53,11 @@ def map_files(maps_dir: str | Path) -> tuple[dict[str, Path], list[str]]:
     files, left_out = {}, []
     for path in sorted(Path(maps_dir).glob("*.xodr")):
         if path.stem in LAYOUTS:
-            left_out.append(f"{path} is left out: {path.stem} is one of the embedded towns; rename the file")
+            left_out.append(f"{str(path)!r} is left out: {path.stem} is one of the embedded towns; rename the file")
         elif not path.stem.isprintable():  # neither is a byte that is not UTF-8
             left_out.append(f"{str(path)!r} is left out: a town's name has to be printable UTF-8; rename the file")
         elif not path.is_file():
-            left_out.append(f"{path} is left out: it is no file")
+            left_out.append(f"{str(path)!r} is left out: it is no file")
         else:
             files[path.stem] = path
     return files, left_out

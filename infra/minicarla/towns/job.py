@@ -28,7 +28,7 @@ class TownJob:
     """One run of worker.py. `run` works once; `cancel` may be called from another thread at any time."""
 
     def __init__(self, job: str, **values: Any) -> None:
-        self.request = json.dumps({"job": job, **values}).encode() + b"\n"
+        self.request = {"job": job, **values}
         self.lock = threading.Lock()
         self.cancelled = self.timed_out = False
         self.process: subprocess.Popen[bytes] | None = None
@@ -49,7 +49,7 @@ class TownJob:
             timer = threading.Timer(limit_s, self.expire)
             timer.start()
             try:
-                process.stdin.write(self.request)
+                process.stdin.write(json.dumps(self.request).encode() + b"\n")
                 process.stdin.flush()  # and stays open: the process ends when it is closed
                 return read(process.stdout)
             except (OSError, EOFError) as error:  # the answer broke off

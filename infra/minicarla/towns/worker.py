@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import resource
 import sys
@@ -19,14 +20,16 @@ from .errors import TownError
 from .job import town_of, write_scenery
 
 MEMORY_BYTES = 4 << 30
-CPU_S = 600
+CPU_S = 300
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what carla prints is no answer
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    limit(resource.RLIMIT_AS, MEMORY_BYTES)
+    limit(resource.RLIMIT_CPU, CPU_S)
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=end_with_input, daemon=True).start()
     try:
@@ -35,14 +38,24 @@ def main() -> None:
         reply(answer, error=str(error))
     except MemoryError:
         reply(answer, error=f"it needs more than {MEMORY_BYTES >> 30} GiB of memory; give a smaller map")
+    except Exception as error:
+        log.exception("unforeseen")
+        reply(answer, error=f"{type(error).__name__}: {error}; repair the file")
     answer.flush()
     os._exit(0)  # the other thread still reads
 
 
 def end_with_input() -> None:
     """Leave no work behind that nobody waits for."""
-    sys.stdin.read()
+    while os.read(0, 4096):
+        continue
     os._exit(1)
+
+
+def limit(kind: int, most: int) -> None:
+    """Bound what bad text can use up."""
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def reply(answer: BinaryIO, **values: Any) -> None:

@@ -17,8 +17,8 @@ from infra.stack.password import auth_string, password_file
 from infra.stack.prefect_client import (
     NO_PLUGINS,
     answer,
-    check_password,
     crash_abandoned_runs,
+    password_works,
     register_deployments,
     worker_is_online,
 )
@@ -140,9 +140,9 @@ def start_servers(known: dict[str, Service], worker: psutil.Process | None) -> s
     for server in servers:
         wait_for(server, partial(is_ready, server))
         write_service(server)  # it may have been found by its environment alone
-    prefect = servers[0].address
-    check_password(prefect)
-    return prefect
+    prefect = servers[0]
+    wait_for(prefect, partial(password_works, prefect.address))
+    return prefect.address
 
 
 def up() -> None:

@@ -15,6 +15,7 @@ from infra.stack.services import REPOSITORY, StackError
 
 POOLS = ("local", "cluster")
 NO_PLUGINS = {"PREFECT_PLUGINS_ENABLED": "false"}
+ANSWER_S = 20.0
 DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Opens addresses of this machine without the proxy that the environment may name for others."""
 
@@ -26,7 +27,7 @@ def answer(
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})}, method=method)
     try:
-        with DIRECTLY.open(request, timeout=5) as response:
+        with DIRECTLY.open(request, timeout=ANSWER_S) as response:
             return response.status, response.read()
     except urllib.error.HTTPError as error:
         return error.code, b""
@@ -34,15 +35,19 @@ def answer(
         return 0, b""
 
 
-def check_password(address: str) -> None:
-    """Raise StackError unless the server asks for a password and takes the one of this home."""
+def password_works(address: str) -> bool:
+    """Tell whether the server asks for a password and takes this home's; False when it does not answer in time.
+
+    StackError when it answers otherwise.
+    """
     version = f"{address}/api/admin/version"
     without, with_it = answer(version)[0], answer(version, authorization())[0]
-    if (without, with_it) != (401, 200):
+    if 0 not in (without, with_it) and (without, with_it) != (401, 200):
         raise StackError(
             f"Prefect at {address} answers {without} without a password and {with_it} with that of {password_file()}, "
             "where 401 and 200 belong: run `make down`, which ends the worker and what runs in it, then `make up`."
         )
+    return (without, with_it) == (401, 200)
 
 
 def worker_is_online(address: str, name: str) -> bool:

@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 
 from infra.stack import control, services
 from infra.stack.password import auth_string, authorization
-from infra.stack.prefect_client import answer, check_password
+from infra.stack.prefect_client import answer, password_works
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -46,11 +46,13 @@ def servers():
         Path(folder).chmod(0o755)
         home = Path(folder) / "home"
         patch.setenv("SHAREVERSE_HOME", str(home))
-        with services.only_one():
-            control.start_servers({}, None)
-        found = services.read_services()
-        yield Servers(home, found["prefect"].address, found["mlflow"].address)
-        control.down()
+        try:
+            with services.only_one():
+                control.start_servers({}, None)
+            found = services.read_services()
+            yield Servers(home, found["prefect"].address, found["mlflow"].address)
+        finally:
+            control.down()
         assert not any(service.process() for service in found.values())
 
 
@@ -63,7 +65,7 @@ def test_without_the_password_prefect_answers_401(servers):
     for header in (f"Basic {wrong}", "Basic", f"Bearer {auth_string()}", "Basic \x00", ""):
         assert answer(servers.api + "/admin/version", {"Authorization": header})[0] in (400, 401), header
     assert answer(servers.api + "/admin/version", authorization())[0] == 200
-    check_password(servers.prefect)
+    assert password_works(servers.prefect)
 
 
 def test_what_prefect_tells_everybody_is_that_it_lives(servers):
@@ -174,7 +176,7 @@ def test_a_password_changed_under_a_running_server_is_told(servers):
     before = path.read_text()
     path.write_text(f"shareverse:{'x' * 40}\n")
     with pytest.raises(services.StackError, match="answers 401 without a password and 401 with"):
-        check_password(servers.prefect)
+        password_works(servers.prefect)
     path.write_text(before)
 
 

@@ -213,16 +213,18 @@ class RunLog:
         for tag, reason in tags.items():
             self.client.set_tag(self.run_id, tag, reason)
 
-    def close(self, status: str = "FINISHED", failure: str = "") -> None:
-        """Send what waits and end the run, `failure` saying why; TrackingError names what could not be sent."""
+    def tell_failure(self, reason: str) -> None:
+        """Tag the run with the reason why it fails; the tag goes when the run is opened again."""
+        self.client.set_tag(self.run_id, FAILURE_TAG, reason[:MAX_TAG_LENGTH])
+
+    def close(self, status: str = "FINISHED") -> None:
+        """Send what waits and end the run; TrackingError names what could not be sent."""
         reason = self.send()
         if reason:
             raise TrackingError(
                 f"{len(self.waiting)} metric values could not be sent to MLflow ({reason}); they are safe in the run's "
                 "metrics.jsonl: run the deployment again to send them."
             )
-        if failure:
-            self.client.set_tag(self.run_id, FAILURE_TAG, failure[:MAX_TAG_LENGTH])
         self.client.set_terminated(self.run_id, status)
 
 

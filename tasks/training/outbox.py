@@ -60,8 +60,10 @@ class Parcel:
             log.artifacts(home() / path, folder)
         if self.note:
             log.note(self.note, self.missing)
+        if self.failure:
+            log.tell_failure(self.failure)
         if self.status:
-            log.close(self.status, self.failure)
+            log.close(self.status)
 
 
 def within_home(path: Path) -> str:

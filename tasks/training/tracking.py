@@ -131,8 +131,10 @@ class TrainingLog:
         self.flush()
         if not self.reason:
             try:
+                if self.log is not None and failure:
+                    self.log.tell_failure(failure)
                 if self.log is not None and status:
-                    self.log.close(status, failure)
+                    self.log.close(status)
                 return ""
             except UNREACHABLE as error:
                 self.reason = str(error)

@@ -123,6 +123,40 @@ def test_unfinished_latents_are_refused(tmp_path):
         LatentWindows(tmp_path, "train")
 
 
+@pytest.mark.parametrize("name", ["latents.json", "index.parquet", "shards/train/train-000000.json"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", "\0" * 9])
+def test_what_is_damaged_beside_whole_shards_is_mended(encoded_here, name, text):
+    dataset, cache = encoded_here
+    before = files_of(cache)
+    (cache / name).write_text(text)
+    assert encode_here(dataset, TINY) == cache
+    assert files_of(cache) == before
+
+
+def test_encoding_waits_for_another_that_fills_the_same_cache(encoded_here):
+    dataset, cache = encoded_here
+    script = f"import fcntl, sys; f = open({str(cache / 'encoding.lock')!r}, 'a'); fcntl.flock(f, 2); print(flush=True); "
+    with subprocess.Popen(
+        [sys.executable, "-c", script + "sys.stdin.read()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        said = []
+
+        def told(done, total, note):
+            said.append(note)
+            other.stdin.close()  # the other ends
+
+        encode_dataset(dataset, TINY, on_progress=told)
+    assert said == ["another run encodes the same: waiting for it", "encoded already: nothing to do"]
+
+
+@pytest.fixture(scope="module")
+def encoded_here(tmp_path_factory):
+    """A data set and its latents, made without Ray."""
+    dataset = write_dataset(tmp_path_factory.mktemp("here") / "synthetic", train=2, val=1, test=0, frames=9)
+    return dataset, encode_here(dataset, TINY)
+
+
 def test_a_data_set_without_training_clips_is_refused(tmp_path):
     folder = write_dataset(tmp_path / "empty", train=0, val=1, test=0, frames=9)
     with pytest.raises(EncodingError, match="has no clips in its train split"):

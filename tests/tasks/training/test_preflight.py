@@ -104,7 +104,7 @@ def test_a_configuration_that_makes_no_sense_is_refused_at_once(check, pretraine
 
 
 def test_models_that_are_nowhere_name_the_command(check):
-    for name in ("THUDM/CogVideoX-5b-I2V", "nobody/none", "/nowhere/at all", "a\0b", "../..//x"):
+    for name in ("THUDM/CogVideoX-5b-I2V", "nobody/none", "/nowhere/at all", "../..//x"):
         refused(check, PresetError, "hf download", base_model=name)
         refused(check, CodecError, "hf download", codec_path=name)
 

@@ -135,7 +135,8 @@ def test_what_is_damaged_beside_whole_shards_is_mended(encoded_here, name, text)
 
 def test_encoding_waits_for_another_that_fills_the_same_cache(encoded_here):
     dataset, cache = encoded_here
-    script = f"import fcntl, sys; f = open({str(cache / 'encoding.lock')!r}, 'a'); fcntl.flock(f, 2); print(flush=True); "
+    lock = str(cache / "encoding.lock")
+    script = f"import fcntl, sys; f = open({lock!r}, 'a'); fcntl.flock(f, 2); print(flush=True); "
     with subprocess.Popen(
         [sys.executable, "-c", script + "sys.stdin.read()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:

@@ -280,7 +280,7 @@ def test_loading_and_uploading_leave_the_lock_to_others(stage, client, monkeypat
     monkeypatch.setattr(api, "towns", Towns(lambda: ["A"], slow, slow, stage.build))
     load, upload = (
         stage.later("load_new_episode", "C", True, 0),
-        stage.later("copy_opendrive_to_file", "<OpenDRIVE/>", [0.0] * 8),
+        stage.later("copy_opendrive_to_file", "<OpenDRIVE/>", [0.0] * 4 + [False] * 3),
     )
     for _ in range(2):
         assert entered.acquire(timeout=20)

@@ -6,7 +6,6 @@ that only one of them can know.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFil
 from prefect.client.schemas.sorting import LogSort
 from prefect.deployments import run_deployment
 
+from infra.reading import read_bytes, read_json
 from infra.stack import password_hint, status_lines
 from infra.storage import home
 from tasks.benchmark.arms import ablation_of
@@ -89,9 +89,14 @@ def follow(deployment: str) -> None:
 
 
 def outcome() -> list[str]:
-    """Return the lines to print at the end: the last run's figures, its verdict, and the addresses."""
-    run_dir = home() / "runs" / (home() / "runs" / "last").read_text().strip()
-    report = json.loads((run_dir / "evaluation" / "report.json").read_text())
+    """Return the lines to print at the end: the last run's figures, its verdict, and the addresses.
+
+    Finished when the run or its report cannot be read.
+    """
+    again = "run make demo again."
+    last = read_bytes(home() / "runs" / "last", again, Finished).decode("ascii", "replace").strip()
+    run_dir = home() / "runs" / last
+    report = read_json(run_dir / "evaluation" / "report.json", again, error=Finished)
     lines = ["", "== Outcome", f"run {run_dir.name}, {run_dir}"]
     shown = {
         name: value
@@ -120,11 +125,12 @@ def main() -> int:
         follow("collect-dataset/local")
         follow("train-shareverse/local")
         follow("ablate-shareverse/demo")
+        lines = [*outcome(), *second_act()]
     except Finished as error:
         print(error, file=sys.stderr)
         return 1
     services = ["", "== Services (make down ends them)", *status_lines(), password_hint()]
-    print("\n".join([*outcome(), *second_act(), *services]))
+    print("\n".join([*lines, *services]))
     print(f"\nDone in {(time.monotonic() - started) / 60:.1f} minutes.")
     return 0
 

@@ -31,7 +31,7 @@ MOST_FILE_BYTES = 2**32
 """Of a file that is read into memory whole."""
 MOST_NPZ_BYTES = 2**30
 """Of an .npz's arrays together, unless told otherwise: more is a zip bomb."""
-MOST_HASHED_BYTES = 2**36
+MOST_HASHED_BYTES = 2**38
 """Of a file that is hashed: a sparse one of a terabyte would keep its reader for an hour."""
 MOST_ROWS = 10**7
 """Of a parquet file: a few bytes can promise more rows than any memory holds."""

@@ -25,6 +25,8 @@ IMPOSSIBLE = (
     ArithmeticError, AttributeError, IndexError, KeyError, MemoryError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
 """What building a model raises for configurations that make no sense."""
+MOST_JSON_BYTES = 2**26
+"""Of a configuration, or an index of weights."""
 FLOATS = {"F64", "F32", "F16", "BF16"}
 Model = TypeVar("Model", bound=ModelMixin)
 Shape = tuple[int, ...]
@@ -51,9 +53,18 @@ def local_folder(name: str) -> Path:
         ) from error
 
 
+def require_file(path: Path) -> None:
+    """Raise WeightsError for what is no plain file: a pipe or a device need not end."""
+    if not path.is_file():
+        raise WeightsError(f"{path} cannot be read (there is no such file)")
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Return a JSON file's object. WeightsError for a missing or damaged file."""
+    require_file(path)
     try:
+        if path.stat().st_size > MOST_JSON_BYTES:
+            raise WeightsError(f"{path} has more than {MOST_JSON_BYTES} bytes, which is no model's")
         value = json.loads(path.read_bytes())
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror})") from error
@@ -84,6 +95,7 @@ def stored_shapes(folder: Path) -> dict[str, Shape]:
     """Return the shapes of a folder's tensors by name, from the files' headers. WeightsError for a damaged file."""
     shapes: dict[str, Shape] = {}
     for file in weight_files(folder):
+        require_file(file)
         try:
             with safe_open(file, "pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - no mapping

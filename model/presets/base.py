@@ -135,6 +135,8 @@ class NamedPreset(Settings):
 
 def read_table(path: Path, label: str, error: type[PresetError]) -> dict[str, Any]:
     """Return the table of a TOML file. `error` where it is damaged, too large, or not to be read."""
+    if not path.is_file():
+        raise error(f"{label} cannot be read (it is no file): give a preset's file or name.")
     try:
         with open(path, "rb") as file:
             data = file.read(MOST_BYTES + 1)

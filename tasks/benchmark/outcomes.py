@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from infra.reading import read_json
 from infra.storage import OnProgress, atomic_file, no_progress
 from model.codec import load_codec, round_trip
 from model.presets import Preset
@@ -53,9 +54,12 @@ def scored_before(run: Run, ablation: Ablation, arm: Arm) -> ArmScore | None:
     marker = marker_of(run, ablation)
     if not marker.exists():
         return None
-    record: dict[str, Any] = json.loads(marker.read_text())
+    advice = "remove it and run the deployment again, to score the arm again."
+    record: dict[str, Any] = read_json(marker, advice, error=BenchmarkError)
     if record.get("scoring") != SCORING:
         return None
+    if not isinstance(record.get("metrics"), dict) or not isinstance(record.get("missing"), dict):
+        raise BenchmarkError(f"{marker} holds no figures of an arm: {advice}")
     return ArmScore(arm, record["metrics"], record["missing"])
 
 

@@ -18,7 +18,7 @@ import torch
 
 from infra.locks import locked
 from infra.ray_cluster import ray_cluster
-from infra.reading import read_json
+from infra.reading import read_json, read_sha256
 from infra.storage import (
     OnProgress,
     atomic_dir,
@@ -133,12 +133,14 @@ def rows_before(path: Path, source: str) -> list[dict[str, Any]] | None:
     sidecar = path.with_suffix(".json")
     if not sidecar.exists() or not path.is_file():
         return None
+    again = "it is written again."
     try:
-        record = read_json(sidecar, "it is written again.", error=EncodingError)
+        record = read_json(sidecar, again, error=EncodingError)
+        sha256 = read_sha256(path, again, EncodingError)
     except EncodingError:
         return None
     rows = record.get("rows")
-    whole = record.get("source") == source and isinstance(rows, list) and record.get("sha256") == sha256_file(path)
+    whole = record.get("source") == source and isinstance(rows, list) and record.get("sha256") == sha256
     return rows if whole and all(isinstance(row, dict) and row.keys() >= set(COLUMNS) for row in rows) else None
 
 

@@ -21,8 +21,8 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from infra.reading import one_line, read_json, read_parquet
-from infra.storage import canonical_json, sha256_bytes, sha256_file
+from infra.reading import one_line, read_json, read_parquet, read_part, read_sha256
+from infra.storage import canonical_json, sha256_bytes
 from model.codec import Codec, LinearCodec, VaeCodec
 from model.presets import Preset
 from tasks.encoding.frames import model_video, window_starts
@@ -155,7 +155,7 @@ def read_cache(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise EncodingError(f"{marker} does not say how many windows there are: {again}")
     rows = read_parquet(index, again, COLUMNS, EncodingError)
     counts = {split: sum(row["split"] == split for row in rows) for split in SPLITS}
-    if counts != windows or (sha256 is not None and sha256 != sha256_file(index)):
+    if counts != windows or (sha256 is not None and sha256 != read_sha256(index, again, EncodingError)):
         raise EncodingError(f"{index} is not the index that {marker.name} was written with: {again}")
     return record, rows
 
@@ -184,12 +184,7 @@ class LatentWindows:
         """Read one window. EncodingError when its bytes are not those that were written."""
         shard = self.folder / row["shard"]
         again = f"delete {self.folder} and encode again (run train-shareverse)."
-        try:
-            with open(shard, "rb") as file:
-                file.seek(row["offset"])
-                data = file.read(row["bytes"])
-        except OSError as error:
-            raise EncodingError(f"{shard} cannot be read ({error.strerror}): {again}") from error
+        data = read_part(shard, row["offset"], row["bytes"], again, EncodingError)
         if sha256_bytes(data) != row["sha256"]:
             raise EncodingError(f"{shard} is corrupt at {row['key']}: {again}")
         try:

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from infra.reading import one_line, read_json
-from infra.storage import StorageError, disk_fault, sha256_file
+from infra.reading import one_line, read_json, read_sha256
+from infra.storage import StorageError, disk_fault
 from tasks.recording.errors import RecordingError
 
 LOG = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Ledger:
         row = self.query("SELECT state, sha256 FROM recordings WHERE recording_id = ?", (recording_id,))
         entered = bool(row) and row[0][0] == "done"
         try:
-            if entered and row[0][1] != sha256_file(artefact):
+            if entered and row[0][1] != self.sha256_of(artefact):
                 raise RecordingError(f"{artefact} was changed")
             self.check_artefact(recording_id, hashes=not entered)
         except (RecordingError, OSError) as why:
@@ -102,11 +102,15 @@ class Ledger:
             raise RecordingError(f"{artefact} is not the record of {recording_id}")
         for name, digest in files.items():
             file = artefact.parent / name
-            if not file.is_file() or (hashes and sha256_file(file) != digest):
+            if not file.is_file() or (hashes and self.sha256_of(file) != digest):
                 raise RecordingError(f"{file} is damaged or gone")
 
+    def sha256_of(self, path: Path) -> str:
+        """Return a file's hash. RecordingError where it cannot be read, or claims a size that no recording has."""
+        return read_sha256(path, "nothing in it can be trusted", RecordingError)
+
     def done(self, recording_id: str) -> None:
-        self.enter(recording_id, "done", sha256_file(self.artefact(recording_id)), "")
+        self.enter(recording_id, "done", self.sha256_of(self.artefact(recording_id)), "")
 
     def rejected(self, recording_id: str, reason: str) -> None:
         self.enter(recording_id, "rejected", "", reason)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.mlflow_tracking import git_sha
-from infra.reading import read_json, read_sha256, read_table
+from infra.reading import read_bytes, read_json, read_sha256, read_table
 from infra.storage import (
     OnProgress,
     StorageError,
@@ -137,7 +137,7 @@ def recorded_members(clip: Clip) -> Iterator[tuple[str, bytes]]:
         if not MEMBER.fullmatch(name):
             raise ShardError(f"{path} names a file {named!r}, which is none of a clip's: {again(clip)}")
         file = clip.folder / name
-        data = file.read_bytes() if file.is_file() else b""
+        data = read_bytes(file, again(clip), ShardError)
         if sha256_bytes(data) != digest:
             raise ShardError(f"{file} is damaged or gone: {again(clip)}")
         yield name, data

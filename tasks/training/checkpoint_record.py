@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from infra.reading import one_line, read_json
+from infra.reading import read_json, read_sha256
 from infra.storage import sha256_file
 from tasks.training.errors import TrainingError
 from tasks.training.run import STEP_FOLDER, Run, steps_of
@@ -68,11 +68,8 @@ def check_files(checkpoint: Path, part: str = "") -> None:
     expected = {name: found for name, found in files.items() if name.startswith(part)}
 
     def damage(name: str) -> str:
-        try:
-            return "" if sha256_file(checkpoint / name) == expected[name] else f"{name} is not what its hash says"
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else None
-            return f"{name} cannot be read ({why or one_line(error)})"
+        found = read_sha256(checkpoint / name, remedy(checkpoint), TrainingError)
+        return "" if found == expected[name] else f"{name} is not what its hash says"
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         damaged = [found for found in pool.map(damage, expected) if found]

@@ -108,6 +108,17 @@ def test_a_killed_flow_without_a_last_line_is_not_waited_for_for_ever(started, m
         demo.follow("train-shareverse/local")
 
 
+def test_a_report_that_cannot_be_read_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHAREVERSE_HOME", str(tmp_path))
+    (tmp_path / "runs" / "abc" / "evaluation").mkdir(parents=True)
+    with pytest.raises(demo.Finished, match=r"last cannot be read .*: run make demo again"):
+        demo.outcome()
+    (tmp_path / "runs" / "last").write_text("abc")
+    (tmp_path / "runs" / "abc" / "evaluation" / "report.json").write_text("{")
+    with pytest.raises(demo.Finished, match=r"report.json holds no readable JSON .*: run make demo again"):
+        demo.outcome()
+
+
 def test_the_outcome_is_the_last_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("SHAREVERSE_HOME", str(tmp_path))
     folder = tmp_path / "runs" / "abc" / "evaluation"

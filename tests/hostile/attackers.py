@@ -96,7 +96,8 @@ class Attacker:
         self.kinds: list[tuple[int, Callable[[], None]]] = [
             (40, self.wrong_value), (10, self.wrong_count), (10, self.unknown_function), (10, self.bad_attribute),
             (8, self.flipped_bits), (6, self.no_request), (4, self.random_bytes), (3, self.deep), (3, self.promises),
-            (4, self.half_message), (4, self.bad_stream), (2, self.silent_reader), (4, self.churn),
+            (4, self.half_message), (4, self.bad_stream), (2, self.silent_reader), (2, self.announcement),
+            (4, self.churn),
         ]  # fmt: skip
 
     def run(self, messages: int) -> None:
@@ -105,7 +106,7 @@ class Attacker:
             (_, kind), = self.rng.choices(self.kinds, weights)
             try:
                 kind()
-            except (OSError, msgpack.UnpackException, ValueError) as error:
+            except (OSError, RuntimeError, msgpack.UnpackException, ValueError) as error:
                 self.faults.append(f"{kind.__name__}: {error!r}")
                 self.renew()
         for connection in self.left_behind:
@@ -263,6 +264,12 @@ class Attacker:
             connection.sendall(struct.pack("<I", stream))
         self.outcomes["silent reader: left open"] += 1
         self.keep(connection)
+
+    def announcement(self) -> None:
+        """The announcement of a reader that never comes, by a client that goes away."""
+        with Rpc(self.port, ANSWER_S) as rpc:
+            rpc.call("get_sensor_token", 1)
+        self.outcomes["announcement: accepted"] += 1
 
     def churn(self) -> None:
         for _ in range(self.rng.randrange(1, 10)):

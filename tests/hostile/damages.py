@@ -77,7 +77,7 @@ ANY: dict[str, Damage] = {
 }
 """Of any file."""
 MEANT = ("bit flipped", "20 bits flipped", "twice", "zeros", "random")
-"""Damages that a file without a hash may not show."""
+"""Damages that may leave a file of another content, which only a hash tells from the one that was."""
 
 
 def spread(items: Iterable[Any]) -> list[Any]:
@@ -98,13 +98,39 @@ def json_damages(path: Path) -> Iterator[tuple[str, Damage]]:
         yield f"JSON {value!r}", in_json(lambda old, value=value: value)
     yield "JSON too deep", replaced(lambda old: b"[" * 200_000)
     yield "JSON of a long number", replaced(lambda old: b'{"a": ' + b"9" * 10_000 + b"}")
-    if not isinstance(content, dict):
-        return
-    for key, value in spread(content.items()):
-        yield f"{key} gone", in_json(lambda old, key=key: {k: v for k, v in old.items() if k != key})
+    first = content[:1] if isinstance(content, list) else [content]
+
+    def in_first(change: Callable[[dict], dict]) -> Damage:
+        """Return a damage to the object, or to the first one of a list."""
+        return in_json(lambda old: change(old) if isinstance(old, dict) else [change(old[0]), *old[1:]])
+
+    for key, value in spread((key, value) for fields in first for key, value in fields.items()):
+        yield f"{key} gone", in_first(lambda old, key=key: {k: v for k, v in old.items() if k != key})
         for other in (None, True, float("nan"), HUGE, [None], "../../etc\ud800"):
             if other != value:
-                yield f"{key} {other!r:.20}", in_json(lambda old, key=key, other=other: old | {key: other})
+                yield f"{key} {other!r:.20}", in_first(lambda old, key=key, other=other: old | {key: other})
+
+
+def toml_damages(path: Path) -> Iterator[tuple[str, Damage]]:
+    """Yield damages to a TOML file: each of its values of another type, not finite, negative, huge or climbing."""
+    for number, line in enumerate(path.read_text().splitlines()):
+        key, equals, value = line.partition(" = ")
+        if not equals:
+            continue
+
+        def with_line(text: str, number: int = number) -> Damage:
+            def changed(content: bytes) -> bytes:
+                lines = content.decode().splitlines()
+                lines[number] = text
+                return "\n".join(lines).encode()
+
+            return replaced(changed)
+
+        for other in ("nan", "inf", "-1", "1e400", "1" + "0" * 30, "[[1]]", "{}", "1979-05-27", '"../../etc"', "''"):
+            if other != value:
+                yield f"{key} {other}", with_line(f"{key} = {other}")
+        yield f"{key} twice", with_line(f"{line}\n{line}")
+        yield f"{key} misspelt", with_line(f"{key}x = {value}")
 
 
 def with_table(change: Callable[[pa.Table], pa.Table]) -> Damage:
@@ -169,5 +195,6 @@ def npz_damages(path: Path) -> Iterator[tuple[str, Damage]]:
 
 def damages_of(path: Path) -> dict[str, Damage]:
     """Return every damage to a file of this kind, by name."""
-    more = {".json": json_damages, ".parquet": parquet_damages, ".npz": npz_damages}.get(path.suffix)
+    kinds = {".json": json_damages, ".parquet": parquet_damages, ".npz": npz_damages, ".toml": toml_damages}
+    more = kinds.get(path.suffix)
     return ANY | (dict(more(path)) if more else {})

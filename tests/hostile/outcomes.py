@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = ["tests.hostile.house"]
-DEADLINE_S = 120.0
+DEADLINE_S = 60.0
 REFUSED, RIGHT, UNSEEN = "refused in one sentence", "rightly accepted", "accepted, which nothing can tell"
 TRACEBACK, HANG, WRONG, LONG = "TRACEBACK", "HANG", "WRONGLY ACCEPTED", "NOT ONE SENTENCE"
 BAD = (TRACEBACK, HANG, WRONG, LONG)

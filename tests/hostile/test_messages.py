@@ -16,9 +16,11 @@ from tests.hostile.attackers import Attack
 from tests.infra.minicarla.served import ROOT, Served
 
 SEED = 20261128
-TIMES_SLOWER = 25.0
-"""The attackers take the processor too, all from one machine."""
-LONGEST_TICK_S = 5.0
+KEPT = 0.95
+"""Of the ticks per second that the honest client makes alone. In a short attack one late tick is much: KEPT_SHORTLY."""
+KEPT_SHORTLY = 0.4
+LONGEST_TICK_S = 1.0
+"""Half of what CARLA's examples give a call."""
 MOST_MB = 400.0
 """Above what the server takes at the start: half messages, backlogs, threads."""
 
@@ -26,16 +28,16 @@ MOST_MB = 400.0
 class Honest:
     """The honest client's process."""
 
-    def __init__(self, port: int, ticks_alone: int) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("honest_client.py")), str(port), str(ticks_alone)]
+    def __init__(self, port: int, seconds_alone: float) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("honest_client.py")), str(port), str(seconds_alone)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert self.process.stdout is not None
-        line = self.process.stdout.readline().split()
-        assert line[:1] == ["alone"], "the honest client ended before the attack"
-        self.alone_ms = float(line[1])
+        line = self.process.stdout.readline()
+        assert line, "the honest client ended before the attack"
+        self.alone = json.loads(line)
 
     def figures(self) -> dict:
         """Stop it; what it saw beside the attack."""
@@ -65,12 +67,12 @@ class Memory:
         self.thread.join()
 
 
-def attack(tmp_path: Path, messages: int, attackers: int, ticks_alone: int) -> None:
+def attack(tmp_path: Path, messages: int, attackers: int, seconds_alone: float, kept: float) -> None:
     """Send hostile messages beside an honest client and check everybody."""
     log = tmp_path / "server.log"
     served = Served(log)
     try:
-        honest = Honest(served.port, ticks_alone)
+        honest = Honest(served.port, seconds_alone)
         with Memory(served) as memory:
             begun = time.monotonic()
             hostile = Attack(served.port, SEED, attackers)
@@ -80,13 +82,13 @@ def attack(tmp_path: Path, messages: int, attackers: int, ticks_alone: int) -> N
         for outcome, count in sorted(hostile.outcomes.items()):
             print(f"{count:7d} {outcome}")
         print(f"{sum(hostile.outcomes.values()):7d} messages in {took:.0f} s, {len(hostile.faults)} faults")
-        print(f"honest client: {figures}, alone {honest.alone_ms:.2f} ms")
+        print(f"honest client alone: {honest.alone}")
+        print(f"honest client beside the attack: {figures}")
         print(f"server: {memory.before:.0f} MB before, {memory.most:.0f} at most, {served.memory_mb():.0f} after")
         assert served.process.poll() is None
         assert hostile.faults == []
         assert figures["wrong"] == []
-        assert figures["ticks"] > 20
-        assert figures["median_ms"] < TIMES_SLOWER * honest.alone_ms
+        assert figures["per_second"] > kept * honest.alone["per_second"]
         assert figures["longest_ms"] < 1e3 * LONGEST_TICK_S
         assert memory.most < memory.before + MOST_MB
         assert "Traceback" not in log.read_text()
@@ -95,10 +97,10 @@ def attack(tmp_path: Path, messages: int, attackers: int, ticks_alone: int) -> N
 
 
 def test_a_thousand_hostile_messages_disturb_nobody(tmp_path):
-    attack(tmp_path, messages=1_000, attackers=4, ticks_alone=50)
+    attack(tmp_path, messages=1_000, attackers=4, seconds_alone=1, kept=KEPT_SHORTLY)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_fifty_thousand_hostile_messages_disturb_nobody(tmp_path):
-    attack(tmp_path, messages=50_000, attackers=8, ticks_alone=300)
+    attack(tmp_path, messages=50_000, attackers=8, seconds_alone=10, kept=KEPT)

@@ -30,8 +30,11 @@ MESSAGES_AHEAD = 4
 SLOW_READER_S = 1.0
 """A client's tick waits for its own readers, while more than `MESSAGES_AHEAD` messages wait, but not longer."""
 SUBSCRIBER_S = 1.0
+"""A client's tick waits so long for a connection that it announced itself."""
 OTHERS_SUBSCRIBER_S = 0.25
-"""A tick waits so long for subscribers that other clients announced, unless they have announced one that never came."""
+"""And so long for those that others announced."""
+NO_OTHERS_S = 30.0
+"""After a tick has waited for others in vain, none does so for this time: many announcements must not slow it down."""
 MAX_EXPECTED = 64
 SWEEP_S = 0.5
 SETTLE_S = 0.1
@@ -51,8 +54,8 @@ class StreamServer:
         self.subscribers: dict[int, list[Subscriber]] = collections.defaultdict(list)
         self.expected: dict[int, collections.deque[tuple[float, object]]] = {}
         """Stream -> when it was announced, and by which client; a connection should follow."""
-        self.unkept: set[int] = set()
-        """Clients (by id) that announced a connection which did not come."""
+        self.others_after = 0.0
+        """When ticks may wait for subscribers of other clients again."""
         self.changed = threading.Condition()
         self.published_at = self.silent_until = 0.0
         self.stopping = False
@@ -220,8 +223,6 @@ class StreamServer:
     def expect(self, stream: int, client: object) -> None:
         """Note that a client was given a token: its connection will come."""
         with self.changed:
-            if len(self.unkept) > MAX_SUBSCRIBERS:
-                self.unkept.clear()
             announced = self.expected.setdefault(stream, collections.deque(maxlen=MAX_EXPECTED))
             announced.append((time.monotonic(), client))
 
@@ -230,24 +231,27 @@ class StreamServer:
 
         The first image must not be lost, and a program that ticks faster than it reads is slowed down as by CARLA.
         """
-        deadline = time.monotonic() + SLOW_READER_S
+        begun = time.monotonic()
         with self.changed:
-            while self.awaited(client) or (time.monotonic() < deadline and self.lagging(client)):
+            while self.awaited(client, begun) or (time.monotonic() < begun + SLOW_READER_S and self.lagging(client)):
                 self.changed.wait(0.02)
 
-    def awaited(self, client: object) -> bool:
-        """Tell whether a connection that was announced is still worth waiting for. Called with `changed` held."""
+    def awaited(self, client: object, begun: float) -> bool:
+        """Tell whether a tick that `begun` must wait for an announced connection. Called with `changed` held."""
         now = time.monotonic()
         for stream, announced in list(self.expected.items()):
             while announced and now - announced[0][0] > SUBSCRIBER_S:
-                self.unkept.add(id(announced.popleft()[1]))
+                announced.popleft()
             if not announced:
                 del self.expected[stream]
-        return any(
-            who is client or (now - at < OTHERS_SUBSCRIBER_S and id(who) not in self.unkept)
-            for announced in self.expected.values()
-            for at, who in announced
-        )
+        if any(who is client for announced in self.expected.values() for _, who in announced):
+            return True
+        if not self.expected or now < self.others_after:
+            return False
+        if now - begun < OTHERS_SUBSCRIBER_S:
+            return True
+        self.others_after = now + NO_OTHERS_S
+        return False
 
     def lagging(self, client: object) -> bool:
         """Tell whether more than a few messages wait for one of the client's readers."""

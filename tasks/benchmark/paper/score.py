@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from infra.reading import read_json
 from infra.storage import OnProgress, atomic_file, no_progress
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.paper.study import PaperArm, PaperStudy
@@ -158,7 +159,10 @@ def paper_score_before(run: Run, arm: PaperArm) -> PaperScore | None:
     marker = run.folder / MARKER
     if not marker.exists():
         return None
-    record = json.loads(marker.read_text())
+    advice = "remove it and run the deployment again, to score the arm again."
+    record = read_json(marker, advice, error=BenchmarkError)
     if record.get("scoring") != SCORING:
         return None
+    if not isinstance(record.get("scenes"), dict) or not isinstance(record.get("figures"), dict):
+        raise BenchmarkError(f"{marker} holds no figures of an arm: {advice}")
     return PaperScore(arm, record["scenes"], record["figures"])

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from infra.reading import read_json
 from infra.storage import atomic_file, home, sha256_file
 from tasks.evaluation.vbench.errors import VBenchError
 
@@ -36,9 +38,16 @@ def marker() -> Path:
 
 def is_ready() -> bool:
     """Say whether the environment stands and was made from the requirements as they are now."""
-    if not marker().exists() or not interpreter().exists():
-        return False
-    return bool(json.loads(marker().read_text())["requirements"] == sha256_file(REQUIREMENTS))
+    return interpreter().exists() and record().get("requirements") == sha256_file(REQUIREMENTS)
+
+
+def record() -> dict[str, Any]:
+    """Return what ready.json says; nothing where it is missing or damaged, as the environment is then made anew."""
+    try:
+        found: dict[str, Any] = read_json(marker(), "the environment is made anew.", error=VBenchError)
+    except VBenchError:
+        return {}
+    return found if isinstance(found.get("versions"), dict) else {}
 
 
 def base_python() -> str:
@@ -79,7 +88,7 @@ def setup(*, again: bool = False) -> dict[str, str]:
         versions = probe()
         with atomic_file(marker()) as temporary:
             temporary.write_text(json.dumps({"requirements": sha256_file(REQUIREMENTS), "versions": versions}))
-    return dict(json.loads(marker().read_text())["versions"])
+    return dict(record()["versions"])
 
 
 def probe() -> dict[str, str]:

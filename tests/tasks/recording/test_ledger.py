@@ -96,6 +96,18 @@ def test_a_changed_artefact_is_not_done(ledger):
     assert not ledger.is_done("a")
 
 
+def test_a_record_or_clip_that_claims_a_terabyte_is_not_read(ledger):
+    for recording_id, entered in (("a", False), ("b", True)):
+        finish(ledger, recording_id)
+        if entered:
+            ledger.done(recording_id)
+        os.truncate(ledger.artefact(recording_id), 2**40)
+        assert not ledger.is_done(recording_id)
+    finish(ledger, "c")
+    os.truncate(ledger.artefact("c").parent / "clip.mp4", 2**40)
+    assert not ledger.is_done("c")
+
+
 def test_a_failure_is_open_until_it_succeeds(ledger):
     ledger.failed("a", "the server died")
     assert not ledger.is_done("a")

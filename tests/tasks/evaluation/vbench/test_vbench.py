@@ -211,6 +211,12 @@ def test_setup_needs_the_right_python_and_tells_what_failed(home, monkeypatch):
 def test_the_environment_is_made_anew_when_its_requirements_change(stand_in, monkeypatch, tmp_path):
     assert environment.is_ready()
     assert environment.setup() == {"vbench": "0"}
+    marker = environment.marker().read_text()
+    for damaged in ("", "[]", "{}", "null", marker.replace("versions", "other"), marker[:-1]):
+        environment.marker().write_text(damaged)
+        assert not environment.is_ready()
+    environment.marker().write_text(marker)
+    assert environment.is_ready()
     other = tmp_path / "requirements.txt"
     other.write_text("vbench==0.1.6\n")
     monkeypatch.setattr(environment, "REQUIREMENTS", other)

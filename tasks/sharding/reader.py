@@ -13,7 +13,7 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from tasks.sharding.archive import members_of
-from tasks.sharding.contract import WRITE_AGAIN, Cameras, agents_of, check_ids, read_cameras, read_description
+from tasks.sharding.contract import WRITE_AGAIN, Cameras, check_ids, read_cameras, read_description
 from tasks.sharding.errors import ShardError
 from tasks.sharding.index import ClipIndex
 
@@ -86,7 +86,7 @@ def decode_mosaics(key: str, members: dict[str, bytes], cameras: Cameras, kind: 
     size, frames = (2 * width, 2 * height), len(cameras.time_s)
     pixel = (3,) if kind == "mp4" else ()
     videos = []
-    for agent in range(agents_of(key, members)):
+    for agent in range(len(cameras.K)):
         name = f"agent{agent}.{kind}"
         try:
             videos.append(decode_video(members[name], frames + 1, size))

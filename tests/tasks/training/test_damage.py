@@ -142,7 +142,7 @@ def test_a_damaged_newest_checkpoint_is_refused_and_the_older_one_named(checkpoi
         file.unlink()
         if damage == "folder":
             file.mkdir()
-    with pytest.raises(TrainingError, match=rf"step-000004 is damaged: {name}.* go on from step-000002") as found:
+    with pytest.raises(TrainingError, match=rf"step-000004(/| is damaged: ){name}.* go on from step-000002") as found:
         train(run, latents, 1)
     one_sentence(found)
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
@@ -19,11 +20,17 @@ GRACE_S = 3.0
 killed runs so long; what it has started then ends within three seconds."""
 
 
+def is_worker(command: Sequence[str]) -> bool:
+    """Tell whether a command line is that of a Prefect worker: `make up`'s, or one that was started by hand."""
+    by_hand = {"worker", "start"} <= {*command} and "prefect" in " ".join(command)
+    return by_hand or "infra.stack.prefect_worker" in command
+
+
 def worker_of(process: psutil.Process) -> psutil.Process | None:
     """Return the Prefect worker that a process descends from, None for one that was started by hand."""
     for ancestor in process.parents():
         with contextlib.suppress(psutil.AccessDenied, psutil.NoSuchProcess):
-            if {"worker", "start"} <= {*ancestor.cmdline()} and "prefect" in " ".join(ancestor.cmdline()):
+            if is_worker(ancestor.cmdline()):
                 return ancestor
     return None
 

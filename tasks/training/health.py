@@ -16,7 +16,7 @@ from tasks.training.errors import DivergedError
 MOST_TIMESTEPS = 32
 """Shown in a message."""
 ADVICE = (
-    "The training ends here and the last checkpoint before it is kept: running it again ends alike; train with a lower "
+    "The training ends here, and checkpoints from before are kept: running it again ends alike; train with a lower "
     "learning_rate or more warmup_steps."
 )
 

@@ -11,6 +11,7 @@ import pytest
 
 from infra import prefect_worker
 from infra.prefect_worker import end_with_worker, worker_of
+from infra.stack import control
 from tests.processes import family
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,9 +32,21 @@ while True:
 """
 
 
-def test_a_flow_run_and_what_it_started_end_with_a_killed_worker():
+def started_by_make_up(monkeypatch) -> list[str]:
+    """Return the words by which `make up` starts its worker."""
+    commands = []
+    monkeypatch.setattr(control, "launch", lambda name, command, *rest: commands.append(command))
+    monkeypatch.setattr(control, "wait_for", lambda *rest: None)
+    monkeypatch.setattr(control, "environment", dict)
+    control.start_worker("http://127.0.0.1:1/api")
+    return commands[0][1:]
+
+
+@pytest.mark.parametrize("whose", ["make up's", "by hand"])
+def test_a_flow_run_and_what_it_started_end_with_a_killed_worker(whose, monkeypatch):
+    words = ["prefect", "worker", "start"] if whose == "by hand" else started_by_make_up(monkeypatch)
     with family() as ours:
-        command = [sys.executable, "-c", WORKER, FLOW_RUN, "prefect", "worker", "start"]
+        command = [sys.executable, "-c", WORKER, FLOW_RUN, *words]
         worker = subprocess.Popen(command, stdout=subprocess.PIPE, env=ours.environment, cwd=ROOT)
         assert worker.stdout.readline() == b"running\n"
         assert ours.alive("sleep 1000")

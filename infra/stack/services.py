@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import math
 import os
 import signal
 import socket
@@ -80,8 +79,8 @@ def parse_service(entry: object) -> Service:
     if isinstance(entry, dict) and set(entry) == {"name", "pid", "started", "address"}:
         name, pid, started, address = (entry[key] for key in ("name", "pid", "started", "address"))
         place, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
-        numbers = type(pid) is int and 1 < pid < 2**31 and type(started) in (int, float) and math.isfinite(started)
-        if name in NAMES and numbers and place == "http://127.0.0.1" and port.isdecimal() and 0 < int(port) < 2**16:
+        numbers = type(pid) is int and 1 < pid < 2**31 and type(started) in (int, float) and 0 <= started < 2**53
+        if name in NAMES and numbers and place == "http://127.0.0.1" and port.isdecimal() and 0 < int(port[:6]) < 2**16:
             return Service(name, pid, started, address)
     raise StackError(f"services.json describes no service with {str(entry)[:200]!r}")
 

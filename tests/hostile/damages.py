@@ -113,10 +113,9 @@ def json_damages(path: Path) -> Iterator[tuple[str, Damage]]:
 
 def toml_damages(path: Path) -> Iterator[tuple[str, Damage]]:
     """Yield damages to a TOML file: each of its values of another type, not finite, negative, huge or climbing."""
-    for number, line in enumerate(path.read_text().splitlines()):
-        key, equals, value = line.partition(" = ")
-        if not equals:
-            continue
+    lines = list(enumerate(path.read_text().splitlines()))
+    for number, line in spread((number, line) for number, line in lines if " = " in line):
+        key, _, value = line.partition(" = ")
 
         def with_line(text: str, number: int = number) -> Damage:
             def changed(content: bytes) -> bytes:

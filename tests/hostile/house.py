@@ -152,7 +152,10 @@ def generate(home: Path) -> Any:
 def services(home: Path) -> Any:
     sys.argv = ["infra.stack", "status"]
     called(lambda arguments: runpy.run_module("infra.stack", run_name="__main__") and 0)
-    return sys.stdout.getvalue()  # type: ignore[attr-defined]
+    said = sys.stdout.getvalue()  # type: ignore[attr-defined]
+    if ".damaged-" in said:
+        raise Refused(said.splitlines()[0])  # put aside, and said
+    return said.replace(str(home), "")
 
 
 def model_preset(home: Path) -> Any:

@@ -109,7 +109,8 @@ ROWS = [
     Row("model's weights", "runs/*/checkpoints/*/model/*.safetensors", RUN, commands.generate, hashed=False),
     Row("codec's config.json", "datasets/toy/latents/*/codec/config.json", RUN, commands.generate, hashed=False),
     Row("codec's weights", "datasets/toy/latents/*/codec/*.safetensors", RUN, commands.generate, hashed=False),
-    Row("services.json", "services/services.json", ("services",), commands.services, hashed=False),
+    Row("services.json", "services/services.json", ("services",), commands.services, hashed=False,
+        other=("missing", "JSON []")),
     Row("model preset", "model.toml", ("model.toml",), commands.model_preset, hashed=False),
     Row("plan preset", "plan.toml", ("plan.toml",), commands.plan_preset, hashed=False),
 ]  # fmt: skip

@@ -50,6 +50,9 @@ def end_with_worker(*hook: Any) -> None:
 def follow(descriptor: int) -> None:
     """Wait for the process of a pidfd to end, then end this one."""
     readable([descriptor])
-    log.error("The worker has ended, and this flow run with it: run the deployment again.")
-    threading.Event().wait(GRACE_S)
-    os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        with contextlib.suppress(SystemExit):  # raised by rich: the worker was the reader of our output
+            log.error("The worker has ended, and this flow run with it: run the deployment again.")
+        threading.Event().wait(GRACE_S)
+    finally:
+        os.kill(os.getpid(), signal.SIGKILL)

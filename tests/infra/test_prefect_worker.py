@@ -17,13 +17,17 @@ from tests.processes import family
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = """
 import subprocess, sys
-flow_run = subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True)
+flow_run = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stderr=subprocess.PIPE, start_new_session=True)
 flow_run.wait()
 """
+"""It reads what its flow run logs: from then on the pipe is broken."""
 FLOW_RUN = """
-import signal
+import logging, signal
+from rich.console import Console
+from rich.logging import RichHandler
 from infra.prefect_worker import end_with_worker
 from infra.process_guard import GuardedProcess
+logging.basicConfig(handlers=[RichHandler(console=Console(stderr=True))])
 server = GuardedProcess(["sh", "-c", "sleep 1000; true"])
 end_with_worker("flow", "flow run", "state")
 print("running", flush=True)

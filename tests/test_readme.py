@@ -119,6 +119,7 @@ def test_the_paper_is_cited_with_all_its_authors():
 
 
 def test_variables_that_the_user_sets_are_read_somewhere():
-    sources = "\n".join(path.read_text() for package in ("infra", "tasks") for path in (ROOT / package).rglob("*.py"))
+    files = [ROOT / "docker" / "compose.yaml", *(ROOT / "infra").rglob("*.py"), *(ROOT / "tasks").rglob("*.py")]
+    sources = "\n".join(path.read_text() for path in files)
     for name in set(re.findall(r"SHAREVERSE_[A-Z_]+", README)):
         assert name in sources, name

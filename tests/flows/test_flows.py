@@ -244,7 +244,7 @@ def test_training_hands_every_parameter_to_the_preset(trained):
     flat = Preset.load("demo").replace(**calls[0][3]).flat()
     assert {name: flat[name] for name in TRAINING | OVERRIDES} == TRAINING | OVERRIDES
     assert calls == [
-        ("open_run", "mine", "demo", TRAINING | OVERRIDES, "x"),
+        ("open_run", "mine", "demo", TRAINING | OVERRIDES, "x", 3),
         ("encode_clips", "mine", "abc"),
         ("train_model", "abc", "latents", 3),
         ("score_run", "mine", "abc"),
@@ -261,7 +261,7 @@ def test_what_is_given_twice_is_refused_before_anything_runs(trained):
 def test_what_is_not_given_stays_as_the_preset_has_it(trained):
     calls, _ = trained
     train_shareverse.train_shareverse.fn()
-    assert calls[0] == ("open_run", "demo", "demo", {}, "")
+    assert calls[0] == ("open_run", "demo", "demo", {}, "", 2)
 
 
 def test_a_finished_run_is_not_trained_again(trained):

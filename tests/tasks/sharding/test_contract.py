@@ -166,7 +166,7 @@ def test_a_sample_that_contradicts_itself_is_refused(name, changed, capsys):
     refused(changed, words, capsys)
     if words != "ground truth is missing":  # what is promised is known to `verify`, from the plan
         with pytest.raises(ShardError):
-            find_clip(changed, key)
+            find_clip(ClipIndex(changed), key)
         with pytest.raises(ShardError):
             ClipPairs(changed, "test")[0]
 

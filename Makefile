@@ -29,7 +29,7 @@ status:          ## one line a service
 	@test -x $(BIN) || { echo "Nothing is set up yet: run make demo." >&2; exit 1; }
 	@$(BIN) -m infra.stack status
 
-test: $(VENV)/.ready  ## the tests (about 5 minutes on 2 cores)
+test: $(VENV)/.ready  ## the tests (about 20 minutes on 2 cores)
 	@$(BIN) -m pytest
 
 test-slow: $(VENV)/.ready  ## the long ones: kills, resumption, the whole line

@@ -6,11 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from infra import ray_cluster as module
 from infra.ray_cluster import RayClusterError, ray_cluster, temporary_folder
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +26,8 @@ def own_home(tmp_path, monkeypatch):
 
 def test_a_local_ray_is_closed_and_the_sigterm_handler_survives_it():
     """In a process of its own: one that used Ray before keeps to the token that it read then."""
-    done = subprocess.run([sys.executable, "-m", "tests.infra.closed_ray"], capture_output=True, text=True, timeout=240)
+    command = [sys.executable, "-m", "tests.infra.closed_ray"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -92,10 +92,10 @@ def scripted(folder: Path, script: str, **changes) -> CarlaServer:
     return CarlaServer(SimulatorSpec("carla", fake_executable(folder, script), **changes), folder / "logs", "server3")
 
 
-def test_a_server_that_dies_is_named_with_its_last_words_each_time(tmp_path, caplog):
+def test_a_server_that_dies_is_named_with_its_last_words_each_time(tmp_path, caplog, monkeypatch):
     server = scripted(tmp_path, "echo 'no Vulkan device'; echo x >> launches; exit $(wc -l < launches)")
     with pytest.raises(NotReady, match=r"server3 did not start in 3 launches: \(1\) .*\(2\) .*\(3\) ") as caught:
-        os.chdir(tmp_path)
+        monkeypatch.chdir(tmp_path)
         server.start()
     for code in (1, 2, 3):
         assert f"ended with code {code}: no Vulkan device" in str(caught.value)

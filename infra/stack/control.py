@@ -183,7 +183,7 @@ def down() -> None:
 
 
 def status_lines() -> list[str]:
-    """Return a line a service: name, state, address, pid."""
+    """Return one line per service: name, state, address, pid."""
     services = read_services()
     lines = []
     for name in NAMES:

@@ -124,7 +124,7 @@ class Engine:
         return squares
 
     def gradients(self) -> list[list[torch.Tensor]]:
-        """Return this rank's parts of the gradient, a list a group."""
+        """Return this rank's parts of the gradient, one list per group."""
         if self.stage < 3:
             averaged = self.deepspeed.optimizer.averaged_gradients
             return [averaged.get(number) or [] for number in range(len(self.group_names))]

@@ -1,4 +1,4 @@
-"""The daemons of a Ray that this process started: when one is killed, all of them end."""
+"""The daemons of a Ray that this process started: when one is killed, or this process is, all of them end."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import contextlib
 import logging
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import psutil
+
+from infra.process_guard import end_together
 from infra.process_guard.supervisor import readable
 
 log = logging.getLogger(__name__)
@@ -24,28 +28,57 @@ def daemons_of(ray: Any) -> list[subprocess.Popen]:
 
 @contextlib.contextmanager
 def ended_together(daemons: Sequence[subprocess.Popen]) -> Iterator[None]:
-    """Within the block, end all daemons as soon as one has ended.
+    """Within the block, end all daemons and their children as soon as a daemon or this process has ended.
 
     Ray's workers end with their raylet, but a killed raylet that nobody waits for is a zombie, which they take for
-    alive; and a raylet goes on for a minute without its GCS server. Actors, and what they started, would stay.
+    alive; a raylet goes on for a minute without its GCS server; and the agents, the raylet's children, first report its
+    end to the GCS server, for which they wait when that has ended too. Actors, and what they started, would stay.
     """
-    reading, writing = os.pipe()
-    watched = {os.pidfd_open(daemon.pid): daemon for daemon in daemons}
-
-    def watch() -> None:
-        if reading in readable([reading, *watched]):
-            return
-        log.error("A daemon of the local Ray was killed: ending Ray.")
-        for daemon in daemons:
-            daemon.kill()
-            daemon.wait()
-
-    thread = threading.Thread(target=watch, name="Ray's daemons", daemon=True)
-    thread.start()
-    try:
+    if not daemons:
         yield
-    finally:
-        os.close(writing)
-        thread.join()
-        for descriptor in (reading, *watched):
-            os.close(descriptor)
+        return
+    reading, writing = os.pipe()
+    with contextlib.ExitStack() as stack:
+        watched = [open_pidfd(daemon.pid, stack) for daemon in daemons]
+        watcher = start_watcher(daemons, stack)
+
+        def watch() -> None:
+            if reading in readable([reading, *watched]):
+                return
+            log.error("A daemon of the local Ray was killed: ending Ray.")
+            for daemon in daemons:
+                daemon.kill()
+                daemon.wait()
+
+        thread = threading.Thread(target=watch, name="Ray's daemons", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            os.close(writing)
+            thread.join()
+            os.close(reading)
+            watcher.kill()
+            watcher.wait()
+
+
+def start_watcher(daemons: Sequence[subprocess.Popen], stack: contextlib.ExitStack) -> subprocess.Popen:
+    """Start what outlives this process and ends the daemons and their children then."""
+    children = [child for daemon in daemons for child in psutil.Process(daemon.pid).children()]
+    pids = [os.getpid(), *(daemon.pid for daemon in daemons), *(child.pid for child in children)]
+    passed = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # a worker that has ended
+            passed.append(open_pidfd(pid, stack))
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", end_together.__file__, *map(str, passed)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        pass_fds=passed, start_new_session=True,
+    )  # fmt: skip
+
+
+def open_pidfd(pid: int, stack: contextlib.ExitStack) -> int:
+    """Return a descriptor of a process, closed with the stack. ProcessLookupError when it has ended."""
+    descriptor = os.pidfd_open(pid)
+    stack.callback(os.close, descriptor)
+    return descriptor

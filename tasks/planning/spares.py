@@ -7,6 +7,7 @@ that a plan of which nothing is lost is the same with and without them.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -23,9 +24,9 @@ Cell = tuple[str, str]
 
 
 def read_spares(dataset_dir: Path) -> list[PlannedRecording]:
-    """Return the plan's spare rows; none for a plan without."""
+    """Return the plan's spare rows; none for a plan without. A link to nothing is a damaged file, not none."""
     path = dataset_dir / SPARES_FILE
-    return read_plan(path) if path.exists() else []
+    return read_plan(path) if os.path.lexists(path) else []
 
 
 def cell_of(row: Row) -> Cell:

@@ -90,7 +90,7 @@ def read_planned(path: Path) -> list[dict[str, Any]]:
 def read_spare(dataset_dir: Path) -> list[dict[str, Any]]:
     """Return the same of the plan's spare rows; none for a plan without."""
     path = dataset_dir / SPARES_FILE
-    return read_planned(path) if path.exists() else []
+    return read_planned(path) if os.path.lexists(path) else []
 
 
 def planned_clips(dataset_dir: Path, split: str) -> list[Clip]:

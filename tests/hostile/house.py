@@ -21,6 +21,7 @@ from tasks.evaluation.windows import Windows
 from tasks.planning.plan import make_plan
 from tasks.planning.preset import PlanPreset
 from tasks.planning.rows import read_plan
+from tasks.planning.spares import read_spares
 from tasks.recording.ledger import Ledger
 from tasks.sharding.__main__ import main as sharding
 from tasks.sharding.card import write_card
@@ -105,6 +106,11 @@ def plan(home: Path) -> Any:
 
     make_plan(tiny(home), PlanPreset.load("tiny"), no_server)
     return [[row.recording_id, row.windows, digest(row.poses)] for row in read_plan(tiny(home) / "plan.parquet")]
+
+
+def spares(home: Path) -> Any:
+    """As recording does before it begins."""
+    return [[row.recording_id, row.windows, digest(row.poses)] for row in read_spares(tiny(home))]
 
 
 def ledger(home: Path) -> Any:

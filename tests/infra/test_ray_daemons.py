@@ -3,9 +3,31 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
+import pytest
+
 from infra.ray_daemons import daemons_of, ended_together
+from tests.processes import family, until
+
+ROOT = Path(__file__).resolve().parents[2]
+DRIVER = """
+import subprocess, sys
+from infra.ray_daemons import ended_together
+
+def start():
+    daemon = subprocess.Popen(["sh", "-c", "sleep 1000 & echo; wait"], stdout=subprocess.PIPE, start_new_session=True)
+    daemon.stdout.readline()
+    return daemon
+
+daemons = [start(), start()]
+with ended_together(daemons):
+    print(daemons[0].pid, flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_one_that_is_killed_takes_the_others_along_and_none_stays_a_zombie():
@@ -14,6 +36,22 @@ def test_one_that_is_killed_takes_the_others_along_and_none_stays_a_zombie():
         daemons[0].kill()
         daemons[1].wait(10)
     assert [daemon.returncode for daemon in daemons] == [-9, -9]
+
+
+@pytest.mark.parametrize("killed", ["the driver", "a daemon"])
+def test_whoever_is_killed_no_daemon_and_no_agent_stays(killed):
+    with family() as ours:
+        command = [sys.executable, "-c", DRIVER]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT,
+                              env=ours.environment) as driver:  # fmt: skip
+            daemon = int(driver.stdout.readline())
+            assert len(ours.alive()) == 6
+            (driver if killed == "the driver" else psutil.Process(daemon)).kill()
+            if killed == "a daemon":
+                until(lambda: len(ours.alive()) == 1)
+                driver.stdin.close()
+                assert driver.wait(10) == 0
+        assert not ours.left()
 
 
 def test_the_end_of_the_block_ends_none():

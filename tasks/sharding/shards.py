@@ -8,6 +8,7 @@ nothing shifts. Spare recordings that stand in for lost ones come after, in shar
 from __future__ import annotations
 
 import json
+import os
 import platform
 import tarfile
 from collections.abc import Collection, Iterator, Mapping, Sequence

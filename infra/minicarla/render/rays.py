@@ -37,7 +37,7 @@ def prepare(box, tree, body, eye, axes, tan_x, width, height):
     tan_y = tan_x * height / width
     tiles = np.zeros((count, 4), np.int64)
     nearest = np.full(count, 1e9)
-    corner = np.zeros((8, 3))
+    corner, half = np.zeros((8, 3)), np.zeros((3, 3))
     for i in range(count):
         if i < boxes:
             x, y, z = box[i, 0], box[i, 1], box[i, 2]
@@ -58,13 +58,22 @@ def prepare(box, tree, body, eye, axes, tan_x, width, height):
         if abs(cx) > forward * tan_x + 1.5 * radius or abs(cy) > forward * tan_y + 1.5 * radius:
             continue
         left, right, bottom, top, least = 1e9, -1e9, 1e9, -1e9, 1e9
-        if i < boxes:
-            b = box[i]
+        if i < boxes or i >= boxes + trees:
+            if i < boxes:
+                b = box[i]
+                half[0, 0], half[0, 1], half[0, 2] = b[6] * b[3], b[7] * b[3], 0.0
+                half[1, 0], half[1, 1], half[1, 2] = -b[7] * b[4], b[6] * b[4], 0.0
+                half[2, 0], half[2, 1], half[2, 2] = 0.0, 0.0, b[5]
+            else:
+                m = body[i - boxes - trees]
+                for j in range(3):
+                    for a in range(3):
+                        half[j, a] = m[3 + 3 * a + j] * m[12 + j]
             for k in range(8):
-                px = b[3] if k & 1 else -b[3]
-                py = b[4] if k & 2 else -b[4]
-                wx, wy = dx + b[6] * px - b[7] * py, dy + b[7] * px + b[6] * py
-                wz = dz + (b[5] if k & 4 else -b[5])
+                px, py, pz = 1.0 if k & 1 else -1.0, 1.0 if k & 2 else -1.0, 1.0 if k & 4 else -1.0
+                wx = dx + half[0, 0] * px + half[1, 0] * py + half[2, 0] * pz
+                wy = dy + half[0, 1] * px + half[1, 1] * py + half[2, 1] * pz
+                wz = dz + half[0, 2] * px + half[1, 2] * py + half[2, 2] * pz
                 for a in range(3):
                     corner[k, a] = wx * axes[a, 0] + wy * axes[a, 1] + wz * axes[a, 2]
                 least = min(least, corner[k, 2])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from infra.minicarla.render.rays import prepare
+from infra.minicarla.render.renderer import Picture, body_rows
 from infra.minicarla.render.world import FIRST_ID
 from infra.minicarla.scenery import Body, CameraKind, Label, Shape
 from model.camera import MOUNTS, carla_to_c2w, intrinsics, project
@@ -63,6 +65,16 @@ def test_no_camera_of_the_rig_sees_its_own_car(draw):
     for mount in MOUNTS.values():
         codes = draw(camera(mount, CameraKind.SEMANTIC, 360, 240), coupe((0, 0, 0, 0, 0, 0)))
         assert not (codes[..., 2] == Label.CAR).any()
+
+
+@pytest.mark.parametrize("view", MOUNTS)
+def test_a_camera_on_the_roof_hardly_looks_for_its_own_car(view):
+    """What stands in a tile's list is tried at each of its pixels."""
+    width, height, nothing = 192, 128, np.zeros((0, 13))
+    picture = Picture(camera(MOUNTS[view], CameraKind.RGB, width, height))
+    rows = body_rows([coupe((0, 0, 0, 0, 0, 0))])
+    lists = prepare(nothing, nothing, rows, picture.eye, picture.axes, picture.tan_x, width, height)
+    assert len(lists.item) < len(lists.start) / 2
 
 
 def test_a_camera_below_the_ground_sees_no_ground(draw):

@@ -145,10 +145,13 @@ def read_table(path: Path, label: str, error: type[PresetError]) -> dict[str, An
     if len(data) > MOST_BYTES:
         raise error(f"{label} has more than {MOST_BYTES} bytes: it is no preset, give another file.")
     try:
-        return tomllib.loads(data.decode())
+        table = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as cause:
         reason = " ".join(str(cause).split()).rstrip(".")
         raise error(f"{label} holds no readable TOML ({reason}): mend the file.") from cause
+    if not table:
+        raise error(f"{label} holds no setting: write at least one, or give another file.")
+    return table
 
 
 def validated(kind: type[Any], values: Any, label: str, error: type[PresetError]) -> Any:

@@ -115,7 +115,9 @@ ROWS = [
     Row("codec's weights", "datasets/toy/latents/*/codec/*.safetensors", RUN, commands.generate, hashed=False),
     Row("services.json", "services/services.json", ("services",), commands.services, hashed=False,
         other=("missing", "JSON []")),
-    Row("model preset", "model.toml", ("model.toml",), commands.model_preset, hashed=False),
+    # Half of a preset is one that leaves more to the defaults, and where a base lies is looked up by train-shareverse.
+    Row("model preset", "model.toml", ("model.toml",), commands.model_preset, hashed=False,
+        other=("cut at", "base_model \"../../etc\"")),
     Row("plan preset", "plan.toml", ("plan.toml",), commands.plan_preset, hashed=False),
 ]  # fmt: skip
 

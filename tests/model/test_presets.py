@@ -139,6 +139,8 @@ def test_what_names_no_preset_is_refused(name):
         (b"[training\nseed = 1", "holds no readable TOML"),
         (b"[training]\nseed = " + b"[" * 100_000, "holds no readable TOML"),
         (b"[training]\nseed = " + b"9" * 5000, "holds no readable TOML"),
+        (b"", "holds no setting: write at least one"),
+        (b"# learning_rate = 1\n", "holds no setting: write at least one"),
         (b"#" * 2**21, "has more than 1048576 bytes: it is no preset"),
         (b"[trainin]\nseed = 1", "has no field 'trainin': did you mean training"),
         (b"[training]\nsed = 1", "training of model preset '.*' has no field 'sed': did you mean seed"),

@@ -64,16 +64,15 @@ def ended_together(daemons: Sequence[subprocess.Popen]) -> Iterator[None]:
 
 def start_watcher(daemons: Sequence[subprocess.Popen], stack: contextlib.ExitStack) -> subprocess.Popen:
     """Start what outlives this process and ends the daemons and their children then."""
-    children = [child for daemon in daemons for child in psutil.Process(daemon.pid).children()]
-    pids = [os.getpid(), *(daemon.pid for daemon in daemons), *(child.pid for child in children)]
-    passed = []
-    for pid in pids:
+    watched = [open_pidfd(pid, stack) for pid in (os.getpid(), *(daemon.pid for daemon in daemons))]
+    children = []
+    for child in (child for daemon in daemons for child in psutil.Process(daemon.pid).children()):
         with contextlib.suppress(ProcessLookupError):  # a worker that has ended
-            passed.append(open_pidfd(pid, stack))
+            children.append(open_pidfd(child.pid, stack))
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", end_together.__file__, *map(str, passed)],
+        [sys.executable, "-I", "-S", end_together.__file__, *map(str, watched), "--", *map(str, children)],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        pass_fds=passed, start_new_session=True,
+        pass_fds=[*watched, *children], start_new_session=True,
     )  # fmt: skip
 
 

@@ -34,14 +34,18 @@ class Family:
 
     def alive(self, word: str = "") -> list[psutil.Process]:
         """Return those that are alive, with `word` in their command line; this process is none of them."""
+        return [process for process, command in self.commands() if word in " ".join(command)]
+
+    def commands(self) -> list[tuple[psutil.Process, list[str]]]:
+        """Return those that are alive with their command lines, which cannot be read any more once they have ended."""
         wanted, found = f"{MARK}={self.mark}".encode(), []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.NoSuchProcess, OSError):
                 if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                     continue
                 entries = Path("/proc", str(process.pid), "environ").read_bytes().split(b"\0")
-                if wanted in entries and word in " ".join(process.cmdline()):
-                    found.append(process)
+                if wanted in entries:
+                    found.append((process, process.cmdline()))
         return found
 
     def ports(self) -> set[int]:
@@ -55,7 +59,7 @@ class Family:
     def left(self, within_s: float = ENDS_WITHIN_S) -> list[str]:
         """Wait until none is alive, so long; return the command lines of those that still are."""
         until(lambda: not self.alive(), within_s, or_fail=False)
-        return [f"{process.pid}: {' '.join(process.cmdline())}" for process in self.alive()]
+        return [f"{process.pid}: {' '.join(command)}" for process, command in self.commands()]
 
     def kill(self) -> None:
         """Leave nothing behind, whatever a test did."""

@@ -19,7 +19,7 @@ import subprocess, sys
 from infra.ray_daemons import ended_together
 
 def start():
-    daemon = subprocess.Popen(["sh", "-c", "sleep 1000 & echo; wait"], stdout=subprocess.PIPE, start_new_session=True)
+    daemon = subprocess.Popen(["sh", "-c", "sleep 1000 & echo; exec sleep 1001"], stdout=subprocess.PIPE, start_new_session=True)
     daemon.stdout.readline()
     return daemon
 
@@ -52,6 +52,20 @@ def test_whoever_is_killed_no_daemon_and_no_agent_stays(killed):
                 driver.stdin.close()
                 assert driver.wait(10) == 0
         assert not ours.left()
+
+
+def test_the_end_of_a_child_ends_nothing_else():
+    """Ray ends workers as it likes."""
+    with family() as ours:
+        command = [sys.executable, "-c", DRIVER]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT,
+                              env=ours.environment) as driver:  # fmt: skip
+            (child,) = psutil.Process(int(driver.stdout.readline())).children()
+            child.kill()
+            until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+            driver.stdin.close()
+            assert driver.wait(10) == 0
+        assert len(ours.alive("sleep 1001")) == 2
 
 
 def test_the_end_of_the_block_ends_none():

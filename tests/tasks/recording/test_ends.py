@@ -66,15 +66,15 @@ def recording(planned_only):
 
 def server_ports(ours: Family) -> set[int]:
     """Return the ports of our servers that listen."""
-    words = [word for process in ours.alive("-m infra.minicarla") for word in process.cmdline()]
+    words = [word for _, command in ours.commands() for word in command]
     found = {int(word.split("=")[1]) for word in words if word.startswith("-carla-rpc-port=")}
     return {port for port in found if listens(port)}
 
 
 def simulators(ours: Family) -> list[str]:
     """Return what runs of the simulator: servers, scripts, supervisors and the one in another session."""
-    return [" ".join(process.cmdline()) for word in ("CarlaUE4.sh", "minicarla", "sleep 100000")
-            for process in ours.alive(word) if process.cmdline()[1:2] != ["-c"]]  # fmt: skip
+    lines = [" ".join(command) for _, command in ours.commands() if command[1:2] != ["-c"]]
+    return [line for line in lines if any(word in line for word in ("CarlaUE4.sh", "minicarla", "sleep 100000"))]
 
 
 def test_recycled_servers_and_a_run_that_ends_leave_nothing(recording, planned_only):
@@ -94,8 +94,8 @@ def test_a_kill_leaves_nothing(recording, victim):
     if victim == "driver":
         process.kill()
     else:
-        for found in ours.alive(victim):
-            if victim in found.cmdline()[0]:
+        for found, command in ours.commands():
+            if victim in command[0]:
                 found.kill()
     until(lambda: port not in server_ports(ours), 10)
     if victim == "ray::RecorderActor":  # the run goes on with another server

@@ -76,7 +76,7 @@ def await_half_a_recording(driver: subprocess.Popen, folder: Path) -> None:
 
 def servers_of(ours: Family) -> list[psutil.Process]:
     """The supervisor of a server names it in its command line, too."""
-    return [process for process in ours.alive() if process.cmdline()[1:3] == ["-m", "infra.minicarla"]]
+    return [process for process, command in ours.commands() if command[1:3] == ["-m", "infra.minicarla"]]
 
 
 def shards(folder: Path) -> dict[str, str]:

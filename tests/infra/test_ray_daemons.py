@@ -19,7 +19,8 @@ import subprocess, sys
 from infra.ray_daemons import ended_together
 
 def start():
-    daemon = subprocess.Popen(["sh", "-c", "sleep 1000 & echo; exec sleep 1001"], stdout=subprocess.PIPE, start_new_session=True)
+    command = ["sh", "-c", "sleep 1000 & echo; exec sleep 1001"]
+    daemon = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
     daemon.stdout.readline()
     return daemon
 

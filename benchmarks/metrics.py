@@ -22,11 +22,11 @@ import torch
 from model.camera import MOUNTS, VIEWS, carla_matrix, carla_pose, carla_to_c2w, intrinsics
 from model.presets import Preset
 from tasks.encoding.frames import model_video
-from tasks.evaluation.metrics import psnr, views_of
-from tasks.evaluation.shared_world.localisation import Detector
-from tasks.evaluation.shared_world.measure import Window, measure_window
-from tasks.evaluation.shared_world.world import read_world
-from tasks.evaluation.ssim import ssim
+from tasks.evaluation.measures.metrics import psnr, views_of
+from tasks.evaluation.measures.shared_world.localisation import Detector
+from tasks.evaluation.measures.shared_world.measure import Window, measure_window
+from tasks.evaluation.measures.shared_world.world import read_world
+from tasks.evaluation.measures.ssim import ssim
 from tasks.recording.encode import VideoWriter
 from tasks.sharding.reader import Cameras, ClipPair, decode_video
 

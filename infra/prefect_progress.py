@@ -12,6 +12,7 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
 from infra.reading import one_line
 
@@ -113,3 +114,11 @@ class Reports:
             self.artifact = create_progress_artifact(progress=percent, key=self.key, description=text)
         else:
             update_progress_artifact(artifact_id=self.artifact, progress=percent, description=text)
+
+
+def prefect_tags() -> dict[str, str]:
+    """Return the tags that lead from the MLflow run to the flow run that works on it."""
+    return {
+        "prefect.flow_run_id": str(flow_run.id or ""),
+        "prefect.flow_run_url": str(flow_run.ui_url or ""),
+    }

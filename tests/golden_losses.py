@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from model.presets import Preset
+from tasks.runs.run import create_run
 from tasks.training.group import train
-from tasks.training.run import create_run
 from tests.local_encoding import encode_here
 from tests.synthetic_dataset import write_dataset
 

@@ -6,6 +6,8 @@ import ast
 import functools
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("flows", "tasks", "model", "infra", "benchmarks")
 SOURCES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -16,6 +18,10 @@ MAY_IMPORT = {
     "infra": {"infra"},
     "benchmarks": {"benchmarks", "tasks", "model", "infra"},
 }
+STEPS = ("planning", "recording", "sharding", "runs", "encoding", "training", "evaluation", "benchmark")
+"""The packages of tasks/, each of which imports only earlier ones."""
+EVALUATION = ("errors", "measures", "scoring", "report", "generate", "vbench", "task", "__main__")
+"""The same of tasks/evaluation/."""
 MOST_LINES = 400
 
 
@@ -51,6 +57,21 @@ def test_imports_run_one_way():
         for name in of_the_project(path)
         if name.split(".")[0] not in MAY_IMPORT[path.parts[0]]
     ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(("package", "order"), [("tasks", STEPS), ("tasks.evaluation", EVALUATION)])
+def test_packages_import_only_earlier_ones(package, order):
+    folder = Path(*package.split("."))
+    parts = {path.stem for path in (ROOT / folder).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert parts - {"__init__"} == set(order)
+    wrong = []
+    for path in (path for path in SOURCES if path.is_relative_to(folder)):
+        here = path.relative_to(folder).parts[0].removesuffix(".py")
+        for name in of_the_project(path):
+            there = name.removeprefix(f"{package}.").split(".")[0]
+            if name.startswith(f"{package}.") and here != "__init__" and order.index(there) > order.index(here):
+                wrong.append(f"{path} imports {name}")
     assert not wrong
 
 

@@ -1,6 +1,6 @@
 """Prefect's process worker, which waits for its server however long that is gone.
 
-    python -m infra.stack.prefect_worker [--pool local] [--name NAME] [--log FILE]
+python -m infra.stack.prefect_worker [--pool local] [--name NAME] [--log FILE]
 """
 
 from __future__ import annotations

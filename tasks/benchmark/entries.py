@@ -11,7 +11,7 @@ from model.raymap import build_raymaps
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.scenes import BenchScenes
 from tasks.benchmark.warping import warp
-from tasks.evaluation.sampling import Sampler
+from tasks.evaluation.scoring.sampling import Sampler
 
 RANGE_SLACK = 1e-3
 """A video may leave [-1, 1] by rounding."""

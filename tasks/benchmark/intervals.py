@@ -14,7 +14,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from tasks.evaluation.statistics import LEVEL, Interval
+from tasks.evaluation.measures.statistics import LEVEL, Interval
 
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 

@@ -21,9 +21,9 @@ from tasks.benchmark.entries import Entry, Ours
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.scenes import BenchScenes, read_scenes
 from tasks.benchmark.score import Outcome, difference, score
-from tasks.evaluation.sampling import Sampler
-from tasks.evaluation.statistics import Interval
-from tasks.training.run import Run, create_run
+from tasks.evaluation.measures.statistics import Interval
+from tasks.evaluation.scoring.sampling import Sampler
+from tasks.runs.run import Run, create_run
 
 BESIDE = ("accuracy", "accuracy_decided", "follows", "keeps", "psnr", "psnr_fact")
 """Figures that are also given at other numbers of sampling steps than the first."""

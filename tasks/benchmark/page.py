@@ -12,7 +12,7 @@ from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.outcomes import ArmScore, Jury
 from tasks.benchmark.picture import explaining_picture
 from tasks.benchmark.summary import sentences
-from tasks.evaluation.page import Cell, Estimate, Figure, Missing, Row, Section, Table, Text, render
+from tasks.evaluation.report.page import Cell, Estimate, Figure, Missing, Row, Section, Table, Text, render
 
 PICTURE_FILE, PAGE_FILE = "hidden_fact.png", "report.html"
 COLUMNS = {

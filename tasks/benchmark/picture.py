@@ -13,7 +13,7 @@ from tasks.benchmark.detector import CANNOT_TELL
 from tasks.benchmark.scenes import BenchScenes
 from tasks.benchmark.score import Outcome
 from tasks.benchmark.warping import views_of
-from tasks.evaluation.pictures import GAP, GREY, INK, PAPER, enlarged, font, pixels, tile
+from tasks.evaluation.report.pictures import GAP, GREY, INK, PAPER, enlarged, font, pixels, tile
 
 ROWS = 3
 CELL_PX = 240

@@ -13,8 +13,8 @@ from tasks.benchmark.entries import Entry, generated
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.intervals import paired_interval, share_interval
 from tasks.benchmark.scenes import BenchScenes
-from tasks.evaluation.metrics import GIVEN_FRAMES, HIGHEST_DB, front_of, psnr, views_of
-from tasks.evaluation.statistics import Interval, cluster_interval, donors
+from tasks.evaluation.measures.metrics import GIVEN_FRAMES, HIGHEST_DB, front_of, psnr, views_of
+from tasks.evaluation.measures.statistics import Interval, cluster_interval, donors
 
 FIGURES = (
     "accuracy", "accuracy_decided", "accuracy_uninformative", "accuracy_uninformative_decided", "partner_swap_accuracy",

@@ -10,7 +10,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
-from infra.prefect_progress import FlowProgress
+from infra.prefect_progress import FlowProgress, prefect_tags
 from infra.storage import home
 from tasks.benchmark.arms import Ablation, ablation_of
 from tasks.benchmark.errors import BenchmarkError
@@ -21,9 +21,9 @@ from tasks.benchmark.summary import over_seeds, row_of, sentences, table
 from tasks.benchmark.tracking import arm_target, fail_untrained, publish_arm
 from tasks.benchmark.training import is_trained, open_arms, train_arms
 from tasks.encoding.encode import encode_run
-from tasks.training.run import Run
-from tasks.training.task import prefect_tags
-from tasks.training.tracking import TrainingLog, deliver
+from tasks.runs.outbox import deliver
+from tasks.runs.run import Run
+from tasks.training.tracking import TrainingLog
 
 
 @task(name="check-hidden-facts")

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from infra.prefect_progress import prefect_tags
 from infra.reading import one_line
 from tasks.benchmark.arms import DATASET, Ablation, Arm
 from tasks.benchmark.training import is_trained
-from tasks.training.outbox import Parcel, within_home
-from tasks.training.run import Run
-from tasks.training.spool import read_rows
-from tasks.training.task import prefect_tags
-from tasks.training.tracking import Target, TrainingLog, post
+from tasks.runs.mlflow_run import Target
+from tasks.runs.outbox import Parcel, post, within_home
+from tasks.runs.run import Run
+from tasks.runs.spool import read_rows
+from tasks.training.tracking import TrainingLog
 
 EXPERIMENT = DATASET
 

@@ -13,8 +13,8 @@ import torch
 
 from infra.storage import OnProgress, no_progress
 from tasks.benchmark.arms import Arm
+from tasks.runs.run import Run, create_run, steps_of
 from tasks.training.group import OnRows, train
-from tasks.training.run import Run, create_run, steps_of
 
 REPORT_S = 2.0
 
@@ -57,7 +57,7 @@ def train_arms(
 ) -> int:
     """Train what is not trained yet, each from its last checkpoint; return how many were.
 
-    `side_by_side` at a time, None: see `places`. TrainingError of the first that fails; the others end first.
+    `side_by_side` at a time, None: see `places`. RunError of the first that fails; the others end first.
     """
     todo = [run for run in runs if not is_trained(run)]
     steps = {run.run_id: 0 for run in todo}

@@ -47,9 +47,9 @@ from tasks.encoding.latents import (
     split_starts,
     what_determines,
 )
+from tasks.runs.run import Run
 from tasks.sharding.reader import ClipIndex, read_pair
 from tasks.sharding.shards import add_member
-from tasks.training.run import Run
 
 CLIP_FRAMES = 49
 """Of an ordinary clip, to estimate disk space."""

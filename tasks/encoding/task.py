@@ -5,11 +5,10 @@ from __future__ import annotations
 from prefect import task
 from prefect.logging import get_run_logger
 
-from infra.prefect_progress import FlowProgress
+from infra.prefect_progress import FlowProgress, prefect_tags
 from tasks.encoding.encode import encode_run
-from tasks.training.run import read_run
-from tasks.training.task import prefect_tags
-from tasks.training.tracking import mark_failed
+from tasks.runs.outbox import mark_failed
+from tasks.runs.run import read_run
 
 
 @task(name="encode-clips")

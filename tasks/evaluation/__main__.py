@@ -15,13 +15,14 @@ from model.presets import PresetError
 from tasks.encoding.latents import EncodingError
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.generate import generate_clip
-from tasks.evaluation.write import latents_dir_of
+from tasks.evaluation.report.write import latents_dir_of
 from tasks.recording.errors import RecordingError
+from tasks.runs.errors import RunError
+from tasks.runs.run import read_run
 from tasks.sharding.shards import ShardError
-from tasks.training.run import TrainingError, read_run
 
 ERRORS = (
-    EvaluationError, TrainingError, EncodingError, ShardError, CodecError, PresetError, RecordingError, StorageError,
+    EvaluationError, RunError, EncodingError, ShardError, CodecError, PresetError, RecordingError, StorageError,
 )  # fmt: skip
 
 

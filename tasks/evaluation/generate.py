@@ -11,10 +11,10 @@ from model import mosaic
 from model.camera import VIEWS
 from tasks.encoding.frames import model_video
 from tasks.evaluation.errors import EvaluationError
-from tasks.evaluation.pictures import pixels, write_video
-from tasks.evaluation.sampling import NO_NUMBERS, Sampler
+from tasks.evaluation.report.pictures import pixels, write_video
+from tasks.evaluation.scoring.sampling import NO_NUMBERS, Sampler
+from tasks.runs.run import Run
 from tasks.sharding.reader import ClipIndex, ClipPair, read_pair
-from tasks.training.run import Run
 
 SHOWN_KEYS = 3
 
@@ -35,7 +35,7 @@ def generate_clip(
 
     `steps` 0: the preset's; `windows`: of the model's length, each going on from the last frame before. Returns the
     paths. EvaluationError for an unknown clip, a missing checkpoint, a clip that is too short, or a target that is no
-    folder; TrainingError for a checkpoint that is damaged, or a data set that is not the run's.
+    folder; RunError for a checkpoint that is damaged, or a data set that is not the run's.
     """
     preset, checkpoint = run.preset, run.latest_checkpoint()
     if checkpoint is None:

@@ -9,8 +9,8 @@ from prefect.logging import get_run_logger
 
 from infra.prefect_progress import FlowProgress
 from tasks.evaluation.errors import EvaluationError
-from tasks.evaluation.write import folder_of, score
-from tasks.training.run import read_run
+from tasks.evaluation.report.write import folder_of, score
+from tasks.runs.run import read_run
 
 
 @task(name="score run", retries=0)

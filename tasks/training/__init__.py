@@ -1,1 +1,1 @@
-"""Latents -> checkpoints: the DeepSpeed process group, its metric spool, and the folder of a run."""
+"""Latents -> checkpoints: the DeepSpeed process group, and what is asked before it starts."""

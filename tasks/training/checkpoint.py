@@ -11,10 +11,10 @@ import torch
 
 from infra.storage import TEMPORARY_PREFIX, publish_dir, sweep_temporary
 from model.transformer import ShareVerseTransformer3DModel
-from tasks.training.checkpoint_record import RECORD, file_hashes
+from tasks.runs.checkpoint_record import RECORD, file_hashes
+from tasks.runs.run import Run
 from tasks.training.ema import WeightAverage
 from tasks.training.engine import Engine
-from tasks.training.run import Run
 
 EMA_FILE = "ema.safetensors"
 

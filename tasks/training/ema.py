@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from infra.reading import one_line
-from tasks.training.errors import RESTORE, TrainingError
+from tasks.runs.errors import RunError
+from tasks.training.errors import RESTORE
 
 
 class WeightAverage:
@@ -47,13 +48,13 @@ class WeightAverage:
         save_file(self.state_dict(), path)
 
     def load(self, path: Path) -> None:
-        """Read what `save` wrote. TrainingError for a damaged file, or one of another model."""
+        """Read what `save` wrote. RunError for a damaged file, or one of another model."""
         try:
             stored = load_file(path)
         except (OSError, SafetensorError) as error:
-            raise TrainingError(f"{path} cannot be read ({one_line(error)}): {RESTORE}") from error
+            raise RunError(f"{path} cannot be read ({one_line(error)}): {RESTORE}") from error
         wanted = {name: mean.shape for name, mean in zip(self.names, self.means, strict=True)}
         if {name: value.shape for name, value in stored.items()} != wanted:
-            raise TrainingError(f"{path} holds other weights than this model's: {RESTORE}")
+            raise RunError(f"{path} holds other weights than this model's: {RESTORE}")
         for name, mean in zip(self.names, self.means, strict=True):
             mean.copy_(stored[name])

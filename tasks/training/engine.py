@@ -15,7 +15,8 @@ from infra.reading import one_line
 from model.build import build_transformer
 from model.presets import Preset
 from model.transformer import ShareVerseTransformer3DModel
-from tasks.training.errors import RESTORE, TrainingError
+from tasks.runs.errors import RunError
+from tasks.training.errors import RESTORE
 
 UNREADABLE = (
     AssertionError, AttributeError, EOFError, IndexError, KeyError, OSError, RuntimeError, TypeError, ValueError,
@@ -157,13 +158,13 @@ class Engine:
         self.deepspeed.save_checkpoint(str(folder), tag="state", save_latest=False)
 
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote; all ranks, as many as wrote it. TrainingError when it is missing or damaged."""
+        """Read what `save` wrote; all ranks, as many as wrote it. RunError when it is missing or damaged."""
         try:
             loaded, _ = self.deepspeed.load_checkpoint(str(folder), tag="state")
         except UNREADABLE as error:
-            raise TrainingError(f"{folder} cannot be read ({one_line(error)}): {RESTORE}") from error
+            raise RunError(f"{folder} cannot be read ({one_line(error)}): {RESTORE}") from error
         if loaded is None:
-            raise TrainingError(f"{folder} holds no state of the optimizer: {RESTORE}")
+            raise RunError(f"{folder} holds no state of the optimizer: {RESTORE}")
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the weights on the CPU; all ranks (stage 3 gathers them; others than rank 0 get nothing there)."""

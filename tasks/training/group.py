@@ -17,10 +17,11 @@ from infra.deepspeed_config import accumulation_steps
 from infra.locks import locked
 from infra.process_guard import GuardedProcess
 from infra.storage import OnProgress, no_progress, sweep_temporary
-from tasks.training.checkpoint_record import check_files, check_resumable
-from tasks.training.errors import REFUSED, TrainingError
-from tasks.training.run import Run, steps_of
-from tasks.training.spool import SpoolTail, rewind
+from tasks.runs.checkpoint_record import check_files, check_resumable
+from tasks.runs.errors import RunError
+from tasks.runs.run import Run, steps_of
+from tasks.runs.spool import SpoolTail, rewind
+from tasks.training.errors import REFUSED
 
 OnRows = Callable[[list[dict[str, Any]]], None]
 POLL_S = 0.5
@@ -44,7 +45,7 @@ def train(
 ) -> Path:
     """Train a run from its last checkpoint to its last step; return the final checkpoint.
 
-    Rows of the metric spool go to `on_rows`, those of an interrupted earlier training again. TrainingError when a
+    Rows of the metric spool go to `on_rows`, those of an interrupted earlier training again. RunError when a
     process dies (with its log's last line), the training diverges, another process trains the run, or it cannot go on
     from its checkpoint; DeepSpeedConfigError when the batch does not divide. `threads` of each process on a CPU, 0: the
     cores shared out. `gpu`: the only one that the training sees, counted among those seen here; None: all of them.
@@ -55,7 +56,7 @@ def train(
     busy = (
         f"run {run.run_id} is being trained by another process: wait until it ends, or give a run_name for a new run."
     )
-    with locked(run.folder / "training.lock", busy, error=TrainingError):
+    with locked(run.folder / "training.lock", busy, error=RunError):
         return train_alone(run, latents_dir, processes, on_progress, on_rows, threads, gpu)
 
 
@@ -90,7 +91,7 @@ def train_alone(
             forward()  # the rows of a training that fails lead up to its end
     final = run.latest_checkpoint()
     if final is None or steps_of(final) < total:
-        raise TrainingError(f"the training of {run.run_id} ended without its last checkpoint: see {group.logs}.")
+        raise RunError(f"the training of {run.run_id} ended without its last checkpoint: see {group.logs}.")
     return final
 
 
@@ -101,10 +102,10 @@ def describe(rows: list[dict[str, Any]]) -> str:
 
 
 def check_stage(run: Run) -> None:
-    """Raise TrainingError for what ZeRO-3 cannot do here."""
+    """Raise RunError for what ZeRO-3 cannot do here."""
     training = run.preset.training
     if training.zero_stage == 3 and training.ema_decay:
-        raise TrainingError(
+        raise RunError(
             f"ema_decay is {training.ema_decay} and zero_stage 3: no process holds whole weights to average there; "
             "set ema_decay to 0 or zero_stage to 2."
         )
@@ -152,14 +153,14 @@ class ProcessGroup:
         return os.environ | {name: str(value) for name, value in values.items()}
 
     def wait(self, seconds: float) -> bool:
-        """Wait for a rank to end, so long; return whether any still runs. TrainingError when one failed."""
+        """Wait for a rank to end, so long; return whether any still runs. RunError when one failed."""
         running = [process for process in self.processes if process.poll() is None]
         if running:
             running[0].wait(seconds)
         for rank, process in enumerate(self.processes):
             code = process.poll()
             if code:
-                raise TrainingError(self.why(*self.first_cause(rank, code)))
+                raise RunError(self.why(*self.first_cause(rank, code)))
         return any(process.poll() is None for process in self.processes)
 
     def first_cause(self, rank: int, code: int) -> tuple[int, int]:

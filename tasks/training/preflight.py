@@ -9,12 +9,12 @@ from model.build import check_base, text_embedding
 from model.codec import check_vae
 from tasks.encoding.encode import bytes_to_encode
 from tasks.encoding.frames import window_starts
+from tasks.runs.checkpoint_record import check_resumable
+from tasks.runs.errors import RunError
+from tasks.runs.run import Run, steps_of
 from tasks.sharding.reader import ClipIndex, read_cameras
-from tasks.training.checkpoint_record import check_resumable
-from tasks.training.errors import TrainingError
 from tasks.training.group import check_stage
 from tasks.training.resources import check_disk, check_memory, needs_of
-from tasks.training.run import Run, steps_of
 
 NEEDED = {"train": "it is trained on them", "test": "it is scored on them"}
 
@@ -22,7 +22,7 @@ NEEDED = {"train": "it is trained on them", "test": "it is scored on them"}
 def preflight(run: Run, processes: int) -> None:
     """Check what a training will need; nothing is written, and little is read.
 
-    TrainingError, DeepSpeedConfigError, PresetError, CodecError, ShardError or StorageError for the first thing that is
+    RunError, DeepSpeedConfigError, PresetError, CodecError, ShardError or StorageError for the first thing that is
     missing, damaged, does not fit the rest, or would not have the room.
     """
     training = run.preset.training
@@ -51,21 +51,21 @@ def preflight(run: Run, processes: int) -> None:
 
 
 def check_cards(processes: int) -> None:
-    """Raise TrainingError where there are fewer GPUs than processes, which take one each."""
+    """Raise RunError where there are fewer GPUs than processes, which take one each."""
     cards = torch.cuda.device_count() if torch.cuda.is_available() else None
     if cards is not None and processes > cards:
-        raise TrainingError(f"processes is {processes} and this machine has {cards} GPUs: give {cards} or fewer.")
+        raise RunError(f"processes is {processes} and this machine has {cards} GPUs: give {cards} or fewer.")
 
 
 def check_clips(run: Run) -> None:
-    """Raise TrainingError for a data set without clips to train and be scored on, or with clips that are too short.
+    """Raise RunError for a data set without clips to train and be scored on, or with clips that are too short.
 
     ShardError for one whose files are gone or cut short. One clip of each split is read.
     """
     index = ClipIndex(run.dataset_dir)
     for split, why in NEEDED.items():
         if not index.whole(split):
-            raise TrainingError(
+            raise RunError(
                 f"{run.dataset_dir} has no clips in its {split} split ({why}): collect some, with towns in that split."
             )
     ends: dict[str, int] = {}
@@ -74,11 +74,11 @@ def check_clips(run: Run) -> None:
     for shard, end in ends.items():
         path = run.dataset_dir / shard
         if not path.is_file() or path.stat().st_size < end:
-            raise TrainingError(f"{path} is gone or cut short: collect the data set again, which writes it anew.")
+            raise RunError(f"{path} is gone or cut short: collect the data set again, which writes it anew.")
     for split in ("train", "val", "test"):
         for row in index.whole(split)[:1]:
             frames = len(read_cameras(index.read(row)["cameras.npz"]).time_s)
             try:
                 window_starts(frames, run.preset.video.frames, run.preset.training.clip_start_stride)
             except ValueError as error:
-                raise TrainingError(f"{run.dataset_dir} does not fit preset {run.preset.name}: {error}") from error
+                raise RunError(f"{run.dataset_dir} does not fit preset {run.preset.name}: {error}") from error

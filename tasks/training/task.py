@@ -8,30 +8,21 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_link_artifact
 from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
 
-from infra.prefect_progress import FlowProgress
+from infra.prefect_progress import FlowProgress, prefect_tags
 from infra.reading import one_line
 from model.presets import Preset
+from tasks.runs.mlflow_run import UNREACHABLE, open_log
+from tasks.runs.outbox import deliver
+from tasks.runs.run import Run, create_run, new_run, read_run, steps_of
+from tasks.runs.spool import read_rows
 from tasks.training.group import train
 from tasks.training.preflight import preflight
-from tasks.training.run import Run, create_run, new_run, read_run, steps_of
-from tasks.training.spool import read_rows
-from tasks.training.tracking import UNREACHABLE, TrainingLog, deliver, open_log
-
-
-def prefect_tags() -> dict[str, str]:
-    """Return the tags that lead from the MLflow run to the flow run that works on it."""
-    return {
-        "prefect.flow_run_id": str(flow_run.id or ""),
-        "prefect.flow_run_url": str(flow_run.ui_url or ""),
-    }
+from tasks.training.tracking import TrainingLog
 
 
 @task(name="open-run")
-def open_run(
-    dataset: str, preset: str, overrides: dict[str, Any], run_name: str, processes: int = 1
-) -> dict[str, Any]:
+def open_run(dataset: str, preset: str, overrides: dict[str, Any], run_name: str, processes: int = 1) -> dict[str, Any]:
     """Find or make the run of this configuration on the data set, and its MLflow run.
 
     Returns run_id, folder, finished, mlflow_url (empty while MLflow is down), and the metrics of a finished run.
@@ -70,7 +61,7 @@ def link(url: str, run: Run) -> None:
 def train_model(run_id: str, latents: str, processes: int) -> str:
     """Train a run to its last step, from its last checkpoint where there is one; return the final checkpoint's folder.
 
-    TrainingError when a training process fails or the training diverges: then the MLflow run is marked as failed, with
+    RunError when a training process fails or the training diverges: then the MLflow run is marked as failed, with
     the reason; the same flow again goes on from the last checkpoint.
     """
     log = get_run_logger()

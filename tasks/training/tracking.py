@@ -4,88 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from mlflow.exceptions import MlflowException
-
-from infra.mlflow_tracking import EXPERIMENT, RunLog, TrackingError
-from infra.reading import one_line
-from tasks.training.outbox import Outbox, Parcel
-from tasks.training.run import Run
+from infra.mlflow_tracking import RunLog, TrackingError
+from tasks.runs.mlflow_run import UNREACHABLE, Target, open_log
+from tasks.runs.outbox import Parcel, post
+from tasks.runs.run import Run
 
 RETRY_S = 30.0
-UNREACHABLE = (TrackingError, MlflowException, OSError)
-"""What a call to MLflow raises while it is down or its disk is full; requests' errors are OSErrors."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """A run of MLflow: found by its key in an experiment, or created under a name."""
-
-    experiment: str
-    key: str
-    name: str
-    tags: Mapping[str, str] = field(default_factory=dict)
-    told: Mapping[str, str] = field(default_factory=dict)
-    """Parameters beside the preset's."""
-
-    def __call__(self, run: Run, tags: Mapping[str, str]) -> RunLog:
-        """Open the MLflow run, or create it with parameters and data set; it is RUNNING then.
-
-        TrackingError when MLflow does not take it.
-        """
-        log = RunLog(self.experiment, self.key, self.name, {**self.tags, **tags})
-        try:
-            log.params({"preset": run.preset.name, **run.preset.flat(), **self.told})
-            log.dataset(run.dataset, run.dataset_digest, run.dataset_dir)
-        except UNREACHABLE as error:
-            raise TrackingError(f"MLflow did not take the parameters of {self.name}: {error}") from error
-        return log
-
-
-def target_of(run: Run) -> Target:
-    """Return the MLflow run of a training."""
-    return Target(
-        EXPERIMENT, run.run_id, run.name or f"{run.preset.name}-{run.run_id}", {"shareverse.preset": run.preset.name}
-    )
-
-
-def open_log(run: Run, tags: Mapping[str, str]) -> RunLog:
-    """Open a training's own MLflow run. TrackingError when MLflow does not take it."""
-    return target_of(run)(run, tags)
-
-
-def post(run: Run, parcel: Parcel, tags: Mapping[str, str], target: Target | None = None) -> str:
-    """Put what MLflow is to be given into the run's outbox, and send what can be sent; return what to tell, or nothing.
-
-    What is not sent is sent by the next flow that works on the run (`deliver`).
-    """
-    chosen = target or target_of(run)
-    Outbox(run.folder).put(chosen, parcel)
-    return deliver(run, tags)
-
-
-def deliver(run: Run, tags: Mapping[str, str]) -> str:
-    """Send what waits in a run's outbox, in its order; return what to tell where something is left, or nothing."""
-    outbox = Outbox(run.folder)
-    try:
-        for file in outbox.files():
-            where, parcel = outbox.read(file)
-            log = Target(**where)(run, tags)
-            parcel.send(log, run)
-            outbox.sent(file, log.url)
-    except UNREACHABLE as error:
-        return (
-            f"MLflow misses some of run {run.run_id} ({error}). All of it is safe in {run.folder} and is sent by the "
-            "next flow that works on this run: run the deployment again when MLflow answers."
-        )
-    return ""
-
-
-def mark_failed(run: Run, tags: Mapping[str, str], error: BaseException, target: Target | None = None) -> str:
-    """End a run's MLflow run as failed, with the reason; return what to tell, or nothing."""
-    return post(run, Parcel("failure", status="FAILED", failure=one_line(error)), tags, target)
 
 
 class TrainingLog:

@@ -26,21 +26,22 @@ from model.codec import Codec, CodecError, load_codec
 from model.objective import BUCKETS, Loss, loss_by_bucket, noise_schedule, training_loss
 from model.presets import PresetError
 from tasks.encoding.latents import EncodingError, LatentWindows, place
+from tasks.runs.checkpoint_record import check_resumable, remedy
+from tasks.runs.errors import RunError
+from tasks.runs.run import Run, read_run, steps_of
+from tasks.runs.spool import append_row, rewind
 from tasks.sharding.reader import ResumableSampler
 from tasks.sharding.shards import ShardError
 from tasks.training.batches import Pair, collate, draw_pair, positions, seeded
 from tasks.training.checkpoint import EMA_FILE, save_checkpoint
-from tasks.training.checkpoint_record import check_resumable, remedy
 from tasks.training.ema import WeightAverage
 from tasks.training.engine import Engine, init_distributed, learning_rate_at
-from tasks.training.errors import REFUSED, DivergedError, TrainingError
+from tasks.training.errors import REFUSED, DivergedError
 from tasks.training.flops import flops_per_pair, peak_flops
 from tasks.training.health import all_finite, check_step, check_validation, check_weights
-from tasks.training.run import Run, read_run, steps_of
-from tasks.training.spool import append_row, rewind
 from tasks.training.validation import validation_loss, validation_pairs, write_sample
 
-ERRORS = (TrainingError, EncodingError, CodecError, PresetError, ShardError, StorageError, DeepSpeedConfigError)
+ERRORS = (RunError, EncodingError, CodecError, PresetError, ShardError, StorageError, DeepSpeedConfigError)
 
 
 class Draws:
@@ -177,7 +178,7 @@ class Trainer:
         return bool(every) and (step % every == 0 or step == self.training.train_steps)
 
     def resume(self) -> int:
-        """Load the last checkpoint; return its step, 0 without one. TrainingError for a damaged one."""
+        """Load the last checkpoint; return its step, 0 without one. RunError for a damaged one."""
         found = self.run.latest_checkpoint()
         if found is None:
             rewind_once(self.run, 0, self.rank)
@@ -187,7 +188,7 @@ class Trainer:
         if self.average:
             self.average.load(found / EMA_FILE)
         if not all_finite(self.state(), self.device):
-            raise TrainingError(f"{found} holds weights or optimizer state that are not finite: {remedy(found)}")
+            raise RunError(f"{found} holds weights or optimizer state that are not finite: {remedy(found)}")
         rewind_once(self.run, steps_of(found), self.rank)
         return steps_of(found)
 
@@ -302,7 +303,7 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", max(1, share))))
     rank = int(os.environ.get("RANK", "0"))
     try:
-        with locked(folder / "logs" / f"rank{rank}.lock", "", error=TrainingError, on_wait=lambda: say_waiting(rank)):
+        with locked(folder / "logs" / f"rank{rank}.lock", "", error=RunError, on_wait=lambda: say_waiting(rank)):
             Trainer(read_run(folder.name), given.latents_dir.resolve(), given.rendezvous).train()
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()

@@ -103,7 +103,7 @@ class Attacker:
     def run(self, messages: int) -> None:
         weights = [weight for weight, _ in self.kinds]
         for _ in range(messages):
-            (_, kind), = self.rng.choices(self.kinds, weights)
+            ((_, kind),) = self.rng.choices(self.kinds, weights)
             try:
                 kind()
             except (OSError, RuntimeError, msgpack.UnpackException, ValueError) as error:

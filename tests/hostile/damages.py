@@ -157,8 +157,11 @@ def parquet_damages(path: Path) -> Iterator[tuple[str, Damage]]:
             ("NaN", lambda n: pa.array([float("nan")] * n)),
             ("huge", lambda n: pa.array([2**62] * n)),
         ):
-            yield f"{name}: {kind}", with_table(
-                lambda old, place=place, name=name, values=values: old.set_column(place, name, values(len(old)))
+            yield (
+                f"{name}: {kind}",
+                with_table(
+                    lambda old, place=place, name=name, values=values: old.set_column(place, name, values(len(old)))
+                ),
             )
 
 

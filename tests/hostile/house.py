@@ -17,17 +17,17 @@ from infra.storage import sha256_bytes, sha256_file
 from model.presets import Preset
 from tasks.encoding.latents import LatentWindows
 from tasks.evaluation.__main__ import main as evaluation
-from tasks.evaluation.windows import Windows
+from tasks.evaluation.scoring.windows import Windows
 from tasks.planning.plan import make_plan
 from tasks.planning.preset import PlanPreset
 from tasks.planning.rows import read_plan
 from tasks.planning.spares import read_spares
 from tasks.recording.ledger import Ledger
+from tasks.runs.run import read_run
 from tasks.sharding.__main__ import main as sharding
 from tasks.sharding.card import write_card
 from tasks.sharding.reader import ClipIndex, ClipPairs
 from tasks.sharding.shards import write_shards
-from tasks.training.run import read_run
 from tests.hostile.outcomes import Refused
 
 MEANT = ("digest", "plan_sha256", "index_sha256", "clips", "counts", "shards")

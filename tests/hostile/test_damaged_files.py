@@ -24,9 +24,9 @@ from model import presets as model_presets
 from model.build import build_transformer
 from model.presets import Preset
 from tasks.planning import preset as plan_presets
+from tasks.runs.run import create_run
 from tasks.sharding.convert import convert
 from tasks.sharding.reader import ClipIndex
-from tasks.training.run import create_run
 from tests.hostile import house as commands
 from tests.hostile.damages import ANY, MEANT, Damage, damages_of
 from tests.hostile.outcomes import BAD, REFUSED, RIGHT, UNSEEN, Command, forkserver, judged, outcome_of

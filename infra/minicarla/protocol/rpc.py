@@ -45,9 +45,7 @@ def caller() -> Any:
     return getattr(_serving, "connection", None)
 
 
-def method(
-    function: Callable | None = None, *, void: bool = False, raw: bool = False, before: str = ""
-) -> Callable:
+def method(function: Callable | None = None, *, void: bool = False, raw: bool = False, before: str = "") -> Callable:
     """Mark a function as an RPC. `void`: CARLA's Response<void>; `raw`: the result goes out unwrapped.
 
     `before` names a method that is called first without the lock: what the caller waits for and others must not.

@@ -12,8 +12,8 @@ from infra.storage import atomic_file
 from tasks.benchmark.paper.score import METRICS, PaperScore, by_scene, figure_name, steps_row
 from tasks.benchmark.paper.study import COMPARISONS, SWITCHES, PaperStudy
 from tasks.benchmark.paper.verdict import by_arm, difference, figures_of, sentences
-from tasks.evaluation.metrics import CONVENTION
-from tasks.evaluation.page import Cell, Estimate, Row, Section, Table, Text, render
+from tasks.evaluation.measures.metrics import CONVENTION
+from tasks.evaluation.report.page import Cell, Estimate, Row, Section, Table, Text, render
 
 PAGE_FILE = "paper-ablations.html"
 """After the size: a comparison of fewer seeds does not take the place of one of more."""

@@ -13,14 +13,14 @@ from infra.reading import read_json
 from infra.storage import OnProgress, atomic_file, no_progress
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.paper.study import PaperArm, PaperStudy
-from tasks.evaluation.baselines import copy_first_frame
-from tasks.evaluation.sampling import Sampler
-from tasks.evaluation.score import MOST_AT_FULL_STEPS, MOST_WINDOWS, views
-from tasks.evaluation.scores import Scores
-from tasks.evaluation.statistics import Interval, cluster_interval
-from tasks.evaluation.windows import Windows
+from tasks.evaluation.measures.statistics import Interval, cluster_interval
+from tasks.evaluation.scoring.baselines import copy_first_frame
+from tasks.evaluation.scoring.sampling import Sampler
+from tasks.evaluation.scoring.score import MOST_AT_FULL_STEPS, MOST_WINDOWS, views
+from tasks.evaluation.scoring.scores import Scores
+from tasks.evaluation.scoring.windows import Windows
+from tasks.runs.run import Run
 from tasks.sharding.reader import ClipIndex
-from tasks.training.run import Run
 
 MARKER = "paper.json"
 SCORING = 1

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.presets import Preset, VideoConfig
-from tasks.training.run import Run, create_run
+from tasks.runs.run import Run, create_run
 
 EXPERIMENT = "paper-ablations"
 BASE = "base"

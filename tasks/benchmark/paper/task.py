@@ -10,7 +10,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
-from infra.prefect_progress import FlowProgress
+from infra.prefect_progress import FlowProgress, prefect_tags
 from infra.storage import home
 from tasks.benchmark.arms import ablation_of
 from tasks.benchmark.errors import BenchmarkError
@@ -23,13 +23,13 @@ from tasks.benchmark.tracking import fail_untrained, publish_arm, target_in
 from tasks.benchmark.training import is_trained, train_arms
 from tasks.encoding.encode import encode_run
 from tasks.encoding.latents import latents_key
-from tasks.evaluation.sampling import Sampler
-from tasks.evaluation.write import latents_dir_of
+from tasks.evaluation.report.write import latents_dir_of
+from tasks.evaluation.scoring.sampling import Sampler
+from tasks.runs.mlflow_run import Target
+from tasks.runs.outbox import Parcel, post, within_home
+from tasks.runs.run import Run
 from tasks.training.group import OnRows
-from tasks.training.outbox import Parcel, within_home
-from tasks.training.run import Run
-from tasks.training.task import prefect_tags
-from tasks.training.tracking import Target, TrainingLog, post
+from tasks.training.tracking import TrainingLog
 
 
 def is_collected(dataset: str) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.paper.score import METRICS, PaperScore, by_scene, figure_name, steps_row
 from tasks.benchmark.paper.study import BASE, COMPARISONS, Comparison, PaperStudy
-from tasks.evaluation.statistics import Interval
+from tasks.evaluation.measures.statistics import Interval
 
 
 @dataclass(frozen=True)

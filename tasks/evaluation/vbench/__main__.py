@@ -24,8 +24,9 @@ from tasks.evaluation.vbench.errors import VBenchError
 from tasks.evaluation.vbench.run import write_run
 from tasks.evaluation.vbench.score import VBenchScores, score_videos, unavailable
 from tasks.evaluation.vbench.weights import DIMENSIONS, WEIGHTS_VARIABLE, weights_folder
+from tasks.runs.errors import RunError
+from tasks.runs.run import read_run
 from tasks.sharding.shards import ShardError
-from tasks.training.run import TrainingError, read_run
 
 
 def videos_in(rows: Sequence[str]) -> dict[str, list[Path]]:
@@ -90,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
             with atomic_file(given.out) as temporary:
                 temporary.write_text(json.dumps(scores.record(), indent=1))
             print(table(scores))
-    except (VBenchError, EvaluationError, ShardError, CodecError, TrainingError, StorageError, PresetError) as error:
+    except (VBenchError, EvaluationError, ShardError, CodecError, RunError, StorageError, PresetError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

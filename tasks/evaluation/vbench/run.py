@@ -9,13 +9,13 @@ import torch
 
 from infra.storage import OnProgress, no_progress
 from tasks.evaluation.errors import EvaluationError
-from tasks.evaluation.sampling import Sampler
-from tasks.evaluation.score import MOST_AT_FULL_STEPS
+from tasks.evaluation.report.write import frames_per_second, latents_dir_of
+from tasks.evaluation.scoring.sampling import Sampler
+from tasks.evaluation.scoring.score import MOST_AT_FULL_STEPS
+from tasks.evaluation.scoring.windows import Windows
 from tasks.evaluation.vbench.videos import write_rows
-from tasks.evaluation.windows import Windows
-from tasks.evaluation.write import frames_per_second, latents_dir_of
+from tasks.runs.run import Run
 from tasks.sharding.reader import ClipIndex
-from tasks.training.run import Run
 
 
 def write_run(

@@ -376,7 +376,7 @@ server = CarlaServer(SimulatorSpec("carla", sys.argv[2]), Path(sys.argv[1]), "or
 print(server.port, flush=True)
 sys.stdin.read()
 """
-STAND_IN = f"{sys.executable} -m infra.minicarla \"$@\"\ntrue"
+STAND_IN = f'{sys.executable} -m infra.minicarla "$@"\ntrue'
 """As CarlaUE4.sh is shipped: the server is a child, not exec'ed."""
 
 

@@ -115,7 +115,6 @@ def refusal(result: Any) -> str | None:
     return None
 
 
-
 def at(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> list:
     """A Transform on the wire."""
     return [[x, y, z], [0.0, 0.0, 0.0]]

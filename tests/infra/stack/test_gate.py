@@ -60,7 +60,14 @@ def test_a_name_may_be_added():
 def test_pages_of_another_origin_do_not_pass(kind):
     for origin in own_origins(PORT):
         assert passes(headers=[("host", "127.0.0.1"), ("origin", origin)])
-    for origin in ("http://evil.example", "null", "", "http://127.0.0.1:4201", "https://127.0.0.1:4200", "http://127.0.0.1"):
+    for origin in (
+        "http://evil.example",
+        "null",
+        "",
+        "http://127.0.0.1:4201",
+        "https://127.0.0.1:4200",
+        "http://127.0.0.1",
+    ):
         assert not passes(kind, headers=[("host", "127.0.0.1"), ("origin", origin)])
 
 

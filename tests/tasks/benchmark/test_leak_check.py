@@ -17,7 +17,7 @@ from tasks.benchmark import task as benchmark_task
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.leak_check import Given, check_leaks, leak_of, read_given, tells
 from tasks.benchmark.scenes import read_scenes
-from tasks.evaluation.windows import Windows
+from tasks.evaluation.scoring.windows import Windows
 from tasks.planning.plan import make_plan
 from tasks.planning.preset import PlanPreset
 from tasks.recording.pool import record_plan

@@ -15,8 +15,8 @@ from tasks.benchmark.picture import explaining_picture
 from tasks.benchmark.scenes import read_scenes
 from tasks.benchmark.score import Outcome, difference, score
 from tasks.benchmark.training import train_arms
+from tasks.runs.run import create_run
 from tasks.training.group import no_rows
-from tasks.training.run import create_run
 from tests.local_encoding import encode_here
 from tests.painted_world import write_painted_dataset
 

@@ -16,8 +16,8 @@ from tasks.benchmark.entries import CopyFirstFrame, Entry, GroundTruth, Ours
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.intervals import paired_interval, share_interval
 from tasks.benchmark.score import clip_psnr, difference, fact_psnr, score, swaps
-from tasks.evaluation.metrics import HIGHEST_DB
-from tasks.evaluation.sampling import Sampler
+from tasks.evaluation.measures.metrics import HIGHEST_DB
+from tasks.evaluation.scoring.sampling import Sampler
 from tests.tasks.benchmark.conftest import PRESET
 from tests.tasks.benchmark.made_scenes import COLOURS, SHOWN, made_scenes, paint
 

@@ -11,8 +11,9 @@ import torch
 from model.presets import Preset
 from tasks.benchmark import training
 from tasks.benchmark.training import places, processes_of, train_arms
+from tasks.runs.errors import RunError
+from tasks.runs.run import Run
 from tasks.training.group import ProcessGroup
-from tasks.training.run import Run, TrainingError
 
 BENCH, SINGLE_GPU = Preset.load("bench"), Preset.load("single-gpu")
 
@@ -82,10 +83,10 @@ def test_a_training_that_fails_frees_its_place(have_gpus, monkeypatch, tmp_path)
     def train(run, *given, gpu, **named):
         tried.append(gpu)
         if len(tried) == 1:
-            raise TrainingError("out of memory.")
+            raise RunError("out of memory.")
 
     monkeypatch.setattr(training, "train", train)
-    with pytest.raises(TrainingError, match="out of memory"):
+    with pytest.raises(RunError, match="out of memory"):
         train_arms([run_of(BENCH, seed) for seed in range(3)], tmp_path, lambda run: lambda rows: None)
     assert tried == [0, 0, 0]
 

@@ -9,10 +9,10 @@ import pytest
 from model.build import build_transformer
 from model.codec import LinearCodec
 from model.presets import Preset
-from tasks.evaluation.windows import Windows
-from tasks.evaluation.write import latents_dir_of
+from tasks.evaluation.report.write import latents_dir_of
+from tasks.evaluation.scoring.windows import Windows
+from tasks.runs.run import Run, create_run
 from tasks.sharding.reader import ClipIndex
-from tasks.training.run import Run, create_run
 from tests.synthetic_dataset import write_dataset
 
 

@@ -8,11 +8,11 @@ import torch
 
 from tasks.evaluation.__main__ import main
 from tasks.evaluation.errors import EvaluationError
-from tasks.evaluation.sampling import Sampler
-from tasks.evaluation.windows import Windows
-from tasks.evaluation.write import latents_dir_of
+from tasks.evaluation.report.write import latents_dir_of
+from tasks.evaluation.scoring.sampling import Sampler
+from tasks.evaluation.scoring.windows import Windows
+from tasks.runs.run import create_run
 from tasks.sharding.reader import ClipIndex
-from tasks.training.run import create_run
 
 VIDEOS = {"agent0.mp4", "agent1.mp4"} | {
     f"agent{agent}_{view}.mp4" for agent in (0, 1) for view in ("front", "rear", "left", "right")

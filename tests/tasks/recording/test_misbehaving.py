@@ -80,9 +80,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_ends_the_run_in_a_sentence_and_blames_no_server(
-    tiny, small_disk, monkeypatch, caplog
-):
+def test_a_disk_that_fills_ends_the_run_in_a_sentence_and_blames_no_server(tiny, small_disk, monkeypatch, caplog):
     folder = planned_copy(tiny, small_disk)
     monkeypatch.setattr("tasks.recording.pool.require_free_space", lambda *given: None)
     room = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize

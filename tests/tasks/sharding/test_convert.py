@@ -13,8 +13,8 @@ import torch
 from infra.storage import sha256_file
 from model.camera import VIEWS, carla_matrix, carla_to_c2w, intrinsics
 from model.presets import Preset
+from tasks.evaluation.scoring.windows import Windows
 from tasks.evaluation.vbench.videos import write_video
-from tasks.evaluation.windows import Windows
 from tasks.sharding.__main__ import main
 from tasks.sharding.convert import convert, nearest, pose_of
 from tasks.sharding.reader import ClipIndex, ClipPairs

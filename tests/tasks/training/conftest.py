@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from model.presets import Preset
-from tasks.training.run import create_run
+from tasks.runs.run import create_run
 from tests.local_encoding import encode_here
 from tests.synthetic_dataset import write_dataset
 

@@ -19,13 +19,13 @@ from model.build import build_transformer
 from model.codec import CodecError, load_codec
 from tasks.encoding.latents import EncodingError, LatentWindows
 from tasks.evaluation.errors import EvaluationError
-from tasks.evaluation.sampling import Sampler
-from tasks.training.checkpoint_record import check_files, check_resumable, file_hashes
+from tasks.evaluation.scoring.sampling import Sampler
+from tasks.runs.checkpoint_record import check_files, check_resumable, file_hashes
+from tasks.runs.errors import RunError
+from tasks.runs.run import create_run, read_run
+from tasks.runs.spool import read_rows, rewind
 from tasks.training.ema import WeightAverage
-from tasks.training.errors import TrainingError
 from tasks.training.group import train
-from tasks.training.run import create_run, read_run
-from tasks.training.spool import read_rows, rewind
 from tests.tasks.training.conftest import TINY
 
 TEXTS = ["", "{", "[]", "null", "3", '{"a": NaN}', b"\xff", b"\0" * 40, "[" * 100_000]
@@ -48,20 +48,20 @@ def test_run_records_that_are_damaged(new_run, text):
     run, _ = new_run("damaged-records")
     whole = (run.folder / "run.json").read_bytes()
     spoil(run.folder / "run.json", text)
-    with pytest.raises(TrainingError, match=r"run\.json.*restore it, or remove it") as found:
+    with pytest.raises(RunError, match=r"run\.json.*restore it, or remove it") as found:
         read_run(run.run_id)
     one_sentence(found)
     (run.folder / "run.json").write_bytes(whole)
     spoil(run.folder / "finished.json", text)
-    with pytest.raises(TrainingError, match=r"finished\.json.*score the run again"):
+    with pytest.raises(RunError, match=r"finished\.json.*score the run again"):
         run.finished()
     (run.folder / "finished.json").unlink()
     spoil(run.spool, text if text else "{\n")
     with open(run.spool, "ab") as file:
         file.write(b"\n")
-    with pytest.raises(TrainingError, match=r"line \d+ of .*metrics\.jsonl.*remove that line"):
+    with pytest.raises(RunError, match=r"line \d+ of .*metrics\.jsonl.*remove that line"):
         rewind(run.spool, 1)
-    with pytest.raises(TrainingError, match=r"line \d+ of "):
+    with pytest.raises(RunError, match=r"line \d+ of "):
         read_rows(run.spool)
 
 
@@ -77,9 +77,9 @@ def test_a_run_record_that_was_changed(new_run, change):
     marker = run.folder / "run.json"
     whole = marker.read_text()
     marker.write_text(json.dumps(json.loads(whole) | change))
-    with pytest.raises(TrainingError, match=r"run\.json"):
+    with pytest.raises(RunError, match=r"run\.json"):
         read_run(run.run_id)
-    with pytest.raises(TrainingError, match=r"run\.json"):
+    with pytest.raises(RunError, match=r"run\.json"):
         create_run("synthetic", TINY, "changed-record")
     marker.write_text(whole)
 
@@ -87,11 +87,11 @@ def test_a_run_record_that_was_changed(new_run, change):
 @pytest.mark.parametrize("run_id", ["../../etc", "nothing", "a\0b", "\udcff", "F" * 12, "x" * 5000])
 def test_ids_that_are_none(new_run, run_id):
     run, _ = new_run()
-    with pytest.raises(TrainingError, match="there is no run ") as found:
+    with pytest.raises(RunError, match="there is no run ") as found:
         read_run(run_id)
     assert one_sentence(found).isprintable()
     (run.folder.parent / "last").write_bytes(run_id.encode("utf-8", "surrogateescape"))
-    with pytest.raises(TrainingError, match=r"which is no run's id: name a run by its id"):
+    with pytest.raises(RunError, match=r"which is no run's id: name a run by its id"):
         read_run()
 
 
@@ -99,7 +99,7 @@ def test_a_run_folder_that_is_a_file(new_run):
     run, _ = new_run("a-file")
     shutil.rmtree(run.folder)
     run.folder.write_text("")
-    with pytest.raises(TrainingError, match="is a file: move it away"):
+    with pytest.raises(RunError, match="is a file: move it away"):
         create_run("synthetic", TINY, "a-file")
     run.folder.unlink()
 
@@ -142,7 +142,7 @@ def test_a_damaged_newest_checkpoint_is_refused_and_the_older_one_named(checkpoi
         file.unlink()
         if damage == "folder":
             file.mkdir()
-    with pytest.raises(TrainingError, match=rf"step-000004(/| is damaged: ){name}.* go on from step-000002") as found:
+    with pytest.raises(RunError, match=rf"step-000004(/| is damaged: ){name}.* go on from step-000002") as found:
         train(run, latents, 1)
     one_sentence(found)
 
@@ -151,7 +151,7 @@ def test_a_damaged_newest_checkpoint_is_refused_and_the_older_one_named(checkpoi
 def test_a_damaged_trainer_record(checkpoints, text):
     run, _, last = checkpoints
     spoil(last / "trainer.json", text)
-    with pytest.raises(TrainingError, match=r"trainer\.json.*step-000002") as found:
+    with pytest.raises(RunError, match=r"trainer\.json.*step-000002") as found:
         check_resumable(last, run, 1)
     one_sentence(found)
 
@@ -160,10 +160,10 @@ def test_averages_of_another_model_or_none(checkpoints):
     run, _, last = checkpoints
     average = WeightAverage(build_transformer(run.preset), 0.9)
     save_file({"a": torch.zeros(1)}, last / "ema.safetensors")
-    with pytest.raises(TrainingError, match="holds other weights than this model's"):
+    with pytest.raises(RunError, match="holds other weights than this model's"):
         average.load(last / "ema.safetensors")
     (last / "ema.safetensors").write_bytes(b"x")
-    with pytest.raises(TrainingError, match="cannot be read"):
+    with pytest.raises(RunError, match="cannot be read"):
         average.load(last / "ema.safetensors")
 
 
@@ -180,7 +180,7 @@ def test_weights_that_are_no_weights_of_the_run_generate_nothing(checkpoints, ch
     run, latents, last = checkpoints
     file = last / "model/diffusion_pytorch_model.safetensors"
     save_file(change(load_file(file)), file)
-    with pytest.raises(TrainingError, match="is not what its hash says"):
+    with pytest.raises(RunError, match="is not what its hash says"):
         Sampler.of_checkpoint(run.preset, last, latents)
     (last / "trainer.json").write_text("{}")  # as of earlier versions, without hashes
     with pytest.raises(EvaluationError, match=said) as found:
@@ -237,7 +237,7 @@ def test_a_run_is_trained_by_one_process_at_a_time_and_free_when_that_is_killed(
     script = f"import fcntl, sys; f = open({str(held)!r}, 'a'); fcntl.flock(f, 2); print(flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        with pytest.raises(TrainingError, match="is being trained by another process: wait until it ends"):
+        with pytest.raises(RunError, match="is being trained by another process: wait until it ends"):
             train(run, latents, 1)
         assert not (run.folder / "checkpoints").exists()
         other.kill()

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from model.objective import Loss
-from tasks.training.errors import DivergedError, TrainingError
+from tasks.runs.errors import RunError
+from tasks.runs.run import steps_of
+from tasks.runs.spool import read_rows
+from tasks.training.errors import DivergedError
 from tasks.training.group import train
 from tasks.training.health import all_finite, check_step, check_validation, check_weights
-from tasks.training.run import steps_of
-from tasks.training.spool import read_rows
 
 CPU = torch.device("cpu")
 
@@ -76,7 +77,7 @@ def test_a_validation_loss_that_is_not_finite_is_the_end():
 def diverge(run, latents) -> str:
     """Train a run that diverges; check what it leaves, and return what it says."""
     rows: list = []
-    with pytest.raises(TrainingError, match=r"^The training diverged in step \d") as found:
+    with pytest.raises(RunError, match=r"^The training diverged in step \d") as found:
         train(run, latents, 2, on_rows=rows.extend)
     said, kept = str(found.value), read_rows(run.spool)
     step = int(re.search(r"in step (\d+)", said)[1])
@@ -107,7 +108,7 @@ def test_two_ranks_stop_together_and_keep_the_last_good_checkpoint(new_run):
 def test_it_meets_the_same_end_again(new_run, changes):
     run, latents = new_run("diverges-again", **RUINOUS | changes)
     if "log_every" in changes:
-        with pytest.raises(TrainingError, match="diverged") as found:
+        with pytest.raises(RunError, match="diverged") as found:
             train(run, latents, 2)
         rows = read_rows(run.spool)
         assert rows[-1]["failure"] == str(found.value)

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from tasks.runs.errors import RunError
 from tasks.training import group as group_module
 from tasks.training.group import ProcessGroup
-from tasks.training.run import TrainingError
 from tests.processes import family, until
 
 RANK = """#!/bin/sh
@@ -50,7 +50,7 @@ def test_a_killed_rank_is_named_soon(group, rank):
     started, _ = group
     before = time.monotonic()
     os.kill(started.processes[rank].pid, signal.SIGKILL)
-    with pytest.raises(TrainingError, match=rf"process {rank} of 2 was ended by SIGKILL; its last words: rank {rank}"):
+    with pytest.raises(RunError, match=rf"process {rank} of 2 was ended by SIGKILL; its last words: rank {rank}"):
         while started.wait(0.5):
             pass
     assert time.monotonic() - before < 5.0
@@ -61,6 +61,6 @@ def test_the_exit_code_of_a_rank_is_known(group):
     for sleeping in ours.alive("sleep 1001"):
         if sleeping.name() == "sleep":
             sleeping.kill()
-    with pytest.raises(TrainingError, match=r"process \d of 2 ended with 5"):
+    with pytest.raises(RunError, match=r"process \d of 2 ended with 5"):
         while started.wait(0.5):
             pass

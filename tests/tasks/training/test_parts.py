@@ -11,13 +11,13 @@ from infra.mlflow_tracking import TrackingError
 from model.build import build_transformer
 from model.presets import Preset
 from tasks.encoding.latents import latents_key
+from tasks.runs.run import Run, read_run
+from tasks.runs.spool import SpoolTail, append_row, read_rows, rewind
 from tasks.training import tracking
 from tasks.training.checkpoint import remove_old
 from tasks.training.ema import WeightAverage
 from tasks.training.engine import learning_rate_at, parameter_groups
 from tasks.training.flops import flops_per_pair
-from tasks.training.run import Run, read_run
-from tasks.training.spool import SpoolTail, append_row, read_rows, rewind
 from tests.tasks.training.conftest import TINY
 
 

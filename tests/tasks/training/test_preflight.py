@@ -13,11 +13,11 @@ from infra.deepspeed_config import DeepSpeedConfigError
 from infra.storage import StorageError
 from model.codec import CodecError
 from model.presets import PresetError
+from tasks.runs.errors import RunError
+from tasks.runs.run import new_run
 from tasks.sharding.shards import ShardError
 from tasks.training import resources, task
-from tasks.training.errors import TrainingError
 from tasks.training.preflight import preflight
-from tasks.training.run import new_run
 from tests.synthetic_dataset import write_dataset
 from tests.tasks.training.conftest import TINY
 
@@ -132,15 +132,15 @@ def test_a_text_embedding_that_cannot_be_used_names_the_command(check, pretraine
 
 def test_batches_stages_and_data_sets_are_checked(check, state):
     refused(check, DeepSpeedConfigError, "batch_size 2 is no multiple", processes=3)
-    refused(check, TrainingError, "set ema_decay to 0", zero_stage=3)
+    refused(check, RunError, "set ema_decay to 0", zero_stage=3)
     refused(check, ShardError, "run collect-dataset first", dataset="nothing")
-    refused(check, TrainingError, "the model takes 25 frames and the clips have 17", frames=25, base_model="")
+    refused(check, RunError, "the model takes 25 frames and the clips have 17", frames=25, base_model="")
     write_dataset(state[0] / "datasets" / "unscored", train=1, val=0, test=0, frames=9)
-    refused(check, TrainingError, "has no clips in its test split", dataset="unscored")
+    refused(check, RunError, "has no clips in its test split", dataset="unscored")
     write_dataset(state[0] / "datasets" / "short", train=1, val=0, test=1, frames=9)
     shard = state[0] / "datasets/short/shards/test/test-000000.tar"
     shard.write_bytes(shard.read_bytes()[:2000])
-    with pytest.raises((TrainingError, ShardError), match=r"test-000000\.tar"):
+    with pytest.raises((RunError, ShardError), match=r"test-000000\.tar"):
         check(dataset="short")
 
 
@@ -158,7 +158,7 @@ def test_disk_and_memory_are_asked_for(check, monkeypatch):
 @pytest.mark.parametrize("name", ["a\0b", "x" * 65, "tab\there", "line\nbreak", "\udcff", "\x1b[2J"])
 def test_names_that_cannot_be_told_are_refused(state, monkeypatch, name):
     monkeypatch.setenv("SHAREVERSE_HOME", str(state[0]))
-    with pytest.raises(TrainingError, match="run_name is ") as found:
+    with pytest.raises(RunError, match="run_name is ") as found:
         new_run("synthetic", TINY, name)
     assert str(found.value).isprintable()
 
@@ -172,7 +172,7 @@ def test_a_run_never_leaves_its_folder_whatever_its_name(state, monkeypatch, nam
 @pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "a\0b", "\udcff", ".hidden", "x" * 65])
 def test_data_sets_are_names_of_folders(state, monkeypatch, name):
     monkeypatch.setenv("SHAREVERSE_HOME", str(state[0]))
-    with pytest.raises(TrainingError, match="dataset is "):
+    with pytest.raises(RunError, match="dataset is "):
         new_run(name, TINY)
 
 

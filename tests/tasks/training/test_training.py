@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 
 from infra.deepspeed_config import DeepSpeedConfigError
 from model.transformer import ShareVerseTransformer3DModel
+from tasks.runs.errors import RunError
+from tasks.runs.run import steps_of
+from tasks.runs.spool import read_rows
 from tasks.training.group import train
-from tasks.training.run import TrainingError, steps_of
-from tasks.training.spool import read_rows
 
 FOUR = {"batch_size": 4, "micro_batch_size": 1, "train_steps": 4, "checkpoint_every": 2, "validate_every": 2}
 """Two forward passes a step on each of two processes."""
@@ -30,7 +31,7 @@ def trained(state):
     """Four steps by two processes: the run, what was reported, and a copy of its folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SHAREVERSE_HOME", str(state[0]))
-        from tasks.training.run import create_run
+        from tasks.runs.run import create_run
         from tests.tasks.training.conftest import TINY
 
         run, said, rows = create_run("synthetic", TINY.replace(**FOUR)), [], []
@@ -111,9 +112,7 @@ def test_another_number_of_processes_cannot_resume(trained, state, new_run):
     last = run.folder / "checkpoints/step-000004"
     last.rename(run.folder / "aside")
     try:
-        with pytest.raises(
-            TrainingError, match=r"by 2 processes and cannot be resumed by 1 .*processes=2, or give a run_"
-        ):
+        with pytest.raises(RunError, match=r"by 2 processes and cannot be resumed by 1 .*processes=2, or give a run_"):
             train(run, state[1], 1)
     finally:
         (run.folder / "aside").rename(last)
@@ -128,13 +127,13 @@ def test_a_batch_that_does_not_divide_starts_nothing(new_run):
 
 def test_zero_3_and_an_average_are_refused(new_run):
     run, latents = new_run("three", zero_stage=3)
-    with pytest.raises(TrainingError, match=r"ema_decay is 0.9 and zero_stage 3: .*set ema_decay to 0"):
+    with pytest.raises(RunError, match=r"ema_decay is 0.9 and zero_stage 3: .*set ema_decay to 0"):
         train(run, latents, 2)
 
 
 def test_a_process_that_fails_ends_the_group_with_its_last_words(new_run, tmp_path):
     run, _ = new_run("no-latents")
-    with pytest.raises(TrainingError, match=r"codec holds no fitted linear codec: encode the data set first\.$"):
+    with pytest.raises(RunError, match=r"codec holds no fitted linear codec: encode the data set first\.$"):
         train(run, tmp_path, 2)
     assert not [p for p in psutil.Process().children(recursive=True) if "tasks.training.worker" in p.cmdline()]
 
@@ -168,13 +167,13 @@ def test_killed_ranks_and_parents_change_nothing(new_run):
             for rank in ranks_of(run.folder)[1:]:  # none at the last call, which tells how far it came
                 rank.send_signal(signal.SIGKILL)
 
-    with pytest.raises(TrainingError, match=r"was ended by SIGKILL"):
+    with pytest.raises(RunError, match=r"was ended by SIGKILL"):
         train(run, latents, 2, kill_rank)
     assert not ranks_of(run.folder)
     assert steps_of(run.latest_checkpoint()) >= 5
 
     script = (
-        "from pathlib import Path; from tasks.training.run import read_run; from tasks.training.group import train;"
+        "from pathlib import Path; from tasks.runs.run import read_run; from tasks.training.group import train;"
         f"train(read_run({run.run_id!r}), Path({str(latents)!r}), 2)"
     )
     before = steps_of(run.latest_checkpoint())

@@ -16,8 +16,8 @@ from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.paper import task as paper_task
 from tasks.benchmark.paper.score import MARKER, SCORING, PaperScoring, score_paper_arm, shrunk
 from tasks.benchmark.paper.study import EXPERIMENT, SWITCHES, PaperStudy
-from tasks.evaluation.sampling import Sampler
-from tasks.evaluation.windows import Windows
+from tasks.evaluation.scoring.sampling import Sampler
+from tasks.evaluation.scoring.windows import Windows
 from tasks.sharding.reader import ClipIndex
 from tests.synthetic_dataset import write_dataset
 from tests.tasks.benchmark.untrained import stand_ins

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tasks.evaluation.errors import EvaluationError
+from tasks.evaluation.scoring.windows import Windows
 from tasks.evaluation.vbench.run import write_run
 from tasks.evaluation.vbench.videos import bytes_of
-from tasks.evaluation.windows import Windows
 from tasks.sharding.reader import ClipIndex, decode_video
 
 

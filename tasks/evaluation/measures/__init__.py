@@ -1,0 +1,1 @@
+"""What is measured: a module per metric, on frames and on what shows that two agents generate one world."""

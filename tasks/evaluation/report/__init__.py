@@ -1,0 +1,1 @@
+"""What a person sees of the scores: tables, plots, films, pictures, one page."""

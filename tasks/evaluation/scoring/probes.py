@@ -1,0 +1,140 @@
+"""Questions put to the model: another partner's picture, the agents swapped, a changed world, a long video.
+
+All at one sampling step, which gives the conditional mean: what the model knows, without the noise of sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from infra.storage import sha256_bytes
+from tasks.encoding.frames import model_video
+from tasks.evaluation.measures.shared_world.counterfactual import response
+from tasks.evaluation.measures.shared_world.drift import figures as drift_figures
+from tasks.evaluation.measures.shared_world.swap import pooled_psnr, swapped
+from tasks.evaluation.measures.statistics import donors
+from tasks.evaluation.scoring import scores as names
+from tasks.evaluation.scoring.sampling import Sampler
+from tasks.evaluation.scoring.scores import Scores
+from tasks.evaluation.scoring.windows import Windows, balanced
+
+Cut = Callable[[torch.Tensor], torch.Tensor]
+"""Videos [N, A, 3, T, H, W] in [-1, 1] to views [N, A, V, T, 3, h, w] in [0, 1]."""
+OF_PARTNERS = ("swap_psnr", "partner_gain_only_other")
+ALONE = "not measured: one agent alone has no partner"
+MOST_ROLLOUTS, MOST_COUNTERFACTUALS = 9, 27
+
+
+def with_stranger(
+    sampler: Sampler, windows: Windows, places: Sequence[int], first: torch.Tensor, strangers: torch.Tensor
+) -> torch.Tensor:
+    """Generate each agent's video with another scene's first frames in place of all its partners'.
+
+    first, strangers [N, A, 3, H, W] in [-1, 1]; returns videos [N, A, 3, T, H, W], each agent's from its own take.
+    """
+    raymaps, labels = windows.raymaps(places), [windows[place].name for place in places]
+    videos = []
+    for agent in range(first.shape[1]):
+        given = strangers.clone()
+        given[:, agent] = first[:, agent]
+        videos.append(sampler.generate(given, raymaps, labels, 1)[:, agent])
+    return torch.stack(videos, 1)
+
+
+def swap_figures(
+    sampler: Sampler, windows: Windows, places: Sequence[int], first: torch.Tensor, video: torch.Tensor, cut: Cut
+) -> list[dict[str, float]]:
+    """Return swap_psnr and noise_psnr of each window: `video` is what the same first frames gave, in order."""
+    labels = [windows[place].name for place in places]
+    noise = sampler.noise(labels, first.shape[1])
+    turned = sampler.generate(swapped(first), windows.raymaps(places, swapped=True), labels, 1, noise=swapped(noise))
+    again = sampler.generate(first, windows.raymaps(places), [f"{label} again" for label in labels], 1)
+    views = cut(video)
+    by_swap, by_noise = pooled_psnr(cut(swapped(turned)), views), pooled_psnr(cut(again), views)
+    return [{"swap_psnr": float(one), "noise_psnr": float(other)} for one, other in zip(by_swap, by_noise, strict=True)]
+
+
+def variant_pairs(windows: Windows) -> list[tuple[int, int, int]]:
+    """Return (place of the base, place of its variant, observer) of one moment of a scene, equal cameras for the
+    observer."""
+    places = {(window.moment, window.row["variant"]): place for place, window in enumerate(windows)}
+    pairs = []
+    for (moment, variant), place in places.items():
+        base = places.get((moment, "base"))
+        if variant == "base" or base is None:
+            continue
+        here, there = (windows.cameras[windows[p].row["key"]].c2w for p in (base, place))
+        span = slice(windows[place].start, windows[place].start + windows.frames)
+        for agent in range(len(here)):
+            if (here[agent][:, span] == there[agent][:, span]).all():
+                pairs.append((base, place, agent))
+                break
+    return pairs
+
+
+def counterfactuals(sampler: Sampler, windows: Windows, scores: Scores, cut: Cut) -> dict[str, str]:
+    """Score how the model follows the changes between recordings of one scene; return what is missing and why."""
+    pairs = variant_pairs(windows)
+    if not pairs:
+        return {"counterfactual_response": "not measured: the split has no two recordings of one scene in which one "
+                "agent drives the same way (plan with other_trajectories)"}  # fmt: skip
+    scenes, measured = [windows[base].scene for base, _, _ in pairs], False
+    ring = donors(scenes) if len(set(scenes)) > 1 else None
+    kept = balanced(scenes, MOST_COUNTERFACTUALS)
+    for position in kept:
+        base, other, observer = pairs[position]
+        video = windows.video([base, other])
+        label = windows[base].name
+        one_step = sampler.generate(video[:, :, :, 0], windows.raymaps([base, other]), [label, label], 1)
+        rows = {
+            names.GROUND_TRUTH: video, names.ONE_STEP: one_step, names.CODEC: sampler.round_trip(video),
+            names.COPY: video[:, :, :, :1].expand_as(video),
+        }  # fmt: skip
+        if ring is not None:
+            rows[names.SHUFFLED_PAIRS] = windows.video(pairs[ring[position]][:2])
+        views = {row: cut(found)[:, observer].movedim(-3, -1).numpy() for row, found in rows.items()}
+        truth = views[names.GROUND_TRUTH]
+        for row, (first, second) in views.items():
+            found = response(first, second, *truth)
+            scores.put_figures(row, windows[base], found)
+            measured |= any(value is not None for value in found.values())
+    if not measured:
+        return {"counterfactual_response": f"not measured: in none of {len(kept)} pairs of recordings of one scene "
+                "does the observer see enough of the change"}  # fmt: skip
+    return {}
+
+
+def rollouts(sampler: Sampler, windows: Windows, scores: Scores, cut: Cut) -> dict[str, str]:
+    """Score rollouts over whole clips, at one step; return what is missing and why."""
+    frames = windows.frames
+    starts = [place for place, window in enumerate(windows) if window.start == 0]
+    length = {place: (len(windows.cameras[windows[place].row["key"]].time_s) - 1) // (frames - 1) for place in starts}
+    long = [place for place in starts if length[place] > 1]
+    if not long:
+        return {"rollout_drift": f"not measured: no scored clip holds two windows of {frames} frames"}
+    for position in balanced([windows[place].row["recording_id"] for place in long], MOST_ROLLOUTS):
+        place = long[position]
+        window, span = windows[place], length[place] * (frames - 1) + 1
+        cameras = windows.cameras[window.row["key"]]
+        truth = model_video(windows.pixels(window.row["key"])[:, :span], windows.preset.video)[None]
+        seed = int(sha256_bytes(window.name.encode())[:12], 16)
+        generated = sampler.pipeline.rollout(
+            truth[:, :, :, 0].to(sampler.device),
+            torch.from_numpy(cameras.K)[None],
+            torch.from_numpy(cameras.c2w[:, :, :span])[None],
+            frames=frames,
+            raymap=windows.preset.raymap_options,
+            num_inference_steps=1,
+            generator=torch.Generator().manual_seed(seed),
+            dtype=sampler.dtype,
+        ).videos.float().cpu()  # fmt: skip
+        rows = {
+            names.ONE_STEP: generated, names.CODEC: sampler.round_trip(truth),
+            names.COPY: truth[:, :, :, :1].expand_as(truth),
+        }  # fmt: skip
+        true_views = cut(truth)[0]
+        for row, video in rows.items():
+            scores.put_figures(row, window, drift_figures(cut(video)[0], true_views, frames))
+    return {}

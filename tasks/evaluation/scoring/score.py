@@ -1,0 +1,215 @@
+"""Scoring a checkpoint on held-out towns beside what costs nothing and what cannot be exceeded (paper, section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from infra.storage import OnProgress, no_progress
+from model.presets import Preset
+from tasks.evaluation.errors import EvaluationError
+from tasks.evaluation.measures.lpips import LpipsMissing, load_lpips
+from tasks.evaluation.measures.metrics import front_of, views_of
+from tasks.evaluation.measures.statistics import donors
+from tasks.evaluation.scoring import probes
+from tasks.evaluation.scoring import scores as names
+from tasks.evaluation.scoring.baselines import blurred_first_frame, choose_sigma, copy_first_frame
+from tasks.evaluation.scoring.sampling import Sampler
+from tasks.evaluation.scoring.scores import Scores
+from tasks.evaluation.scoring.shared_world import WITH_STRANGER, SharedWorld, Take
+from tasks.evaluation.scoring.windows import Window, Windows, balanced
+from tasks.runs.run import Run
+from tasks.sharding.reader import ClipIndex
+
+MOST_WINDOWS = 216
+MOST_AT_FULL_STEPS = 54
+"""Larger splits are scored on as many windows of every recording, chosen by a fixed seed."""
+SHUFFLES = 3
+"""Rings of scenes in which raymaps are passed on; their figures are averaged."""
+SIGMA_WINDOWS, SIGMA_BATCH = 24, 4
+EXAMPLES = 4
+
+
+@dataclass
+class Example:
+    """Videos [A, 3, T, H, W] in [-1, 1] of one window, to be looked at."""
+
+    window: Window
+    truth: torch.Tensor
+    one_step: torch.Tensor
+    full_steps: torch.Tensor
+    views: str = "four"
+    """"four": mosaics; "front": single views."""
+
+
+@dataclass
+class Evaluation:
+    """What was measured."""
+
+    checkpoint: Path
+    split: str
+    steps: int
+    sigma_px: float
+    scores: Scores
+    missing: dict[str, str] = field(default_factory=dict)
+    examples: list[Example] = field(default_factory=list)
+    left_out: int = 0
+    """Windows of the split that were not scored."""
+
+
+def views(video: torch.Tensor, preset: Preset) -> torch.Tensor:
+    """Cut videos [N, A, 3, T, H, W] into the views that are scored, [N, A, V, T, 3, h, w] in [0, 1]."""
+    return front_of(video) if preset.video.views == "front" else views_of(video)
+
+
+def training_sigma(dataset_dir: Path, index: ClipIndex, preset: Preset) -> float:
+    """Choose the blur of the blurred first frame on training towns. EvaluationError without training clips."""
+    rows = [row for row in index.split("train") if row["variant"] == "base"]
+    if not rows:
+        raise EvaluationError(f"{dataset_dir} has no training clips to choose the blur on: collect them first.")
+    some = balanced([row["recording_id"] for row in rows], SIGMA_WINDOWS)  # each holds a window at least
+    windows = Windows(dataset_dir, [rows[place] for place in some], preset)
+    windows.keep(SIGMA_WINDOWS)
+    return choose_sigma(views(windows.video(places), preset) for places in windows.batches(SIGMA_BATCH))
+
+
+def chosen_examples(windows: Windows, among: set[int]) -> list[int]:
+    """Return a window of each of EXAMPLES recordings, those where the agents see each other largest, largest first.
+
+    The recordings decide, not what the model makes of them.
+    """
+    best: dict[str, tuple[float, int]] = {}
+    for place in sorted(among):
+        recording = windows[place].row["recording_id"]
+        best[recording] = max(best.get(recording, (-1.0, -1)), (windows.sight(place), place))
+    return [place for _, place in sorted(best.values(), reverse=True)][:EXAMPLES]
+
+
+class Scoring:
+    """One evaluation under way."""
+
+    def __init__(self, sampler: Sampler, windows: Windows, sigma_px: float, scores: Scores, full: set[int]) -> None:
+        self.sampler, self.windows, self.sigma_px, self.scores = sampler, windows, sigma_px, scores
+        self.full, self.examples = full, chosen_examples(windows, full)
+        self.preset = sampler.preset
+        scenes = [window.scene for window in windows]
+        self.rings = [donors(scenes, seed=seed) for seed in range(SHUFFLES)] if len(set(scenes)) > 1 else []
+        self.agents = len(windows.cameras[windows[0].row["key"]].K)
+        self.kept: dict[int, Example] = {}
+        self.world = SharedWorld(windows, scores)
+        self.takes: list[Take] = []
+
+    def add(self, row: str, places: Sequence[int], taken: torch.Tensor, truth: torch.Tensor) -> None:
+        """Score views [N, A, V, T, 3, h, w], and keep them for what needs the true geometry."""
+        self.scores.add(row, [self.windows[place] for place in places], taken, truth)
+        self.takes.append((row, places, taken))
+
+    def cut(self, video: torch.Tensor) -> torch.Tensor:
+        return views(video, self.preset)
+
+    def generate(
+        self, places: Sequence[int], first: torch.Tensor, steps: int, cameras_of: Sequence[int]
+    ) -> torch.Tensor:
+        labels = [self.windows[place].name for place in places]
+        return self.sampler.generate(first, self.windows.raymaps(cameras_of), labels, steps)
+
+    def batch(self, places: list[int]) -> None:
+        """Score some windows in every row."""
+        video = self.windows.video(places)
+        truth, first = self.cut(video), video[:, :, :, 0]
+        windows = [self.windows[place] for place in places]
+        self.takes = []
+        self.scores.add(names.GROUND_TRUTH, windows, truth, truth)
+        self.add(names.COPY, places, copy_first_frame(truth), truth)
+        self.add(names.BLUR, places, blurred_first_frame(truth, self.sigma_px), truth)
+        self.add(names.CODEC, places, self.cut(self.sampler.round_trip(video)), truth)
+        one_step = self.generate(places, first, 1, places)
+        self.add(names.ONE_STEP, places, self.cut(one_step), truth)
+        self.full_steps(places, video, one_step, truth)
+        strangers = self.windows.video([self.rings[0][place] for place in places]) if self.rings else None
+        if strangers is not None:
+            self.shuffles(places, first, strangers, truth)
+        self.world.batch(places, truth, None if strangers is None else self.cut(strangers), self.takes)
+        if self.agents > 1:
+            found = probes.swap_figures(self.sampler, self.windows, places, first, one_step, self.cut)
+            for window, figures in zip(windows, found, strict=True):
+                self.scores.put_figures(names.ONE_STEP, window, figures)
+
+    def full_steps(self, places: list[int], video: torch.Tensor, one_step: torch.Tensor, truth: torch.Tensor) -> None:
+        """Score the windows that are chosen for it at the preset's steps, and keep the examples."""
+        chosen = [position for position, place in enumerate(places) if place in self.full]
+        if not chosen:
+            return
+        inside = [places[position] for position in chosen]
+        full_steps = self.generate(inside, video[chosen, :, :, 0], self.preset.sampling.sampling_steps, inside)
+        self.add(names.FULL_STEPS, inside, self.cut(full_steps), truth[chosen])
+        for position, place, generated in zip(chosen, inside, full_steps, strict=True):
+            if place in self.examples:
+                self.kept[place] = Example(
+                    self.windows[place], video[position], one_step[position], generated, self.preset.video.views
+                )
+
+    def shuffles(self, places: list[int], first: torch.Tensor, strangers: torch.Tensor, truth: torch.Tensor) -> None:
+        """Score what needs another scene: its video in place of this one, its raymaps under this first frame, its
+        first frame in place of the partner's."""
+        windows = [self.windows[place] for place in places]
+        self.scores.add(names.SHUFFLED_PAIRS, windows, self.cut(strangers), truth)
+        takes = [self.generate(places, first, 1, [ring[place] for place in places]) for ring in self.rings]
+        self.scores.add_psnr(names.SHUFFLED_RAYMAPS, windows, [self.cut(take) for take in takes], truth)
+        if self.world.measurable and self.agents > 1:
+            foreign = probes.with_stranger(self.sampler, self.windows, places, first, strangers[:, :, :, 0])
+            self.takes.append((WITH_STRANGER, places, self.cut(foreign)))
+
+    def finish(self) -> dict[str, str]:
+        """Score what needs all windows, and return what is missing with its reason."""
+        given = self.sampler, self.windows, self.scores, self.cut
+        alone = dict.fromkeys(probes.OF_PARTNERS, probes.ALONE) if self.agents == 1 else {}
+        return alone | probes.counterfactuals(*given) | probes.rollouts(*given) | self.world.finish()
+
+
+def evaluate(
+    run: Run, dataset_dir: Path, latents_dir: Path, split: str = "test", on_progress: OnProgress = no_progress
+) -> Evaluation:
+    """Score a run's last checkpoint on a held-out split.
+
+    EvaluationError for a missing checkpoint, another data set, an empty split; CodecError for a missing codec.
+    """
+    checkpoint, index = run.latest_checkpoint(), ClipIndex(dataset_dir)
+    if checkpoint is None:
+        raise EvaluationError(f"run {run.run_id} has no checkpoint in {run.folder}: train it first.")
+    if index.digest != run.dataset_digest:
+        raise EvaluationError(
+            f"run {run.run_id} was trained on data {run.dataset_digest[:12]} and {dataset_dir} is {index.digest[:12]} "
+            "now: score it on its own data set, or train a new run."
+        )
+    if not index.whole(split):
+        raise EvaluationError(f"{dataset_dir} has no clips in split {split!r}: score another split.")
+    preset = run.preset
+    sampler = Sampler.of_checkpoint(preset, checkpoint, latents_dir)
+    on_progress(0, len(index.whole(split)), "choosing the blur on training towns")
+    sigma_px = training_sigma(dataset_dir, index, preset)
+    windows = Windows(dataset_dir, index.whole(split), preset)
+    everything = len(windows)
+    windows.keep(MOST_WINDOWS)
+    missing: dict[str, str] = {}
+    halves = 1 if preset.video.views == "front" else 2
+    try:
+        lpips = load_lpips(preset.video.height // halves, preset.video.width // halves)
+    except LpipsMissing as reason:
+        lpips, missing["lpips"] = None, str(reason)
+    full = set(windows.balanced(MOST_AT_FULL_STEPS))
+    scoring = Scoring(sampler, windows, sigma_px, Scores(lpips), full)
+    for places in windows.batches(sampler.batch):
+        on_progress(places[0], len(windows), windows[places[0]].row["town"])
+        scoring.batch(places)
+    on_progress(len(windows), len(windows), "changed worlds and long videos")
+    missing |= scoring.finish()
+    on_progress(len(windows), len(windows), "")
+    examples = [scoring.kept[place] for place in scoring.examples]
+    return Evaluation(
+        checkpoint, split, preset.sampling.sampling_steps, sigma_px, scoring.scores, missing, examples,
+        everything - len(windows),
+    )  # fmt: skip

@@ -1,0 +1,171 @@
+"""The figures of a shared world, batch by batch: reads depth and ids, keeps reasons, never guesses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from tasks.encoding.frames import model_video
+from tasks.evaluation.errors import EvaluationError
+from tasks.evaluation.measures.metrics import front_of, views_of
+from tasks.evaluation.measures.shared_world.figures import NORMALISED
+from tasks.evaluation.measures.shared_world.localisation import Detector, calibrate, trustworthy
+from tasks.evaluation.measures.shared_world.measure import STANDS_FOR, Window, measure_window
+from tasks.evaluation.measures.shared_world.visibility import CLASSES
+from tasks.evaluation.measures.shared_world.world import World, as_frames, read_world
+from tasks.evaluation.scoring import scores as names
+from tasks.evaluation.scoring.scores import Scores
+from tasks.evaluation.scoring.windows import Windows
+from tasks.sharding.reader import ClipPair, read_pair
+from tasks.sharding.shards import ShardError
+
+CALIBRATION_WINDOWS = 24
+LEAST_CODEC_RECALL = 0.5
+"""Below this a missing car may be the codec's doing: generated videos, which come out of it, are not judged."""
+RECENT_PAIRS = 2
+WITH_PARTNER, WITH_STRANGER = names.ONE_STEP, "with_stranger"
+Take = tuple[str, Sequence[int], torch.Tensor]
+"""A row's name, the places of its windows and their views [N, A, V, T, 3, h, w] in [0, 1]."""
+
+
+class SharedWorld:
+    """Measures the windows of one evaluation in the worlds that they were recorded in."""
+
+    def __init__(self, windows: Windows, scores: Scores) -> None:
+        """Calibrate the detector on true videos; what can't be measured is in `missing` with its reason."""
+        self.windows, self.scores = windows, scores
+        self.missing: dict[str, str] = {}
+        self.figures: set[str] = set()
+        """What was put so far."""
+        self.pair = lru_cache(RECENT_PAIRS)(self.read)
+        self.detector: Detector | None = None
+        try:
+            self.world(0)
+        except (EvaluationError, ShardError) as reason:
+            self.missing = dict.fromkeys(STANDS_FOR.values(), str(reason))
+            return
+        try:
+            self.detector = calibrate(self.samples())
+        except (EvaluationError, ShardError) as reason:
+            self.missing[STANDS_FOR["localisation"]] = str(reason)
+
+    @property
+    def measurable(self) -> bool:
+        return STANDS_FOR["visibility"] not in self.missing
+
+    def read(self, key: str) -> ClipPair:
+        return read_pair(key, self.windows.clips.read(self.windows.rows[key]))
+
+    def world(self, place: int) -> World:
+        """Return a window's geometry. EvaluationError without depth and ids."""
+        window = self.windows[place]
+        return read_world(self.pair(window.row["key"]), self.windows.preset.video, window.start)
+
+    def samples(self) -> Iterator[tuple[World, np.ndarray]]:
+        """Yield geometry and true video of some windows, as many of every recording."""
+        cut = front_of if self.windows.preset.video.views == "front" else views_of
+        for place in self.windows.balanced(CALIBRATION_WINDOWS):
+            window, world = self.windows[place], self.world(place)
+            frames = self.pair(window.row["key"]).videos[:, window.start : window.start + self.windows.frames]
+            yield world, as_frames(cut(model_video(frames, self.windows.preset.video)[None])[0], world.frames)
+
+    def batch(
+        self, places: Sequence[int], truth: torch.Tensor, strangers: torch.Tensor | None, takes: list[Take]
+    ) -> None:
+        """Measure windows: their true views, another scene's (None: the split has one scene) and those of the rows.
+
+        A row may have some of the places only. Rows named WITH_STRANGER become gains of WITH_PARTNER over them.
+        """
+        if not self.measurable:
+            return
+        for position, place in enumerate(places):
+            videos = {row: views[list(of).index(place)] for row, of, views in takes if place in of}
+            stranger = None if strangers is None else strangers[position]
+            try:
+                world = self.world(place)
+            except (EvaluationError, ShardError) as reason:
+                self.missing |= dict.fromkeys(STANDS_FOR.values(), str(reason))
+                return
+            window = Window.of_views(world, truth[position], videos, stranger)
+            found = measure_window(
+                window, self.detector, self.missing, ground_truth=names.GROUND_TRUTH, floor=names.SHUFFLED_PAIRS
+            )
+            if WITH_STRANGER in found:
+                found[WITH_PARTNER] |= gains(found[WITH_PARTNER], found.pop(WITH_STRANGER))
+            for row, figures in found.items():
+                self.scores.put_figures(row, self.windows[place], figures)
+                self.figures |= set(figures)
+
+    def finish(self) -> dict[str, str]:
+        """Add what needs all windows, and return every figure that is missing with its reason."""
+        self.drop_partial()
+        found = self.missing | self.never_given() | self.distrust() | self.spare_generated()
+        return found | self.scores.normalise() | self.scores.drop_lonely()
+
+    def never_given(self) -> dict[str, str]:
+        """Return the metrics that no window could give, with the reason."""
+        return {
+            name: "not measured: in no window do enough pixels show what it needs (docs/METRICS.md)"
+            for name in STANDS_FOR.values()
+            if name not in self.missing and NORMALISED.get(name, name) not in self.figures
+        }
+
+    def drop_partial(self) -> None:
+        """Drop what a window had no ground truth for from all windows: a figure is over all or missing."""
+        lacking = {NORMALISED.get(name, name) for name in self.missing} if self.measurable else self.figures
+        for row, metric in list(self.scores.arrays):
+            if metric in lacking:
+                del self.scores.arrays[row, metric]
+
+    def distrust(self) -> dict[str, str]:
+        """Take back what the detector says where it is wrong of the true videos of all windows; return why.
+
+        It was calibrated on some of them.
+        """
+        needed = ("other_recall", "other_false_presence", "other_centre_px")
+        if any((names.GROUND_TRUTH, name) not in self.scores.arrays for name in needed):
+            return {}
+        own = {name: self.scores.mean(names.GROUND_TRUTH, name) for name in needed}
+        video = self.windows.preset.video
+        if trustworthy(own, video.width if video.views == "front" else video.width // 2):
+            return {}
+        self.take_back(row for row in self.scores.rows() if row != names.GROUND_TRUTH)
+        return {
+            STANDS_FOR["localisation"]: "not measured: on the true videos of all windows the detector of the other car "
+            f"has a recall of {own['other_recall']:.2f}, a false presence of {own['other_false_presence']:.2f} and is "
+            f"off by {own['other_centre_px']:.1f} px: it tells nothing here."
+        }
+
+    def take_back(self, rows: Iterable[str]) -> None:
+        """Drop what was said of the other car in some rows."""
+        gone = set(rows)
+        for row, metric in list(self.scores.arrays):
+            if row in gone and metric.startswith("other_"):
+                del self.scores.arrays[row, metric]
+
+    def spare_generated(self) -> dict[str, str]:
+        """Take back what the detector says of generated videos where it is blind behind the codec; return why."""
+        if (names.CODEC, "other_recall") not in self.scores.arrays:
+            return {}
+        recall = self.scores.mean(names.CODEC, "other_recall")
+        if recall >= LEAST_CODEC_RECALL:
+            return {}
+        self.take_back((names.ONE_STEP, names.FULL_STEPS))
+        return {
+            STANDS_FOR["localisation"]: f"not measured of generated videos: true videos that went through the codec "
+            f"keep the other car's colour in {recall:.0%} of the views with it (needed: {LEAST_CODEC_RECALL:.0%}), "
+            "so a car that is not found need not be missing: use a codec with more channels."
+        }
+
+
+def gains(mine: dict[str, float | None], others: dict[str, float | None]) -> dict[str, float | None]:
+    """Return partner_gain_<class>: the PSNR of a class with the partner's picture minus that with a stranger's."""
+    found: dict[str, float | None] = {}
+    for name in CLASSES:
+        with_partner, without = mine[f"psnr_{name}"], others[f"psnr_{name}"]
+        both = with_partner is not None and without is not None
+        found[f"partner_gain_{name}"] = with_partner - without if both else None  # type: ignore[operator]
+    return found

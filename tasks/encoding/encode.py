@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tarfile
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ import torch
 
 from infra.locks import locked
 from infra.ray_cluster import ray_cluster
-from infra.reading import read_json, read_sha256
 from infra.storage import (
     OnProgress,
     atomic_dir,
@@ -48,8 +46,8 @@ from tasks.encoding.latents import (
     what_determines,
 )
 from tasks.runs.run import Run
+from tasks.sharding.archive import complete_record, samples_of, write_samples, write_sidecar
 from tasks.sharding.reader import ClipIndex, read_pair
-from tasks.sharding.shards import add_member
 
 CLIP_FRAMES = 49
 """Of an ordinary clip, to estimate disk space."""
@@ -130,18 +128,9 @@ def fill(
 
 def rows_before(path: Path, source: str) -> list[dict[str, Any]] | None:
     """Return the rows of a shard that is complete and made from `source`; None for one to be made, again if damaged."""
-    sidecar = path.with_suffix(".json")
-    if not sidecar.exists() or not path.is_file():
-        return None
-    again = "it is written again."
-    try:
-        record = read_json(sidecar, again, error=EncodingError)
-        sha256 = read_sha256(path, again, EncodingError)
-    except EncodingError:
-        return None
-    rows = record.get("rows")
-    whole = record.get("source") == source and isinstance(rows, list) and record.get("sha256") == sha256
-    return rows if whole and all(isinstance(row, dict) and row.keys() >= set(COLUMNS) for row in rows) else None
+    rows = (complete_record(path, source) or {}).get("rows")
+    whole = isinstance(rows, list) and all(isinstance(row, dict) and row.keys() >= set(COLUMNS) for row in rows)
+    return rows if whole else None
 
 
 def is_finished(
@@ -236,24 +225,21 @@ class Encoder:
 
 def write_shard(job: ShardJob, folder: Path, index: ClipIndex, codec: Codec, preset: Preset) -> list[dict[str, Any]]:
     """Write one tar of windows and, last, the sidecar that marks it complete; return its rows of the index."""
-    path, rows = folder / job.path, []
-    with atomic_file(path) as temporary, open(temporary, "wb") as file:
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for clip in job.clips:
-                pair = read_pair(clip["key"], index.read(clip))
-                for start, members in encode_clip(pair, job.split, codec, preset).items():
-                    key, offset = f"{clip['key']}-s{start:03d}", tar.offset
-                    for name in sorted(members):
-                        add_member(tar, f"{key}.{name}", members[name])
-                    rows.append({"key": key, "clip": clip["key"], "start": start, "split": job.split,
-                                 "town": clip["town"], "shard": job.path, "offset": offset,
-                                 "bytes": tar.offset - offset})  # fmt: skip
-        file.flush()
-        data = temporary.read_bytes()
-        for row in rows:
-            row["sha256"] = sha256_bytes(data[row["offset"] : row["offset"] + row["bytes"]])
-    with atomic_file(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps({"source": job.source, "sha256": sha256_file(path), "rows": rows}))
+    path = folder / job.path
+    windows: dict[str, dict[str, Any]] = {}
+
+    def samples() -> Iterator[tuple[str, dict[str, bytes]]]:
+        for clip in job.clips:
+            pair = read_pair(clip["key"], index.read(clip))
+            for start, members in encode_clip(pair, job.split, codec, preset).items():
+                key = f"{clip['key']}-s{start:03d}"
+                windows[key] = {"key": key, "clip": clip["key"], "start": start, "split": job.split,
+                                "town": clip["town"], "shard": job.path}  # fmt: skip
+                yield key, dict(sorted(members.items()))
+
+    write_samples(path, samples())
+    rows = [windows[sample["key"]] | sample for sample in samples_of(path)]
+    write_sidecar(path, job.source, rows=rows)
     return rows
 
 

@@ -20,7 +20,6 @@ import numpy as np
 from infra.storage import disk_fault
 from tasks.recording.errors import RecordingError
 
-FAR = 65535
 BT709 = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
 BITEXACT = {"map_metadata": -1, "fflags": "+bitexact", "flags:v": "+bitexact", "threads": 1}
 CRF = 17
@@ -151,15 +150,6 @@ def halved_nearest(image: np.ndarray) -> np.ndarray:
 def mosaic(views: list[np.ndarray]) -> np.ndarray:
     """Lay front, rear / left, right."""
     return np.concatenate([np.concatenate(views[:2], 1), np.concatenate(views[2:], 1)], 0)
-
-
-def depth_cm(bgra: np.ndarray) -> np.ndarray:
-    """Return [h, w] uint16 depth along the camera's axis in centimetres; 65535 = farther than 655.34 m."""
-    code = (
-        bgra[..., 2].astype(np.uint32) + bgra[..., 1].astype(np.uint32) * 256 + bgra[..., 0].astype(np.uint32) * 65536
-    )
-    centimetres = np.rint(code * (100_000.0 / (2**24 - 1)))
-    return np.where(centimetres >= FAR, FAR, centimetres).astype(np.uint16)
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -14,7 +14,8 @@ from model.camera import VIEWS, carla_to_c2w, intrinsics
 from tasks.planning.rows import PlannedRecording
 from tasks.planning.weather import WEATHERS
 from tasks.recording.barrier import Shot
-from tasks.recording.encode import VideoWriter, depth_cm, halved, halved_nearest, mosaic, write_npz
+from tasks.recording.depth import depth_cm
+from tasks.recording.encode import VideoWriter, halved, halved_nearest, mosaic, write_npz
 from tasks.recording.errors import RecordingError
 from tasks.recording.gates import Scores
 from tasks.recording.rig import AGENTS, Rig, transform_of

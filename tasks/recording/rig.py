@@ -9,7 +9,7 @@ import numpy as np
 
 from model.camera import MOUNTS, VIEWS
 from tasks.recording.barrier import Barrier, Shot, pose_of
-from tasks.recording.encode import depth_cm
+from tasks.recording.depth import depth_cm
 from tasks.recording.errors import RecordingError, ServerFault
 from tasks.recording.seeing import FOV_DEG, agent_codes, camera_poses
 

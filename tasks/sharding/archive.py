@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from infra.reading import opened
+from infra.reading import opened, read_json, read_sha256
+from infra.storage import StorageError, atomic_file, sha256_file
 from tasks.sharding.errors import ShardError
 
 BLOCK = tarfile.BLOCKSIZE
@@ -31,6 +33,35 @@ def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     member.uid = member.gid = 0
     member.uname = member.gname = "shareverse"
     tar.addfile(member, io.BytesIO(data))
+
+
+def write_samples(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> None:
+    """Write a tar of samples, key and members by name; it appears whole or not at all."""
+    with (
+        atomic_file(path) as temporary,
+        tarfile.open(temporary, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for key, members in samples:
+            for name, data in members.items():
+                add_member(tar, f"{key}.{name}", data)
+
+
+def write_sidecar(path: Path, source: str, **more: Any) -> str:
+    """Write the record beside a shard that marks it complete and made from `source`; return the shard's sha256."""
+    digest = sha256_file(path)
+    with atomic_file(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps({"source": source, "sha256": digest, **more}))
+    return digest
+
+
+def complete_record(path: Path, source: str) -> dict[str, Any] | None:
+    """Return the record beside a shard that is whole and made from `source`, else None: it is written again then."""
+    try:
+        record: dict[str, Any] = read_json(path.with_suffix(".json"), "")
+        whole = record.get("source") == source and record.get("sha256") == read_sha256(path, "")
+    except StorageError:
+        return None
+    return record if whole else None
 
 
 def read_header(header: bytes, room: int, where: str) -> tuple[str, str, int]:

@@ -16,12 +16,11 @@ import numpy as np
 
 from infra.reading import parse_json, read_npz
 from model.camera import VIEWS, carla_to_c2w
+from tasks.planning.rows import FIRST_EXTRA_ID
 from tasks.sharding.errors import ShardError
 
 WRITE_AGAIN = "record or convert it again."
 KINDS = ("depth", "instance")
-FIRST_OTHER_ID = 3
-"""Of the instance ids: 0 no agent, 1 agent 0, 2 agent 1, others from 3."""
 CENTRE_TOLERANCE_PX = 1e-6
 """Principal points are written as half the view's sides, which float64 holds exactly."""
 ROTATION_TOLERANCE = 1e-9
@@ -290,5 +289,5 @@ def read_description(key: str, members: Mapping[str, bytes]) -> tuple[dict[str, 
 
 def check_ids(key: str, instance: np.ndarray, agents: int) -> None:
     """Raise ShardError for the instance id of an agent that the pair does not have."""
-    if agents + 1 < FIRST_OTHER_ID and ((instance > agents) & (instance < FIRST_OTHER_ID)).any():
+    if agents + 1 < FIRST_EXTRA_ID and ((instance > agents) & (instance < FIRST_EXTRA_ID)).any():
         raise ShardError(f"sample {key} shows an agent that it does not have by its instance ids: {WRITE_AGAIN}")

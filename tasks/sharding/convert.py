@@ -32,7 +32,8 @@ from infra.storage import (
     sweep_temporary,
 )
 from model.camera import CAMERA_AXES, FLIP_Y, VIEWS, carla_pose
-from tasks.recording.encode import FAR, VideoWriter, mosaic, write_npz
+from tasks.recording.depth import FAR
+from tasks.recording.encode import VideoWriter, mosaic, write_npz
 from tasks.sharding.contract import check_ids, is_text, read_description
 from tasks.sharding.errors import ShardError
 from tasks.sharding.foreign import POSES, ForeignAgent, ForeignClip, open_array, read_clips, read_frames

@@ -12,6 +12,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
+from tasks.recording.depth import metres
 from tasks.sharding.archive import members_of
 from tasks.sharding.contract import WRITE_AGAIN, Cameras, check_ids, read_cameras, read_description
 from tasks.sharding.errors import ShardError
@@ -22,8 +23,6 @@ __all__ = [
     "read_cameras", "read_pair",
 ]  # fmt: skip
 
-FAR = 65535
-"""Depth code of everything farther than 655.34 m."""
 EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 """swscale's own choice rounds down, each channel by another amount."""
 
@@ -106,8 +105,7 @@ def read_pair(key: str, members: dict[str, bytes]) -> ClipPair:
     videos = decode_mosaics(key, members, cameras)
     depth = instance = None
     if "agent0.depth.mkv" in members:
-        code = decode_mosaics(key, members, cameras, "depth.mkv")
-        depth = np.where(code == FAR, np.inf, code / 100).astype(np.float32)
+        depth = metres(decode_mosaics(key, members, cameras, "depth.mkv"))
     if "agent0.instance.mkv" in members:
         instance = decode_mosaics(key, members, cameras, "instance.mkv")
         check_ids(key, instance, len(instance))

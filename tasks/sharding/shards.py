@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import tarfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,7 +23,6 @@ from infra.mlflow_tracking import git_sha
 from infra.reading import read_bytes, read_json, read_sha256, read_table
 from infra.storage import (
     OnProgress,
-    StorageError,
     atomic_file,
     canonical_json,
     no_progress,
@@ -35,7 +33,7 @@ from infra.storage import (
 )
 from tasks.planning.spares import SPARES_FILE, stand_ins
 from tasks.recording.ledger import Ledger
-from tasks.sharding.archive import MEMBER, add_member, samples_of
+from tasks.sharding.archive import MEMBER, complete_record, samples_of, write_samples, write_sidecar
 from tasks.sharding.contract import check_meta_row, is_count, is_file_name, is_text, read_description
 from tasks.sharding.errors import ShardError
 from tasks.sharding.index import COPIED, SPLITS, counts_of, digest_of, is_mapping, is_sha256
@@ -152,17 +150,6 @@ def checked_members(clip: Clip) -> dict[str, bytes]:
     return members
 
 
-def write_shard(path: Path, clips: Sequence[Clip]) -> None:
-    """Write one tar. ShardError names a clip without members, or one that contradicts itself."""
-    with (
-        atomic_file(path) as temporary,
-        tarfile.open(temporary, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-    ):
-        for clip in clips:
-            for name, data in checked_members(clip).items():
-                add_member(tar, f"{clip.key}.{name}", data)
-
-
 def index_rows(path: Path, clips: Mapping[str, Clip], dataset_dir: Path) -> list[dict[str, Any]]:
     """Return the index's rows of a shard, found from the shard itself. ShardError for a sample that is none of `clips`
     (key -> clip)."""
@@ -176,32 +163,9 @@ def index_rows(path: Path, clips: Mapping[str, Clip], dataset_dir: Path) -> list
     return rows
 
 
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """Return the record beside a shard; an empty one where it cannot be read: then the shard is written again."""
-    try:
-        return read_json(path.with_suffix(".json"), "")
-    except StorageError:
-        return {}
-
-
-def is_complete(path: Path, source: str) -> bool:
-    """Tell whether a shard is complete and made from `source`."""
-    record = read_sidecar(path)
-    try:
-        return record.get("source") == source and record.get("sha256") == read_sha256(path, "")
-    except StorageError:
-        return False
-
-
-def complete_rows(path: Path, source: str) -> list[dict[str, Any]] | None:
-    """Return the rows that the sidecar of a shard holds if it is complete and made from `source`, else None."""
-    rows = read_sidecar(path).get("rows")
-    return rows if isinstance(rows, list) and is_complete(path, source) else None
-
-
 def kept_rows(path: Path, clips: Sequence[Clip], source: str, dataset_dir: Path) -> list[dict[str, Any]] | None:
     """Return the index's rows of a shard that is complete and holds these clips, else None."""
-    if not is_complete(path, source):
+    if complete_record(path, source) is None:
         return None
     try:
         rows = index_rows(path, {clip.key: clip for clip in clips}, dataset_dir)
@@ -258,13 +222,13 @@ def write_shards(
         if found is None:
             size = sum(file.stat().st_size for clip in recorded for file in clip.folder.glob("*"))
             require_free_space(path.parent, 2 * size)
-            write_shard(path, recorded)
+            write_samples(path, ((clip.key, checked_members(clip)) for clip in recorded))
             found = index_rows(path, {clip.key: clip for clip in recorded}, dataset_dir)
-            with atomic_file(path.with_suffix(".json")) as temporary:
-                temporary.write_text(json.dumps({"source": source, "sha256": sha256_file(path)}))
+            write_sidecar(path, source)
             written += 1
         rows += found
-        hashes[str(path.relative_to(dataset_dir))] = read_sidecar(path)["sha256"]
+        sidecar = read_json(path.with_suffix(".json"), "run collect-dataset again.")
+        hashes[str(path.relative_to(dataset_dir))] = sidecar["sha256"]
     on_progress(len(jobs), len(jobs), "")
     digest = write_index(dataset_dir, rows, hashes, absent)
     return ShardSummary(written, len(hashes) - written, len(rows), absent, digest)

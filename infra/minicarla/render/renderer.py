@@ -17,6 +17,7 @@ from infra.minicarla.render.shading import draw, smooth_edges
 from infra.minicarla.render.shadow import SIDE, Shade, bake
 from infra.minicarla.render.world import World, build_world
 from infra.minicarla.scenery import Body, Camera, CameraKind, Label, Pose, Scenery, Shape, Weather
+from infra.minicarla.transforms import rotation
 
 JOBS_A_VIEW = 4
 SHADES_KEPT = 3
@@ -27,22 +28,9 @@ MATT = (Label.WALLS, Label.STATIC)
 DEPTH_CODES = 2**24 - 1
 
 
-def rotation(pose: Pose) -> np.ndarray:
+def axes_of(pose: Pose) -> np.ndarray:
     """Return [3, 3]; columns are forward, right and up of a CARLA pose, as `carla.Transform.get_matrix()`."""
-    pitch, yaw, roll = (math.radians(angle) for angle in pose[3:])
-    cp, sp, cy, sy, cr, sr = (
-        math.cos(pitch),
-        math.sin(pitch),
-        math.cos(yaw),
-        math.sin(yaw),
-        math.cos(roll),
-        math.sin(roll),
-    )
-    return np.array([
-        [cp * cy, cy * sp * sr - sy * cr, -cy * sp * cr - sy * sr],
-        [cp * sy, sy * sp * sr + cy * cr, -sy * sp * cr + cy * sr],
-        [sp, -cp * sr, cp * cr],
-    ])  # fmt: skip
+    return np.array(rotation(*pose[3:]))
 
 
 def body_rows(bodies: Sequence[Body]) -> np.ndarray:
@@ -50,7 +38,7 @@ def body_rows(bodies: Sequence[Body]) -> np.ndarray:
     rows = np.zeros((len(bodies), BODY_COLUMNS))
     shapes = list(Shape)
     for row, body in zip(rows, bodies, strict=True):
-        axes = rotation(body.pose)
+        axes = axes_of(body.pose)
         row[:3] = np.array(body.pose[:3]) + body.half[2] * axes[:, 2]
         row[3:12] = axes.reshape(-1)
         row[12:15] = body.half
@@ -66,7 +54,7 @@ class Picture:
     """One view; cameras of one place, size and angle share it."""
 
     def __init__(self, camera: Camera) -> None:
-        axes, shape = rotation(camera.pose), (camera.height, camera.width)
+        axes, shape = axes_of(camera.pose), (camera.height, camera.width)
         self.camera = camera
         self.eye = np.array(camera.pose[:3], np.float64)
         self.axes = np.ascontiguousarray(np.stack([axes[:, 1], axes[:, 2], axes[:, 0]]))

@@ -8,8 +8,8 @@ from functools import cached_property
 
 from infra.minicarla.protocol.wire import SensorType
 from infra.minicarla.scenery import Body, Camera, Pose
+from infra.minicarla.transforms import rotation
 from infra.minicarla.world.blueprints import BODIES, CAMERAS, COLLISION
-from infra.minicarla.world.transforms import rotation
 
 Vector = tuple[float, float, float]
 STILL: Vector = (0.0, 0.0, 0.0)

@@ -27,10 +27,10 @@ from infra.minicarla.protocol.wire import (
     world_message,
 )
 from infra.minicarla.scenery import Pose, Town, Weather
+from infra.minicarla.transforms import compose
 from infra.minicarla.world import blueprints
 from infra.minicarla.world.actors import STILL, Actor, Vector, overlap
 from infra.minicarla.world.scenes import Build, Scenes
-from infra.minicarla.world.transforms import compose
 
 Result = TypeVar("Result")
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from infra.storage import StorageError
-from tasks.recording.encode import FAR, VideoWriter, depth_cm, halved, halved_nearest, mosaic, write_npz
+from tasks.recording.depth import FAR, depth_cm
+from tasks.recording.encode import VideoWriter, halved, halved_nearest, mosaic, write_npz
 from tasks.recording.errors import RecordingError
 from tasks.sharding.reader import decode_video
 

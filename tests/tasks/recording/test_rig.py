@@ -10,7 +10,7 @@ from infra.carla_servers import CarlaServer
 from model.camera import VIEWS, carla_matrix, carla_to_c2w, intrinsics, project
 from tasks.planning.weather import WEATHERS
 from tasks.recording.barrier import pose_of
-from tasks.recording.encode import depth_cm
+from tasks.recording.depth import depth_cm
 from tasks.recording.errors import RecordingError
 from tasks.recording.rig import AGENTS, Rig
 from tasks.recording.seeing import FOV_DEG, camera_poses, remapped

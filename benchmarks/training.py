@@ -20,9 +20,9 @@ import torch
 
 from infra.deepspeed_config import use_bf16
 from model.build import build_transformer, text_embedding
-from model.objective import noise_schedule, training_loss
+from model.objective import Batch, noise_schedule, training_loss
 from model.presets import Preset
-from model.raymap import CHANNELS
+from model.raymap import RAYMAP_CHANNELS
 from tasks.training.ema import WeightAverage
 from tasks.training.flops import AGENTS, flops_per_pair
 
@@ -88,14 +88,18 @@ def main() -> None:
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(pairs, AGENTS, *shape, generator=generator).to(DEVICE)
 
-    latents, noise = random(frames, channels, height, width), random(frames, channels, height, width)
-    rays = random(frames, CHANNELS, height, width)
-    text = text_embedding(preset).to(DEVICE).expand(pairs, -1, -1)
-    scheduler, timesteps = noise_schedule(preset.objective), torch.full((pairs,), 900, device=DEVICE)
+    latents = random(frames, channels, height, width)
+    batch = Batch(
+        latents=latents,
+        image_latents=latents[:, :, :1],
+        noise=random(frames, channels, height, width),
+        raymaps=random(frames, RAYMAP_CHANNELS, height, width),
+        timesteps=torch.full((pairs,), 900, device=DEVICE),
+    )
+    text, scheduler = text_embedding(preset).to(DEVICE), noise_schedule(preset.objective)
 
     def step() -> None:
-        loss = training_loss(model, scheduler, latents, latents[:, :, :1], rays, text, timesteps, noise, dtype)
-        loss.mean.backward()
+        training_loss(model, scheduler, batch, text, dtype).mean.backward()
 
     limit, seconds = peak(dtype, given.repeats), median_s(step, given.repeats)
     reached = pairs * flops_per_pair(model, preset) / seconds

@@ -56,7 +56,7 @@ def build_transformer(preset: Preset) -> ShareVerseTransformer3DModel:
         use_rotary_positional_embeddings=True,
         **switches(preset),
     )
-    model.init_added()
+    model.init_added_modules()
     torch.set_rng_state(generator_state)
     return model
 

@@ -1,4 +1,5 @@
-"""What ShareVerse adds between CogVideoX's DiT blocks: raymap encoders, cross-agent attention (paper, 4.2 and 4.3)."""
+"""The modules that ShareVerse adds between CogVideoX's DiT blocks: raymap encoders and cross-agent attention
+(paper, sections 4.2 and 4.3)."""
 
 from __future__ import annotations
 
@@ -8,11 +9,12 @@ import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 from torch import nn
 
-Rotary = tuple[torch.Tensor, torch.Tensor] | None
+RotaryTables = tuple[torch.Tensor, torch.Tensor] | None
+"""Cosines and sines [N, head_dim] of the rotary positions of N tokens; None for a base without them."""
 
 
 class RaymapEncoder(nn.Module):
-    """Embeds a raymap [N, F, 24, H, W] as tokens [N, F*h*w, dim] to be added to the video's; zero at the start."""
+    """Embeds a raymap [N, F, 24, H, W] as tokens [N, F*h*w, dim] that are added to the video's; initially zero."""
 
     def __init__(self, channels: int, dim: int, patch_size: int) -> None:
         super().__init__()
@@ -29,19 +31,19 @@ class RaymapEncoder(nn.Module):
 
 
 class CrossAgentBlock(CogVideoXBlock):
-    """Attention over all agents' tokens, laid along the frame axis, behind a projector that is zero at the start.
+    """Attention over the tokens of all agents, concatenated along the frame axis, then a projector that starts at zero.
 
-    `mode` "attention": AdaLN, attention, gate, projector. "block": the feed-forward half of a DiT block too.
-    `within` keeps each agent to its own tokens: the control of equal capacity for ablations (trap 39).
-    The text stream is empty, so CogVideoX's own attention processor serves unchanged.
+    `mode` "attention": AdaLN, attention, gate, projector. "block": also the feed-forward half of a DiT block.
+    `within` restricts each agent to its own tokens: the equal-capacity control for ablations (trap 39: ablations need
+    controls). The text stream is empty, so CogVideoX's attention processor is used unchanged.
     """
 
-    def __init__(self, *, mode: str = "attention", within: bool = False, **block: Any) -> None:
-        super().__init__(**block)
+    def __init__(self, *, mode: str = "attention", within: bool = False, **block_options: Any) -> None:
+        super().__init__(**block_options)
         self.mode, self.within = mode, within
         if mode == "attention":
             del self.norm2, self.ff
-        dim = block["dim"]
+        dim = block_options["dim"]
         self.projector = nn.Linear(dim, dim)
         self.reset()
 
@@ -49,18 +51,21 @@ class CrossAgentBlock(CogVideoXBlock):
         nn.init.zeros_(self.projector.weight)
         nn.init.zeros_(self.projector.bias)
 
-    def forward(self, tokens: torch.Tensor, temb: torch.Tensor, rotary: Rotary, agents: int) -> torch.Tensor:
-        """Return what is added to `tokens` [B*A, N, D]; temb [B*A, T]; rotary tables for the attended length."""
-        count, dim = tokens.shape[1:]
+    def forward(self, tokens: torch.Tensor, temb: torch.Tensor, rotary: RotaryTables, agents: int) -> torch.Tensor:
+        """Return the update to add to `tokens` [B*A, N, D].
+
+        temb [B*A, T] is the timestep embedding; `rotary` covers the attended tokens: A*N of them, N if `within`.
+        """
+        tokens_per_agent, dim = tokens.shape[1:]
         no_text = tokens.new_zeros(len(tokens), 0, dim)
         normed, _, gate, _ = self.norm1(tokens, no_text, temb)
-        together = normed if self.within else normed.reshape(-1, agents * count, dim)
+        sequence = normed if self.within else normed.reshape(-1, agents * tokens_per_agent, dim)
         attended, _ = self.attn1(
-            hidden_states=together,
-            encoder_hidden_states=together.new_zeros(len(together), 0, dim),
+            hidden_states=sequence,
+            encoder_hidden_states=sequence.new_zeros(len(sequence), 0, dim),
             image_rotary_emb=rotary,
         )
-        update = gate * attended.reshape(-1, count, dim)
+        update = gate * attended.reshape(-1, tokens_per_agent, dim)
         if self.mode == "block":
             normed, _, gate, _ = self.norm2(tokens + update, no_text, temb)
             update = update + gate * self.ff(normed)

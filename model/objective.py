@@ -1,4 +1,4 @@
-"""What training minimises: v-prediction on CogVideoX's zero-terminal-SNR schedule, conditioned on the first frame."""
+"""The training objective: v-prediction on CogVideoX's zero-terminal-SNR schedule, conditioned on the first frame."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from diffusers import CogVideoXDDIMScheduler
 
 from model.presets import ObjectiveConfig
 
+TRAIN_TIMESTEPS = 1000
+"""Of the noise schedule."""
 BUCKETS = 4
-"""Timestep quarters in which the loss is reported."""
+"""The loss is also reported per quarter of the timesteps."""
 
 
 def noise_schedule(config: ObjectiveConfig) -> CogVideoXDDIMScheduler:
-    """Return the schedule of CogVideoX-5B (trap 18): the class's defaults are others."""
+    """Return the schedule of CogVideoX-5B, which the class's defaults are not (trap 18: scheduler defaults differ)."""
     return CogVideoXDDIMScheduler(
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
@@ -25,36 +27,55 @@ def noise_schedule(config: ObjectiveConfig) -> CogVideoXDDIMScheduler:
     )
 
 
-def condition(first: torch.Tensor, frames: int) -> torch.Tensor:
-    """Return the image condition [B, A, F, C, h, w]: the first frame's latent [B, A, 1, C, h, w], then zeros."""
-    return torch.cat([first, first.new_zeros(*first.shape[:2], frames - 1, *first.shape[3:])], 2)
+def image_condition(image_latents: torch.Tensor, frames: int) -> torch.Tensor:
+    """Return the image condition [B, A, F, C, h, w]: the first frame's latents [B, A, 1, C, h, w], then zeros."""
+    later_frames = image_latents.new_zeros(*image_latents.shape[:2], frames - 1, *image_latents.shape[3:])
+    return torch.cat([image_latents, later_frames], 2)
 
 
-def drop_images(first: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
-    """Zero the image latents of a share of the pairs (trap 19)."""
-    keep = torch.rand(len(first), generator=generator) >= probability
-    return first * keep.view(-1, *[1] * (first.ndim - 1)).to(first.dtype)
+def drop_images(image_latents: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
+    """Return image latents [N, ...] with each of the N zeroed at the given probability (trap 19: training only)."""
+    keep = torch.rand(len(image_latents), generator=generator) >= probability
+    return image_latents * keep.view(-1, *[1] * (image_latents.ndim - 1)).to(image_latents.dtype)
 
 
-def image_noise(images: torch.Tensor, mean: float, std: float, generator: torch.Generator) -> torch.Tensor:
-    """Add noise of sigma = exp(N(mean, std)) to first frames [N, ...] in [-1, 1], before they are encoded (trap 19)."""
+def add_image_noise(images: torch.Tensor, mean: float, std: float, generator: torch.Generator) -> torch.Tensor:
+    """Return first frames [N, ...] in [-1, 1] with noise of sigma = exp(N(mean, std)), to be encoded (trap 19:
+    training only)."""
     sigma = torch.exp(mean + std * torch.randn(len(images), generator=generator))
     return images + sigma.view(-1, *[1] * (images.ndim - 1)) * torch.randn(images.shape, generator=generator)
 
 
-def sample_timesteps(count: int, bias: float, generator: torch.Generator, steps: int = 1000) -> torch.Tensor:
-    """Return [count] timesteps; bias 1 is uniform, larger ones prefer the noisy end."""
+def sample_timesteps(count: int, bias: float, generator: torch.Generator) -> torch.Tensor:
+    """Return [count] timesteps. A bias of 1 is uniform, larger ones prefer the noisy end."""
     u = torch.rand(count, generator=generator)
-    return ((1 - (1 - u) ** bias) * steps).long().clamp(0, steps - 1)
+    return ((1 - (1 - u) ** bias) * TRAIN_TIMESTEPS).long().clamp(0, TRAIN_TIMESTEPS - 1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B pairs of clips as `training_loss` takes them, on the training device."""
+
+    latents: torch.Tensor
+    """[B, A, F, C, h, w] float32"""
+    image_latents: torch.Tensor
+    """[B, A, 1, C, h, w] of the first frames; zeros where they are dropped"""
+    raymaps: torch.Tensor
+    """[B, A, F, 24, h, w]"""
+    timesteps: torch.Tensor
+    """[B], one per pair: its agents are equally noisy"""
+    noise: torch.Tensor
+    """[B, A, F, C, h, w]"""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Mean loss, and what it is made of (float32, detached)."""
+    """The loss of a batch, float32."""
 
     mean: torch.Tensor
+    """[], with its graph"""
     per_pair: torch.Tensor
-    """[B]"""
+    """[B], detached"""
     timesteps: torch.Tensor
     """[B]"""
 
@@ -62,37 +83,32 @@ class Loss:
 def training_loss(
     model: torch.nn.Module,
     scheduler: CogVideoXDDIMScheduler,
-    latents: torch.Tensor,
-    first: torch.Tensor,
-    raymaps: torch.Tensor,
+    batch: Batch,
     text: torch.Tensor,
-    timesteps: torch.Tensor,
-    noise: torch.Tensor,
     dtype: torch.dtype,
 ) -> Loss:
-    """Return the v-prediction loss of latents [B, A, F, C, h, w]; both agents share a timestep.
+    """Return the v-prediction loss of a batch, with the text embedding [1, L, D] that all pairs share.
 
-    `first` [B, A, 1, C, h, w] is the image latent, raymaps [B, A, F, 24, h, w], text [B, L, D]. Noising, target and
-    loss are float32 (in bfloat16 sigma(0) becomes 0, trap 18); only the model sees `dtype`.
+    The model computes in `dtype`. Noise, target and loss stay float32 (trap 18: in bfloat16 sigma(0) becomes 0).
     """
-    latents, noise = latents.float(), noise.float()
-    each = timesteps.repeat_interleave(latents.shape[1])
-    noisy = scheduler.add_noise(latents.flatten(0, 1), noise.flatten(0, 1), each).view_as(latents)
-    target = scheduler.get_velocity(latents.flatten(0, 1), noise.flatten(0, 1), each).view_as(latents)
-    inputs = torch.cat([noisy, condition(first.float(), latents.shape[2])], 3)
-    predicted = model(inputs.to(dtype), text.to(dtype), timesteps, raymaps=raymaps.to(dtype)).sample.float()
+    latents, noise = batch.latents.float(), batch.noise.float()
+    pairs, agents, frames = latents.shape[:3]
+    timestep_per_agent = batch.timesteps.repeat_interleave(agents)
+    noisy = scheduler.add_noise(latents.flatten(0, 1), noise.flatten(0, 1), timestep_per_agent).view_as(latents)
+    target = scheduler.get_velocity(latents.flatten(0, 1), noise.flatten(0, 1), timestep_per_agent).view_as(latents)
+    inputs = torch.cat([noisy, image_condition(batch.image_latents.float(), frames)], 3).to(dtype)
+    text = text.to(dtype).expand(pairs, -1, -1)
+    predicted = model(inputs, text, batch.timesteps, raymaps=batch.raymaps.to(dtype)).sample.float()
     per_pair = F.mse_loss(predicted, target, reduction="none").flatten(1).mean(1)
-    return Loss(per_pair.mean(), per_pair.detach(), timesteps)
+    return Loss(per_pair.mean(), per_pair.detach(), batch.timesteps)
 
 
-def loss_by_bucket(loss: Loss, steps: int = 1000) -> dict[str, tuple[float, int]]:
-    """Return sum and count of the loss by timestep quarter: 't000-250', ..."""
-    rows = {}
-    width = steps // BUCKETS
+def loss_by_bucket(loss: Loss) -> dict[str, tuple[float, int]]:
+    """Return the sum of the losses and the number of pairs per quarter of the timesteps: "t000-250", ..."""
+    sums = {}
+    width = TRAIN_TIMESTEPS // BUCKETS
     for bucket in range(BUCKETS):
-        chosen = (loss.timesteps // width).clamp(max=BUCKETS - 1) == bucket
-        rows[f"t{bucket * width:03d}-{(bucket + 1) * width:03d}"] = (
-            float(loss.per_pair[chosen].sum()),
-            int(chosen.sum()),
-        )
-    return rows
+        inside = (loss.timesteps // width).clamp(max=BUCKETS - 1) == bucket
+        name = f"t{bucket * width:03d}-{(bucket + 1) * width:03d}"
+        sums[name] = float(loss.per_pair[inside].sum()), int(inside.sum())
+    return sums

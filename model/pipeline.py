@@ -1,4 +1,4 @@
-"""Two first frames and two camera trajectories to two four-view videos of one world."""
+"""From a first frame and a camera trajectory per agent to a four-view video per agent, all of one world."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from diffusers.utils import BaseOutput
 
 from model import mosaic
 from model.codec import Codec
-from model.objective import condition
+from model.objective import image_condition
 from model.raymap import build_raymaps
 from model.transformer import ShareVerseTransformer3DModel
 
 
 @dataclass
 class ShareVerseOutput(BaseOutput):
-    """Generated videos in [-1, 1]; the first frame of each is generated too."""
+    """Generated videos in [-1, 1]. Their first frames are generated too, not copied from the input."""
 
     videos: torch.Tensor
     """[B, A, 3, T, H, W] mosaics"""
@@ -30,7 +30,10 @@ class ShareVerseOutput(BaseOutput):
 
 
 class ShareVersePipeline(DiffusionPipeline):
-    """Image-to-video for several agents at once; guidance stays off unless image dropout was trained (trap 19)."""
+    """Image-to-video for several agents at once.
+
+    There is no classifier-free guidance, which only helps where image dropout was trained (trap 19: training only).
+    """
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class ShareVersePipeline(DiffusionPipeline):
         codec: Codec,
         text: torch.Tensor,
     ) -> None:
+        """`text`: the text embedding [1, L, D], the same for every video."""
         super().__init__()
         self.register_modules(transformer=transformer, scheduler=scheduler)
         self.codec, self.text = codec, text
@@ -56,24 +60,24 @@ class ShareVersePipeline(DiffusionPipeline):
     ) -> ShareVerseOutput:
         """Generate from first_frames [B, A, 3, H, W] in [-1, 1] and raymaps [B, A, F, 24, H/8, W/8].
 
-        One step from pure noise gives the conditional mean (zero terminal SNR): the best PSNR, blurred. `noise`
-        [B, A, F, C, h, w] or `generator` fix the outcome. `dtype` is what the transformer's products are computed in;
-        its weights may be float32 all the same.
+        A single step from pure noise gives the conditional mean (zero terminal SNR): blurred, with the highest PSNR.
+        `noise` [B, A, F, C, h, w], or `generator`, determines the result. `dtype` is what the transformer computes in;
+        its weights may still be float32.
         """
         batch, agents = first_frames.shape[:2]
-        image, _ = self.codec.encode(first_frames.flatten(0, 1)[:, :, None])
-        image = image.unflatten(0, (batch, agents)).to(first_frames.device)
+        image_latents, _ = self.codec.encode(first_frames.flatten(0, 1)[:, :, None])
+        image_latents = image_latents.unflatten(0, (batch, agents)).to(first_frames.device)
         frames = raymaps.shape[2]
-        shape = (batch, agents, frames, *image.shape[3:])
+        shape = (batch, agents, frames, *image_latents.shape[3:])
         latents = torch.randn(shape, generator=generator) if noise is None else noise
-        latents, given = latents.to(first_frames.device), condition(image.float(), frames)
-        text = self.text.to(latents.device, dtype).expand(batch, -1, -1)
+        latents, condition = latents.to(first_frames.device), image_condition(image_latents.float(), frames)
+        text, raymaps = self.text.to(latents.device, dtype).expand(batch, -1, -1), raymaps.to(dtype)
         self.scheduler.set_timesteps(num_inference_steps, device=latents.device)
-        for step in self.progress_bar(self.scheduler.timesteps):
-            inputs = torch.cat([latents, given], 3).to(dtype)
+        for timestep in self.progress_bar(self.scheduler.timesteps):
+            inputs = torch.cat([latents, condition], 3).to(dtype)
             with torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
-                predicted = self.transformer(inputs, text, step.repeat(batch), raymaps=raymaps.to(dtype)).sample.float()
-            latents = self.scheduler.step(predicted, step, latents, return_dict=False)[0]
+                predicted = self.transformer(inputs, text, timestep.repeat(batch), raymaps=raymaps).sample.float()
+            latents = self.scheduler.step(predicted, timestep, latents, return_dict=False)[0]
         videos = self.codec.decode(latents.flatten(0, 1)).unflatten(0, (batch, agents))
         return ShareVerseOutput(videos=videos)
 
@@ -87,18 +91,19 @@ class ShareVersePipeline(DiffusionPipeline):
         raymap: dict,
         **options: Any,
     ) -> ShareVerseOutput:
-        """Generate a long video window by window, each from the last frame of the one before.
+        """Generate a long video window by window, each starting from the last frame of the previous one.
 
-        K [B, A, V, 3, 3], c2w [B, A, V, T, 4, 4] with T = n * (frames - 1) + 1; `raymap`: options of `build_raymaps`.
+        K [B, A, V, 3, 3]; c2w [B, A, V, T, 4, 4] with T = n * (frames - 1) + 1, where `frames` is the length of a
+        window; `raymap`: the options of `build_raymaps`; `options`: those of a single call. ValueError for another T.
         """
-        windows, rest = divmod(c2w.shape[3] - 1, frames - 1)
-        if rest or not windows:
+        windows, remainder = divmod(c2w.shape[3] - 1, frames - 1)
+        if remainder or not windows:
             raise ValueError(f"a rollout of {c2w.shape[3]} frames is no whole number of windows of {frames}")
-        parts = []
+        videos = []
         for window in range(windows):
             start = window * (frames - 1)
             cameras = c2w[:, :, :, start : start + frames]
-            videos = self(first_frames, build_raymaps(K, cameras, **raymap), **options).videos
-            parts.append(videos if window == 0 else videos[:, :, :, 1:])
-            first_frames = videos[:, :, :, -1]
-        return ShareVerseOutput(videos=torch.cat(parts, 3))
+            video = self(first_frames, build_raymaps(K, cameras, **raymap), **options).videos
+            videos.append(video if window == 0 else video[:, :, :, 1:])  # its first frame is the last one again
+            first_frames = video[:, :, :, -1]
+        return ShareVerseOutput(videos=torch.cat(videos, 3))

@@ -6,7 +6,7 @@ import torch
 
 from model import mosaic
 
-CHANNELS = 24
+RAYMAP_CHANNELS = 24
 SPATIAL, TEMPORAL = 8, 4
 """The codec's compression, which raymaps follow."""
 

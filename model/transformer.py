@@ -1,7 +1,7 @@
-"""ShareVerse's transformer: CogVideoX's, with raymap encoders and cross-agent attention in every second block.
+"""ShareVerse's transformer: CogVideoX's, with raymap encoders and cross-agent attention before every second block.
 
-At the start it computes CogVideoX, bit for bit: what is added is zero. The base's key names stay, so its checkpoints
-load.
+Before training it computes exactly what CogVideoX does, because the added modules output zero. The base's parameter
+names are unchanged, so CogVideoX checkpoints load.
 """
 
 from __future__ import annotations
@@ -15,29 +15,33 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import nn
 
-from model.cross_agent import CrossAgentBlock, RaymapEncoder, Rotary
-from model.raymap import CHANNELS
+from model.cross_agent import CrossAgentBlock, RaymapEncoder, RotaryTables
+from model.raymap import RAYMAP_CHANNELS
 
-ADDED = ("raymap_encoders.", "cross_agent_blocks.", "agent_embedding")
-"""Beginnings of the parameter names that CogVideoX does not have."""
+ADDED_PREFIXES = ("raymap_encoders.", "cross_agent_blocks.", "agent_embedding")
+"""Prefixes of the parameters that CogVideoX does not have."""
 
 
 def crop_region(source: tuple[int, int], width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the corners of the position grid for a (height, width) of tokens, as CogVideoX's pipelines choose them."""
+    """Return the top-left and bottom-right corners of the largest centred crop of a `height` x `width` token grid that
+    has the aspect ratio of `source` (rows, columns). The same as in CogVideoX's pipelines."""
     rows, columns = source
     if rows / columns > height / width:
-        inner = (height, round(height / rows * columns))
+        crop = (height, round(height / rows * columns))
     else:
-        inner = (round(width / columns * rows), width)
-    top, left = round((height - inner[0]) / 2.0), round((width - inner[1]) / 2.0)
-    return (top, left), (top + inner[0], left + inner[1])
+        crop = (round(width / columns * rows), width)
+    top, left = round((height - crop[0]) / 2.0), round((width - crop[1]) / 2.0)
+    return (top, left), (top + crop[0], left + crop[1])
 
 
 class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
-    """Several agents' latents, one world.
+    """Denoises the latents of several agents that share one world.
 
-    Switches (paper, section 5.3, and ours): `cross_agent` on | within | off, `cross_agent_mode` attention | block,
-    `cross_rope` doubled (rotary positions over A*F frames, the paper) | shared (one time axis, agent embeddings).
+    Ablation options (the first is the paper's, section 5.3; the others are ours):
+    `cross_agent`: "on", "within" (each agent attends to itself, the control) or "off";
+    `cross_agent_mode`: "attention" alone, or a "block" with the feed-forward half too;
+    `cross_rope`: "doubled" (rotary positions over A*F frames, as in the paper) or "shared" (one time axis for all
+    agents, told apart by agent embeddings).
     """
 
     _no_split_modules: ClassVar[list[str]] = [
@@ -84,21 +88,26 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
         cross_agent_every: int = 2,
         max_agents: int = 8,
     ) -> None:
-        given = dict(locals())
-        own = ("cross_agent", "cross_agent_mode", "cross_rope", "cross_agent_every", "max_agents")
+        arguments = dict(locals())
+        not_cogvideox = ("cross_agent", "cross_agent_mode", "cross_rope", "cross_agent_every", "max_agents")
         if ofs_embed_dim is not None or patch_size_t is not None:
-            raise ValueError("this is a CogVideoX 1.5 configuration: ShareVerse is built on CogVideoX-5B-I2V (trap 26)")
-        super().__init__(**{k: v for k, v in given.items() if k not in (*own, "self", "__class__")})
+            raise ValueError(
+                "this is a CogVideoX 1.5 configuration, but ShareVerse is built on CogVideoX-5B-I2V "
+                "(trap 26: CogVideoX 1.5 differs)"
+            )
+        super().__init__(**{k: v for k, v in arguments.items() if k not in (*not_cogvideox, "self", "__class__")})
         dim = num_attention_heads * attention_head_dim
-        places = [str(place) for place in range(0, num_layers, cross_agent_every)]
-        self.raymap_encoders = nn.ModuleDict({k: RaymapEncoder(CHANNELS, dim, patch_size) for k in places})
+        layers = [str(index) for index in range(0, num_layers, cross_agent_every)]
+        self.raymap_encoders = nn.ModuleDict(
+            {layer: RaymapEncoder(RAYMAP_CHANNELS, dim, patch_size) for layer in layers}
+        )
         self.cross_agent_blocks = nn.ModuleDict()
         self.agent_embedding: nn.Parameter | None = None
         if cross_agent != "off":
             if cross_rope == "shared":
                 self.agent_embedding = nn.Parameter(torch.zeros(max_agents, dim))
-            for place in places:
-                self.cross_agent_blocks[place] = CrossAgentBlock(
+            for layer in layers:
+                self.cross_agent_blocks[layer] = CrossAgentBlock(
                     mode=cross_agent_mode,
                     within=cross_agent == "within",
                     dim=dim,
@@ -113,15 +122,14 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
                 )
 
     @torch.no_grad()
-    def init_added(self) -> None:
-        """Copy each cross-agent block from the DiT block that follows it; projectors and raymap encoders to zero.
+    def init_added_modules(self) -> None:
+        """Copy each cross-agent block from the DiT block that follows it; zero the projectors and raymap encoders.
 
-        To be called after the base's weights are loaded (trap 24).
+        Call it after the base's weights are loaded (trap 24: blocks copied late).
         """
-        for place, block in self.cross_agent_blocks.items():
-            source = self.transformer_blocks[int(place)].state_dict()
-            kept = {name: source.get(name, value) for name, value in block.state_dict().items()}
-            block.load_state_dict(kept)
+        for layer, block in self.cross_agent_blocks.items():
+            dit_weights = self.transformer_blocks[int(layer)].state_dict()
+            block.load_state_dict({name: dit_weights.get(name, value) for name, value in block.state_dict().items()})
             block.reset()  # type: ignore[operator]
         for encoder in self.raymap_encoders.values():
             encoder.reset()  # type: ignore[operator]
@@ -129,22 +137,28 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
             nn.init.normal_(self.agent_embedding, std=0.02)
 
     @classmethod
-    def from_base(cls, base: CogVideoXTransformer3DModel, **switches: Any) -> ShareVerseTransformer3DModel:
+    def from_base(cls, base: CogVideoXTransformer3DModel, **options: Any) -> ShareVerseTransformer3DModel:
         """Return a model that computes what `base` does for each agent, ready to learn the exchange between them.
 
-        ValueError for a CogVideoX 1.5 base or one whose weights do not fit.
+        `options` are the ablation options of this class. ValueError for a CogVideoX 1.5 base, or one whose weights do
+        not fit.
         """
         config = {name: value for name, value in dict(base.config).items() if not name.startswith("_")}
-        model = cls(**config, **switches).to(dtype=base.dtype, device=base.device)
+        model = cls(**config, **options).to(dtype=base.dtype, device=base.device)
         missing, unexpected = model.load_state_dict(base.state_dict(), strict=False)
-        wrong = [*unexpected, *(name for name in missing if not name.startswith(ADDED))]
-        if wrong:
-            raise ValueError(f"the base does not fit this configuration: {wrong[0]} and {len(wrong) - 1} more differ")
-        model.init_added()
+        mismatched = [*unexpected, *(name for name in missing if not name.startswith(ADDED_PREFIXES))]
+        if mismatched:
+            raise ValueError(
+                f"the base does not fit this configuration: {mismatched[0]} and {len(mismatched) - 1} more differ"
+            )
+        model.init_added_modules()
         return model
 
-    def rotary(self, frames: int, height: int, width: int, device: torch.device) -> Rotary:
-        """Return CogVideoX's rotary tables for so many latent frames; None for a base without them."""
+    def rotary_tables(self, frames: int, height: int, width: int, device: torch.device) -> RotaryTables:
+        """Return CogVideoX's rotary tables for `frames` latent frames of `height` x `width` latents.
+
+        None for a base without rotary positions.
+        """
         config = self.config
         if not config.use_rotary_positional_embeddings:
             return None
@@ -154,31 +168,36 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
         )
         return get_3d_rotary_pos_embed(config.attention_head_dim, crops, (rows, columns), frames, device=device)
 
-    def cross_rotary(self, agents: int, frames: int, height: int, width: int, device: torch.device) -> Rotary:
-        """Return the tables of the cross-agent blocks: doubled frames (paper), or one time axis for all agents."""
+    def cross_agent_rotary_tables(
+        self, agents: int, frames: int, height: int, width: int, device: torch.device
+    ) -> RotaryTables:
+        """Return the rotary tables of the cross-agent blocks.
+
+        "doubled": positions over A*F frames (paper, section 4.3). "shared": the same time axis for every agent.
+        """
         if self.config.cross_agent == "within":
-            return self.rotary(frames, height, width, device)
+            return self.rotary_tables(frames, height, width, device)
         if self.config.cross_rope == "doubled":
-            return self.rotary(agents * frames, height, width, device)
-        tables = self.rotary(frames, height, width, device)
+            return self.rotary_tables(agents * frames, height, width, device)
+        tables = self.rotary_tables(frames, height, width, device)
         return None if tables is None else (tables[0].repeat(agents, 1), tables[1].repeat(agents, 1))
 
     def check_inputs(self, hidden_states: torch.Tensor, text: torch.Tensor, raymaps: torch.Tensor | None) -> None:
-        """Raise ValueError where CogVideoX would fail obscurely or go on silently (trap 15)."""
+        """Raise ValueError where CogVideoX would fail obscurely or go on silently (trap 15: learned positions)."""
         config, (batch, agents, frames, _, height, width) = self.config, hidden_states.shape
         if config.use_learned_positional_embeddings:
-            wanted = (
+            expected = (
                 (config.sample_frames - 1) // config.temporal_compression_ratio + 1,
                 config.sample_height,
                 config.sample_width,
             )
-            if (frames, height, width) != wanted:
+            if (frames, height, width) != expected:
                 raise ValueError(
-                    f"this base takes latents of {wanted} (frames, height, width), not {(frames, height, width)}"
+                    f"this base takes latents of {expected} (frames, height, width), not {(frames, height, width)}"
                 )
             if text.shape[-2] != config.max_text_seq_length:
                 raise ValueError(f"this base takes {config.max_text_seq_length} text tokens, not {text.shape[-2]}")
-        if raymaps is not None and raymaps.shape != (batch, agents, frames, CHANNELS, height, width):
+        if raymaps is not None and raymaps.shape != (batch, agents, frames, RAYMAP_CHANNELS, height, width):
             raise ValueError(f"raymaps {tuple(raymaps.shape)} do not fit latents {tuple(hidden_states.shape)}")
 
     def forward(
@@ -190,41 +209,46 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
         attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
-        """Predict for hidden_states [B, A, F, C, H, W], encoder_hidden_states [B, L, D], timestep [B] and raymaps
-        [B, A, F, 24, H, W]; return `.sample` [B, A, F, C_out, H, W]."""
+        """Predict v for every agent.
+
+        hidden_states [B, A, F, C, H, W], encoder_hidden_states [B, L, D] (text), timestep [B], raymaps
+        [B, A, F, 24, H, W]. Returns `.sample` [B, A, F, C_out, H, W].
+        """
         self.check_inputs(hidden_states, encoder_hidden_states, raymaps)
         batch, agents, frames, _, height, width = hidden_states.shape
         latents = hidden_states.flatten(0, 1)
         rays = None if raymaps is None else raymaps.flatten(0, 1).to(latents.dtype)
         text = encoder_hidden_states.repeat_interleave(agents, 0)
-        own = self.rotary(frames, height, width, latents.device)
-        cross = self.cross_rotary(agents, frames, height, width, latents.device)
+        rotary = self.rotary_tables(frames, height, width, latents.device)
+        cross_agent_rotary = self.cross_agent_rotary_tables(agents, frames, height, width, latents.device)
 
-        time = self.time_proj(timestep.repeat_interleave(agents)).to(latents.dtype)
-        temb = self.time_embedding(time, None)
+        timestep_features = self.time_proj(timestep.repeat_interleave(agents)).to(latents.dtype)
+        temb = self.time_embedding(timestep_features, None)
         embedded = self.embedding_dropout(self.patch_embed(text, latents))
         text, tokens = embedded[:, : text.shape[1]], embedded[:, text.shape[1] :]
-        for index, block in enumerate(self.transformer_blocks):
-            place = str(index)
-            if place in self.raymap_encoders and rays is not None:
-                tokens = tokens + self.raymap_encoders[place](rays)
-            if place in self.cross_agent_blocks:
-                named = tokens if self.agent_embedding is None else tokens + self.names(batch, agents, tokens)
-                tokens = tokens + self.run(self.cross_agent_blocks[place], named, temb, cross, agents)
-            tokens, text = self.run(block, tokens, text, temb, own, attention_kwargs)
+        for layer_index, block in enumerate(self.transformer_blocks):
+            layer = str(layer_index)  # keys of a ModuleDict are strings
+            if layer in self.raymap_encoders and rays is not None:
+                tokens = tokens + self.raymap_encoders[layer](rays)
+            if layer in self.cross_agent_blocks:
+                attended = self.add_agent_embeddings(tokens, batch, agents)
+                cross_agent_block = self.cross_agent_blocks[layer]
+                tokens = tokens + self.checkpointed(cross_agent_block, attended, temb, cross_agent_rotary, agents)
+            tokens, text = self.checkpointed(block, tokens, text, temb, rotary, attention_kwargs)
         tokens = self.proj_out(self.norm_out(self.norm_final(tokens), temb=temb))
         patch = self.config.patch_size
         grid = tokens.reshape(batch, agents, frames, height // patch, width // patch, -1, patch, patch)
         sample = grid.permute(0, 1, 2, 5, 3, 6, 4, 7).reshape(batch, agents, frames, -1, height, width)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
-    def names(self, batch: int, agents: int, tokens: torch.Tensor) -> torch.Tensor:
-        """Return the agents' embeddings [B*A, 1, D] (cross_rope "shared")."""
-        assert self.agent_embedding is not None
-        return self.agent_embedding[:agents].repeat(batch, 1)[:, None].to(tokens.dtype)
+    def add_agent_embeddings(self, tokens: torch.Tensor, batch: int, agents: int) -> torch.Tensor:
+        """Return tokens [B*A, N, D] with each agent's embedding added, where there are any (cross_rope "shared")."""
+        if self.agent_embedding is None:
+            return tokens
+        return tokens + self.agent_embedding[:agents].repeat(batch, 1)[:, None].to(tokens.dtype)
 
-    def run(self, block: nn.Module, *inputs: Any) -> Any:
-        """Call a block, under gradient checkpointing where that is on."""
+    def checkpointed(self, block: nn.Module, *inputs: Any) -> Any:
+        """Call a block, under gradient checkpointing if it is on."""
         if torch.is_grad_enabled() and self.gradient_checkpointing:
             return self._gradient_checkpointing_func(block, *inputs)
         return block(*inputs)

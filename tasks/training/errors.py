@@ -8,8 +8,8 @@ RESTORE = "restore that checkpoint, or remove it and run again to go on from the
 
 
 class DivergedError(RunError):
-    """A training whose loss, gradient or weights are not finite: in which step, and what to do."""
+    """A training run whose loss, gradient or weights are not finite: in which step, and what to do."""
 
-    def __init__(self, message: str, step: int, rate: float) -> None:
+    def __init__(self, message: str, step: int, learning_rate: float) -> None:
         super().__init__(message)
-        self.step, self.rate = step, rate
+        self.step, self.learning_rate = step, learning_rate

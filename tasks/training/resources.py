@@ -22,7 +22,7 @@ from infra.deepspeed_config import use_bf16
 from infra.storage import StorageError, require_free_space
 from model.build import described_transformer
 from model.presets import Preset
-from model.transformer import ADDED
+from model.transformer import ADDED_PREFIXES
 
 AGENTS = 2
 ADAMW_BYTES = 12
@@ -46,7 +46,7 @@ def needs_of(preset: Preset, processes: int) -> Needs:
     model, training = described_transformer(preset), preset.training
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     parameters = sum(sizes.values())
-    base = sum(size for name, size in sizes.items() if not name.startswith(ADDED))
+    base = sum(size for name, size in sizes.items() if not name.startswith(ADDED_PREFIXES))
     each = 2 if use_bf16(training.precision) else 4
     average = 4 if training.ema_decay else 0
     gradients = each / (processes if training.zero_stage >= 2 else 1)

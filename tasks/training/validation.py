@@ -1,7 +1,8 @@
-"""What is looked at while training: the loss on val windows with fixed noise, and a generated strip of pictures."""
+"""Validation during training: the loss on val windows with fixed noise, and a generated sample picture."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,93 +12,87 @@ from PIL import Image
 
 from infra.storage import atomic_file
 from model.codec import Codec
-from model.objective import training_loss
+from model.objective import TRAIN_TIMESTEPS, training_loss
 from model.pipeline import ShareVersePipeline
 from model.presets import Preset
 from model.transformer import ShareVerseTransformer3DModel
 from tasks.encoding.latents import LatentWindow, LatentWindows
-from tasks.training.batches import Pair, collate, pictures_of, raymaps_of, seeded
+from tasks.training.batches import Pair, collate, first_frames_of, raymaps_of, seeded_generator
 
-WINDOWS = 32
+MAX_WINDOWS = 32
 SAMPLE_STEPS = 4
-SAMPLE_PICTURES = 4
+SAMPLE_FRAMES = 4
 SEED = 20_260_302
 """Of validation's noise: the same for all runs, so that their losses can be compared."""
-TIMESTEPS = 1000
 
 
-def validation_pairs(windows: LatentWindows) -> list[tuple[LatentWindow, int, torch.Tensor]]:
-    """Return at most 32 windows spread over the split, each with its timestep (spread evenly) and noise."""
-    count = min(WINDOWS, len(windows))
-    chosen = [windows[number * len(windows) // count] for number in range(count)]
-    return [
-        (
-            window,
-            int((number + 0.5) / count * TIMESTEPS),
-            torch.randn(window.mean.shape, generator=seeded(SEED, number)),
+@dataclass(frozen=True)
+class Validation:
+    """Validates a model on `windows`, at most 32 that are spread evenly over the val split."""
+
+    windows: list[LatentWindow]
+    preset: Preset
+    scheduler: CogVideoXDDIMScheduler
+    codec: Codec
+    text: torch.Tensor
+    """[1, L, D] on the training device"""
+    dtype: torch.dtype
+
+    @torch.no_grad()
+    def loss(self, model: torch.nn.Module) -> float:
+        """Return the mean loss over the windows; the ranks share the work and all get the same number.
+
+        Every rank does the same number of forward passes, as ZeRO-3 requires; surplus ones are not counted.
+        """
+        rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        total = torch.zeros((), device=self.text.device)
+        for start in range(0, len(self.windows), processes):
+            index = start + rank
+            batch = collate([self.pair(min(index, len(self.windows) - 1))], self.codec, self.text.device)
+            loss = training_loss(model, self.scheduler, batch, self.text, self.dtype)
+            total += loss.mean * (index < len(self.windows))
+        torch.distributed.all_reduce(total)
+        return float(total) / len(self.windows)
+
+    def pair(self, index: int) -> Pair:
+        """Return a window with its timestep (spread evenly over the windows) and its noise, the same in every run."""
+        window = self.windows[index]
+        return Pair(
+            latents=window.mean.float(),
+            first_frames=first_frames_of(window),
+            image_kept=torch.ones(1),
+            raymaps=raymaps_of(window, self.preset),
+            timestep=torch.tensor([int((index + 0.5) / len(self.windows) * TRAIN_TIMESTEPS)]),
+            noise=torch.randn(window.mean.shape, generator=seeded_generator(SEED, index)),
         )
-        for number, window in enumerate(chosen)
-    ]
+
+    @torch.no_grad()
+    def write_sample(self, path: Path, model: ShareVerseTransformer3DModel) -> None:
+        """Write frames of the first window as a PNG: per agent a row of the recording (through the codec) above a row
+        of what the model generates from its first frame, in a few sampling steps."""
+        window, device = self.windows[0], self.text.device
+        pipeline = ShareVersePipeline(model, self.scheduler, self.codec, self.text)
+        pipeline.set_progress_bar_config(disable=True)
+        generated = pipeline(
+            first_frames_of(window)[None].to(device),
+            raymaps_of(window, self.preset)[None].to(device),
+            num_inference_steps=SAMPLE_STEPS,
+            generator=seeded_generator(SEED),
+            dtype=self.dtype,
+        ).videos[0]
+        recorded = self.codec.decode(window.mean.float().to(device))
+        frames = np.linspace(0, generated.shape[2] - 1, SAMPLE_FRAMES).round().astype(int)
+        rows = [
+            torch.cat([video[:, frame] for frame in frames], -1)
+            for agent in range(len(generated))
+            for video in (recorded[agent], generated[agent])
+        ]
+        pixels = ((torch.cat(rows, -2).float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        with atomic_file(path) as temporary:
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(temporary, "PNG")
 
 
-@torch.no_grad()
-def validation_loss(
-    model: torch.nn.Module,
-    pairs: list[tuple[LatentWindow, int, torch.Tensor]],
-    preset: Preset,
-    scheduler: CogVideoXDDIMScheduler,
-    codec: Codec,
-    text: torch.Tensor,
-    dtype: torch.dtype,
-) -> float:
-    """Return the mean loss over the pairs; all ranks share the work and get the same number.
-
-    Every rank does as many forward passes as the others, as ZeRO-3 requires; one too many counts nothing.
-    """
-    rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    total = torch.zeros((), device=text.device)
-    for slot in range(0, len(pairs), processes):
-        number = slot + rank
-        window, timestep, noise = pairs[min(number, len(pairs) - 1)]
-        pair = Pair(
-            window.mean.float(), pictures_of(window), torch.ones(1), raymaps_of(window, preset),
-            torch.tensor([timestep]), noise,
-        )  # fmt: skip
-        batch = collate([pair], codec, text.device)
-        loss = training_loss(
-            model, scheduler, batch.latents, batch.first, batch.raymaps, text, batch.timesteps, batch.noise, dtype
-        )
-        total += loss.mean * (number < len(pairs))
-    torch.distributed.all_reduce(total)
-    return float(total) / len(pairs)
-
-
-@torch.no_grad()
-def write_sample(
-    path: Path,
-    window: LatentWindow,
-    model: ShareVerseTransformer3DModel,
-    preset: Preset,
-    scheduler: CogVideoXDDIMScheduler,
-    codec: Codec,
-    text: torch.Tensor,
-    dtype: torch.dtype,
-) -> None:
-    """Write pictures over time of one val window: for each agent the recording (through the codec) over what the model
-    makes of its first frame, in a few sampling steps."""
-    pipeline = ShareVersePipeline(model, scheduler, codec, text)
-    pipeline.set_progress_bar_config(disable=True)
-    videos = pipeline(
-        pictures_of(window)[None].to(text.device),
-        raymaps_of(window, preset)[None].to(text.device),
-        num_inference_steps=SAMPLE_STEPS,
-        generator=seeded(SEED),
-        dtype=dtype,
-    ).videos[0]
-    recorded = codec.decode(window.mean.float().to(text.device))
-    times = np.linspace(0, videos.shape[2] - 1, SAMPLE_PICTURES).round().astype(int)
-    rows = [torch.cat([video[:, t] for t in times], -1) for agent in range(len(videos))
-            for video in (recorded[agent], videos[agent])]  # fmt: skip
-    pixels = ((torch.cat(rows, -2).float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    with atomic_file(path) as temporary:
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(temporary, "PNG")
+def validation_windows(windows: LatentWindows) -> list[LatentWindow]:
+    """Return at most 32 windows, spread evenly over the split."""
+    count = min(MAX_WINDOWS, len(windows))
+    return [windows[index * len(windows) // count] for index in range(count)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model.codec import VaeCodec
-from model.objective import noise_schedule, training_loss
+from model.objective import Batch, noise_schedule, training_loss
 from model.pipeline import ShareVerseOutput, ShareVersePipeline
 from model.presets import ObjectiveConfig
 from model.raymap import build_raymaps
@@ -91,7 +91,7 @@ def test_the_cross_agent_block_is_what_the_paper_writes(cross_rope, agents):
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randn(agents, FRAMES * ROWS * COLUMNS, HEADS * HEAD_DIM, generator=generator, dtype=torch.float64)
     temb = torch.randn(agents, 16, generator=generator, dtype=torch.float64)
-    rotary = model.cross_rotary(agents, FRAMES, 2 * ROWS, 2 * COLUMNS, tokens.device)
+    rotary = model.cross_agent_rotary_tables(agents, FRAMES, 2 * ROWS, 2 * COLUMNS, tokens.device)
     weights = {name: value.numpy() for name, value in block.state_dict().items()}
     ours = block(tokens, temb, rotary, agents)
     torch.testing.assert_close(
@@ -127,8 +127,8 @@ def test_the_loss_noises_each_pair_to_its_own_timestep():
         seen.update(inputs=inputs, timestep=timestep)
         return types.SimpleNamespace(sample=torch.zeros_like(clip))
 
-    raymaps, text = torch.zeros(2, 2, FRAMES, 24, 2, 2), torch.zeros(2, 1, 8)
-    loss = training_loss(model, schedule, clip, clip[:, :, :1], raymaps, text, timesteps, noise, torch.float32)
+    raymaps, text = torch.zeros(2, 2, FRAMES, 24, 2, 2), torch.zeros(1, 1, 8)
+    loss = training_loss(model, schedule, Batch(clip, clip[:, :, :1], raymaps, timesteps, noise), text, torch.float32)
     kept = schedule.alphas_cumprod[timesteps].float().sqrt().view(2, 1, 1, 1, 1, 1)
     lost = (1 - schedule.alphas_cumprod[timesteps]).float().sqrt().view(2, 1, 1, 1, 1, 1)
     torch.testing.assert_close(seen["inputs"][:, :, :, :4], kept * clip + lost * noise)

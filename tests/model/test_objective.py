@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from model.objective import (
-    condition,
+    Batch,
+    add_image_noise,
     drop_images,
-    image_noise,
+    image_condition,
     loss_by_bucket,
     noise_schedule,
     sample_timesteps,
@@ -38,9 +39,9 @@ def loss_of(model, dtype=torch.float32, timestep=400):
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(2, 2, 3, 4, 2, 2, generator=generator)
     noise = torch.randn(latents.shape, generator=generator)
-    arguments = latents, latents[:, :, :1], torch.zeros(2, 2, 3, 24, 2, 2), torch.zeros(2, 1, 8)
-    schedule = noise_schedule(ObjectiveConfig())
-    return training_loss(model, schedule, *arguments, torch.full((2,), timestep), noise, dtype), latents, noise
+    raymaps, text = torch.zeros(2, 2, 3, 24, 2, 2), torch.zeros(1, 1, 8)
+    batch = Batch(latents, latents[:, :, :1], raymaps, torch.full((2,), timestep), noise)
+    return training_loss(model, noise_schedule(ObjectiveConfig()), batch, text, dtype), latents, noise
 
 
 class Oracle(torch.nn.Module):
@@ -73,7 +74,7 @@ def test_the_model_sees_noise_and_condition_in_its_dtype_and_the_loss_is_float32
     assert seen["inputs"].shape == (2, 2, 3, 8, 2, 2)
     assert seen["inputs"][:, :, 1:, 4:].abs().max() == 0  # zeros after the first frame
     assert torch.equal(seen["inputs"][:, :, :1, 4:], latents[:, :, :1].bfloat16())
-    assert not torch.equal(seen["inputs"][:, :, :, :4], latents.bfloat16())  # sigma(0) > 0 (trap 18)
+    assert not torch.equal(seen["inputs"][:, :, :, :4], latents.bfloat16())  # sigma(0) > 0 (trap 18: noise in float32)
 
 
 def test_timesteps_prefer_the_noisy_end_with_a_bias():
@@ -86,7 +87,7 @@ def test_timesteps_prefer_the_noisy_end_with_a_bias():
 
 def test_image_noise_has_the_papers_size_and_dropout_its_share():
     images = torch.zeros(4000, 3, 4, 4)
-    sigma = image_noise(images, -3.0, 0.5, GENERATOR.manual_seed(0)).flatten(1).std(1)
+    sigma = add_image_noise(images, -3.0, 0.5, GENERATOR.manual_seed(0)).flatten(1).std(1)
     assert abs(float(sigma.log().mean()) + 3) < 0.05
     dropped = drop_images(torch.ones(4000, 2, 1, 4, 2, 2), 0.05, GENERATOR.manual_seed(0))
     share = float((dropped.flatten(1).max(1).values == 0).float().mean())
@@ -94,7 +95,7 @@ def test_image_noise_has_the_papers_size_and_dropout_its_share():
 
 
 def test_condition_and_buckets():
-    assert condition(torch.ones(1, 2, 1, 4, 2, 2), 3).sum((3, 4, 5)).tolist() == [[[16, 0, 0], [16, 0, 0]]]
+    assert image_condition(torch.ones(1, 2, 1, 4, 2, 2), 3).sum((3, 4, 5)).tolist() == [[[16, 0, 0], [16, 0, 0]]]
     loss = types.SimpleNamespace(per_pair=torch.tensor([1.0, 2.0, 4.0]), timesteps=torch.tensor([0, 999, 760]))
     assert loss_by_bucket(loss) == {
         "t000-250": (1.0, 1), "t250-500": (0.0, 0), "t500-750": (0.0, 0), "t750-1000": (6.0, 2)

@@ -63,7 +63,7 @@ def test_at_the_start_it_is_cogvideox_for_each_agent(dtype, switches):
         latents.flatten(0, 1),
         text.repeat_interleave(2, 0),
         timestep.repeat_interleave(2),
-        image_rotary_emb=model.rotary(3, 4, 6, latents.device),
+        image_rotary_emb=model.rotary_tables(3, 4, 6, latents.device),
     ).sample
     assert torch.equal(ours.flatten(0, 1), theirs)
 
@@ -77,7 +77,7 @@ def test_its_rotary_tables_are_those_of_cogvideox_pipeline():
         vae_scale_factor_spatial, transformer = 8, model
 
     theirs = CogVideoXImageToVideoPipeline._prepare_rotary_positional_embeddings(Stub(), 32, 48, 3, torch.device("cpu"))
-    for ours, their in zip(model.rotary(3, 4, 6, torch.device("cpu")), theirs, strict=True):
+    for ours, their in zip(model.rotary_tables(3, 4, 6, torch.device("cpu")), theirs, strict=True):
         assert torch.equal(ours, their)
 
 

@@ -53,7 +53,7 @@ def test_the_first_that_is_not_finite_is_told_with_step_rate_and_timesteps(alone
     assert said in message
     assert "learning rate 1e+06, timesteps 30, 700)" in message
     assert "lower learning_rate" in message
-    assert (found.value.step, found.value.rate) == (7, 1e6)
+    assert (found.value.step, found.value.learning_rate) == (7, 1e6)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

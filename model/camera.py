@@ -1,7 +1,7 @@
-"""CARLA's left-handed poses to OpenCV's right-handed cameras: the only place where this happens.
+"""Conversion of CARLA's left-handed poses to OpenCV's right-handed cameras, done nowhere else.
 
-CARLA: x forward, y right, z up, metres; pitch, yaw, roll in degrees (`carla.Transform`). Here the world is CARLA's with
-y negated (right-handed, z up) and a camera looks along +z with x right and y down.
+CARLA: x forward, y right, z up, metres; pitch, yaw, roll in degrees (`carla.Transform`). Ours: CARLA's world with y
+negated (right-handed, z up), and cameras that look along +z with x right and y down.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 VIEWS = ("front", "rear", "left", "right")
-"""Order of the view axis V everywhere; the mosaic is front rear over left right."""
+"""Order of the view axis V everywhere; the mosaic has front and rear above left and right."""
 
 MOUNTS = {
     "front": (0.3, 0.0, 1.75, 0.0, 0.0, 0.0),
@@ -26,7 +26,8 @@ FLIP_Y = np.diag([1.0, -1.0, 1.0])
 
 
 def carla_matrix(pose: np.ndarray) -> np.ndarray:
-    """Return [..., 4, 4] float64 equal to `carla.Transform.get_matrix()` of poses [..., 6] (x y z pitch yaw roll)."""
+    """Return what `carla.Transform.get_matrix()` gives, [..., 4, 4] float64, for poses [..., 6] (x, y, z, pitch, yaw,
+    roll)."""
     pose = np.asarray(pose, np.float64)
     pitch, yaw, roll = np.moveaxis(np.radians(pose[..., 3:]), -1, 0)
     cp, sp, cy, sy, cr, sr = np.cos(pitch), np.sin(pitch), np.cos(yaw), np.sin(yaw), np.cos(roll), np.sin(roll)
@@ -53,7 +54,8 @@ def carla_pose(matrix: np.ndarray) -> np.ndarray:
 
 
 def carla_to_c2w(pose: np.ndarray) -> np.ndarray:
-    """Return [..., 4, 4] float64 camera-to-world (OpenCV axes, y of the world negated) of camera poses [..., 6]."""
+    """Return camera-to-world matrices [..., 4, 4] float64 (OpenCV's axes, the world's y negated) of camera poses
+    [..., 6]."""
     carla = carla_matrix(pose)
     c2w = np.zeros_like(carla)
     c2w[..., :3, :3] = FLIP_Y @ carla[..., :3, :3] @ CAMERA_AXES
@@ -63,13 +65,15 @@ def carla_to_c2w(pose: np.ndarray) -> np.ndarray:
 
 
 def intrinsics(width: int, height: int, fov_deg: float) -> np.ndarray:
-    """Return K [3, 3] in pixels for a horizontal field of view; pixel centres at +0.5, principal point central."""
+    """Return K [3, 3] in pixels for a horizontal field of view, with the principal point at the centre of the image.
+    Pixel centres are at +0.5."""
     focal = width / (2.0 * np.tan(np.radians(fov_deg) / 2.0))
     return np.array([[focal, 0.0, width / 2.0], [0.0, focal, height / 2.0], [0.0, 0.0, 1.0]])
 
 
 def project(points: np.ndarray, K: np.ndarray, c2w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Project world points [N, 3] into one camera: pixels [N, 2] and depth along the axis [N] (behind: negative)."""
+    """Project world points [N, 3] into one camera; return pixels [N, 2] and depth along its axis [N], negative behind
+    it."""
     local = (np.asarray(points) - c2w[:3, 3]) @ c2w[:3, :3]
     image = local @ K.T
     return image[:, :2] / image[:, 2:], local[:, 2]

@@ -1,7 +1,8 @@
-"""Pixels to latents and back: one interface, CogVideoX's VAE or a linear codec of the same geometry.
+"""From pixels to latents and back: one interface to CogVideoX's VAE and to a linear codec of the same geometry.
 
 `encode(video [N, 3, T, H, W] in [-1, 1]) -> (mean, logvar) [N, F, C, H/8, W/8]`, F = (T-1)/4 + 1;
-`decode(latents) -> video`. Latents are scaled here, once, for training and inference alike (trap 17).
+`decode(latents) -> video`. Latents are scaled here and nowhere else, for training and inference alike (trap 17: scaled
+twice or never).
 """
 
 from __future__ import annotations
@@ -16,20 +17,23 @@ from diffusers import AutoencoderKLCogVideoX
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 
-from model.presets import CodecConfig
-from model.weights import STEM, WeightsError, check_folder, load_weights, local_folder
+from model.presets import SPATIAL_FACTOR, TEMPORAL_FACTOR, CodecConfig
+from model.weights import WEIGHTS_STEM, WeightsError, check_folder, load_weights, local_folder
 
-SPACE, TIME = 8, 4
-LINEAR_NAME = "codec"
-"""Folder of a fitted linear codec beside the latents it made."""
+FIRST_BLOCK = 3 * SPATIAL_FACTOR**2
+"""Number of values in an 8x8 block of frame 0."""
+REST_BLOCK = TEMPORAL_FACTOR * FIRST_BLOCK
+"""Number of values in an 8x8 block of four later frames."""
+LINEAR_CODEC_FOLDER = "codec"
+"""Where a fitted linear codec lies, beside the latents it made."""
 
 
 class CodecError(ValueError):
-    """A codec that cannot be loaded or used: what, and what to do."""
+    """A codec that cannot be loaded or used: which, why, and what to do."""
 
 
 class Codec(Protocol):
-    """What training, encoding and the pipeline use."""
+    """The interface that encoding, training and the pipeline use; shapes as in the module's docstring."""
 
     def encode(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]: ...
 
@@ -37,31 +41,38 @@ class Codec(Protocol):
 
 
 def check_frames(frames: int) -> None:
-    """Raise CodecError for a frame count that CogVideoX's VAE would decode wrongly without a word (trap 37)."""
+    """Raise CodecError for a frame count that CogVideoX's VAE decodes wrongly without an error (trap 37: 8k+1 frames
+    only)."""
     if frames != 1 and frames % 8 != 1:
         raise CodecError(f"a clip of {frames} frames cannot be encoded: take 8k+1 frames (9, 17, 25, 49, ...).")
 
 
-def blocks_of(video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut [N, 3, T, H, W] into 8x8 blocks of frame 0 [N, 1, h, w, 192] and 4x8x8 of the rest [N, F-1, h, w, 768]."""
+def split_into_blocks(video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split [N, 3, T, H, W] into 8x8 blocks of frame 0 [N, 1, h, w, 192] and 4x8x8 blocks of the other frames
+    [N, F-1, h, w, 768]."""
+    side = SPATIAL_FACTOR
     n, c, frames, height, width = video.shape
-    cells = video.reshape(n, c, frames, height // SPACE, SPACE, width // SPACE, SPACE)
+    cells = video.reshape(n, c, frames, height // side, side, width // side, side)
     cells = cells.permute(0, 2, 3, 5, 4, 6, 1)  # N T h w 8 8 3
-    rest = cells[:, 1:].unflatten(1, (-1, TIME)).permute(0, 1, 3, 4, 2, 5, 6, 7)  # N F-1 h w 4 8 8 3
+    rest = cells[:, 1:].unflatten(1, (-1, TEMPORAL_FACTOR)).permute(0, 1, 3, 4, 2, 5, 6, 7)  # N F-1 h w 4 8 8 3
     return cells[:, :1].flatten(4), rest.flatten(4)
 
 
-def video_of(first: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
-    """Undo `blocks_of`."""
+def join_blocks(first: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+    """Return the video of such blocks: the inverse of `split_into_blocks`."""
+    side = SPATIAL_FACTOR
     n, _, rows, columns, _ = first.shape
-    head = first.reshape(n, 1, rows, columns, SPACE, SPACE, 3)
-    tail = rest.reshape(n, -1, rows, columns, TIME, SPACE, SPACE, 3).permute(0, 1, 4, 2, 3, 5, 6, 7)
+    head = first.reshape(n, 1, rows, columns, side, side, 3)
+    tail = rest.reshape(n, -1, rows, columns, TEMPORAL_FACTOR, side, side, 3).permute(0, 1, 4, 2, 3, 5, 6, 7)
     cells = torch.cat([head, tail.flatten(1, 2)], 1)  # N T h w 8 8 3
-    return cells.permute(0, 6, 1, 2, 4, 3, 5).reshape(n, 3, -1, rows * SPACE, columns * SPACE)
+    return cells.permute(0, 6, 1, 2, 4, 3, 5).reshape(n, 3, -1, rows * side, columns * side)
 
 
-def weigh_chroma(video: torch.Tensor, weight: float) -> torch.Tensor:
-    """Multiply what lies off the grey axis in [N, 3, T, H, W] by `weight`; 1 / `weight` undoes it, 1 changes no bit."""
+def scale_chroma(video: torch.Tensor, weight: float) -> torch.Tensor:
+    """Return [N, 3, T, H, W] with the colours' distance from grey multiplied by `weight`.
+
+    1 / `weight` undoes it, and 1 leaves every bit as it is.
+    """
     if weight == 1:
         return video
     grey = video.mean(1, keepdim=True)
@@ -69,40 +80,43 @@ def weigh_chroma(video: torch.Tensor, weight: float) -> torch.Tensor:
 
 
 class LinearCodec(ModelMixin, ConfigMixin):
-    """A fixed orthonormal basis a block, the principal components of the training clips (trap 38).
+    """A fixed orthonormal basis per block: the principal components of the training clips (trap 38: small VAEs are
+    worse).
 
-    First frame and groups of four have a basis each. Coefficients are divided by one number, chosen so that the mean
-    square of the groups' is 1: a latent error is a pixel error up to that factor. No variance to sample: logvar is -30.
-    With a `chroma_weight` above 1 an error of colour counts so much more, in the choice of the components and in the
-    latents alike: most of a picture's variance is its brightness, and a small thing's colour is lost first.
+    The first frame has one basis, the groups of four frames another. All coefficients are divided by one number that
+    makes the mean square of the groups' coefficients 1, so latent errors are pixel errors up to that factor. There is
+    no variance to sample: logvar is -30. With a `chroma_weight` above 1 errors of colour weigh that much more, both in
+    the choice of components and in the latents. Most of an image's variance is brightness, and without the weight the
+    colours of small objects are lost first.
     """
 
     @register_to_config
     def __init__(self, latent_channels: int = 48, chroma_weight: float = 1.0) -> None:
         super().__init__()
-        for part, size in (("first", 3 * SPACE**2), ("rest", 3 * TIME * SPACE**2)):
+        for part, size in (("first", FIRST_BLOCK), ("rest", REST_BLOCK)):
             self.register_buffer(f"{part}_mean", torch.zeros(size))
             self.register_buffer(f"{part}_basis", torch.zeros(size, latent_channels))
         self.register_buffer("scale", torch.ones(()))
 
     @classmethod
     def fit(cls, videos: Iterable[torch.Tensor], latent_channels: int, chroma_weight: float = 1.0) -> LinearCodec:
-        """Fit on videos [N, 3, T, H, W] in [-1, 1]; CodecError when there are none. Deterministic for given videos."""
+        """Return a codec fitted to videos [N, 3, T, H, W] in [-1, 1], the same for the same videos. CodecError when
+        there are none."""
         codec = cls(latent_channels, chroma_weight)
-        sizes = (3 * SPACE**2, 3 * TIME * SPACE**2)
+        sizes = (FIRST_BLOCK, REST_BLOCK)
         sums = [torch.zeros(size, dtype=torch.float64) for size in sizes]
         squares = [torch.zeros(size, size, dtype=torch.float64) for size in sizes]
         counts = [0, 0]
         for video in videos:
-            for part, cells in enumerate(blocks_of(weigh_chroma(video.double(), chroma_weight))):
-                rows = cells.reshape(-1, cells.shape[-1])
+            for part, blocks in enumerate(split_into_blocks(scale_chroma(video.double(), chroma_weight))):
+                rows = blocks.reshape(-1, blocks.shape[-1])
                 squares[part] += rows.T @ rows
                 sums[part] += rows.sum(0)
                 counts[part] += len(rows)
         energy = 0.0
         for part, name in enumerate(("first", "rest")):
             if not counts[part]:
-                raise CodecError("the linear codec has nothing to be fitted on: there are no training clips.")
+                raise CodecError("the linear codec cannot be fitted: there are no training clips.")
             mean = sums[part] / counts[part]
             covariance = squares[part] / counts[part] - torch.outer(mean, mean)
             values, vectors = torch.linalg.eigh(covariance)
@@ -116,46 +130,46 @@ class LinearCodec(ModelMixin, ConfigMixin):
 
     def encode(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         check_frames(video.shape[2])
-        first, rest = blocks_of(weigh_chroma(video, self.config.chroma_weight))
-        parts = [(first - self.first_mean) @ self.first_basis, (rest - self.rest_mean) @ self.rest_basis]
-        mean = (torch.cat(parts, 1) / self.scale).movedim(-1, 2).contiguous()
+        first, rest = split_into_blocks(scale_chroma(video, self.config.chroma_weight))
+        coefficients = [(first - self.first_mean) @ self.first_basis, (rest - self.rest_mean) @ self.rest_basis]
+        mean = (torch.cat(coefficients, 1) / self.scale).movedim(-1, 2).contiguous()
         return mean, torch.full_like(mean, -30.0)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        cells = latents.movedim(2, -1) * self.scale
-        first = cells[:, :1] @ self.first_basis.T + self.first_mean
-        rest = cells[:, 1:] @ self.rest_basis.T + self.rest_mean
-        return weigh_chroma(video_of(first, rest), 1 / self.config.chroma_weight).clamp(-1, 1)
+        coefficients = latents.movedim(2, -1) * self.scale
+        first = coefficients[:, :1] @ self.first_basis.T + self.first_mean
+        rest = coefficients[:, 1:] @ self.rest_basis.T + self.rest_mean
+        return scale_chroma(join_blocks(first, rest), 1 / self.config.chroma_weight).clamp(-1, 1)
 
 
 class VaeCodec:
-    """CogVideoX's VAE behind the same interface. Tiling changes latents, so it is fixed: on (trap 22)."""
+    """CogVideoX's VAE behind the same interface, always with tiling, which changes latents (trap 22)."""
 
     tiling = "diffusers default tiles"
 
     def __init__(self, vae: AutoencoderKLCogVideoX) -> None:
         self.vae = vae.eval()
         self.vae.enable_tiling()
-        factor = vae.config.scaling_factor
-        self.factor = 1 / factor if getattr(vae.config, "invert_scale_latents", False) else factor
+        scaling = vae.config.scaling_factor
+        self.scaling = 1 / scaling if getattr(vae.config, "invert_scale_latents", False) else scaling
 
     @torch.no_grad()
     def encode(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         check_frames(video.shape[2])
         posterior = self.vae.encode(video.to(self.vae.dtype).contiguous()).latent_dist
-        mean = posterior.mean.float() * self.factor
-        logvar = posterior.logvar.float() + 2 * torch.log(torch.tensor(self.factor))
+        mean = posterior.mean.float() * self.scaling
+        logvar = posterior.logvar.float() + 2 * torch.log(torch.tensor(self.scaling))
         return mean.transpose(1, 2).contiguous(), logvar.transpose(1, 2).contiguous()
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        scaled = latents.transpose(1, 2).to(self.vae.dtype) / self.factor
+        scaled = latents.transpose(1, 2).to(self.vae.dtype) / self.scaling
         return self.vae.decode(scaled.contiguous()).sample.float().clamp(-1, 1)
 
 
 @torch.no_grad()
 def round_trip(codec: Codec, videos: torch.Tensor, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Return videos [N, A, 3, T, H, W] encoded and decoded, on the CPU: the ceiling of what a model can reach."""
+    """Return videos [N, A, 3, T, H, W], encoded and decoded, on the CPU: the best that a model can reach."""
     latents, _ = codec.encode(videos.flatten(0, 1).to(device))
     return codec.decode(latents.to(device)).float().cpu().view_as(videos)
 
@@ -166,11 +180,11 @@ def load_codec(config: CodecConfig, folder: Path | None = None) -> Codec:
     CodecError for one that is missing, damaged, or holds other weights than it describes.
     """
     if config.codec == "linear":
-        path = Path(folder or ".") / LINEAR_NAME
+        path = Path(folder or ".") / LINEAR_CODEC_FOLDER
         if not path.is_dir():
             raise CodecError(f"{path} holds no fitted linear codec: encode the data set first.")
         try:
-            codec = load_weights(LinearCodec, path, low_cpu_mem_usage=False)  # small; spares a warning
+            codec = load_weights(LinearCodec, path, low_cpu_mem_usage=False)  # it is small, and True would warn
         except WeightsError as error:
             raise CodecError(f"{error}: remove {path.parent} and run train-shareverse again.") from error
         if codec.config.latent_channels != config.latent_channels or not float(codec.scale) > 0:
@@ -182,34 +196,35 @@ def load_codec(config: CodecConfig, folder: Path | None = None) -> Codec:
     try:
         return VaeCodec(load_weights(AutoencoderKLCogVideoX, vae_folder(config.codec_path)))
     except WeightsError as error:
-        raise CodecError(refused(config.codec_path, error)) from error
+        raise CodecError(vae_error(config.codec_path, error)) from error
 
 
-def refused(name: str, error: WeightsError) -> str:
+def vae_error(name: str, error: WeightsError) -> str:
     return f"the VAE of {name!r} cannot be loaded ({error}): set codec_path to a folder with CogVideoX's VAE."
 
 
 def check_vae(config: CodecConfig) -> None:
-    """Raise CodecError for a VAE that would fail in encoding; its configuration and headers are read, nothing more."""
+    """Raise CodecError for a VAE that would fail when encoding, from its configuration and the headers of its
+    weights."""
     name = config.codec_path
     try:
         vae, _ = check_folder(AutoencoderKLCogVideoX, vae_folder(name))
     except WeightsError as error:
-        raise CodecError(refused(name, error)) from error
-    has = vae.config
-    fits = {
-        "latent_channels": (has.latent_channels, config.latent_channels),
-        "temporal_compression_ratio": (has.temporal_compression_ratio, TIME),
-        "spatial compression": (2 ** (len(has.block_out_channels) - 1), SPACE),
+        raise CodecError(vae_error(name, error)) from error
+    actual_and_needed = {
+        "latent_channels": (vae.config.latent_channels, config.latent_channels),
+        "temporal_compression_ratio": (vae.config.temporal_compression_ratio, TEMPORAL_FACTOR),
+        "spatial compression": (2 ** (len(vae.config.block_out_channels) - 1), SPATIAL_FACTOR),
     }
-    for field, (value, needs) in fits.items():
-        if value != needs:
+    for field, (actual, needed) in actual_and_needed.items():
+        if actual != needed:
             raise CodecError(
-                f"the VAE of {name!r} has {field} {value} and this preset needs {needs}: set codec_path to a folder "
+                f"the VAE of {name!r} has {field} {actual} and this preset needs {needed}: set codec_path to a folder "
                 "with CogVideoX's VAE."
             )
-    if not 0 < has.scaling_factor < math.inf:
-        raise CodecError(f"the VAE of {name!r} has scaling_factor {has.scaling_factor}: download it again.")
+    scaling = vae.config.scaling_factor
+    if not 0 < scaling < math.inf:
+        raise CodecError(f"the VAE of {name!r} has scaling_factor {scaling}: download it again.")
 
 
 def vae_folder(name: str) -> Path:
@@ -221,4 +236,4 @@ def vae_folder(name: str) -> Path:
         folder = local_folder(name)
     except WeightsError as error:
         raise CodecError(f"codec_path {error}: set codec_path.") from error
-    return folder if (folder / f"{STEM}.safetensors").exists() else folder / "vae"
+    return folder if (folder / f"{WEIGHTS_STEM}.safetensors").exists() else folder / "vae"

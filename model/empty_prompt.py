@@ -1,4 +1,4 @@
-"""Store T5's embedding of the empty prompt once, so that training never loads T5 (paper, section 5.1; trap 16).
+"""Store T5's embedding of the empty prompt once, so that training never loads T5 (paper, section 5.1).
 
     python -m model.empty_prompt THUDM/CogVideoX-5b-I2V empty_prompt.safetensors
 
@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import T5EncoderModel
 
-from model.weights import IMPOSSIBLE, is_finite
+from model.weights import INVALID_CONFIG_ERRORS, is_finite
 
 TOKENS = 226
 
@@ -27,16 +27,17 @@ class EmptyPromptError(RuntimeError):
 
 @torch.no_grad()
 def empty_prompt(base: str, tokens: int = TOKENS) -> torch.Tensor:
-    """Return the embedding [tokens, D] float32 of "" as CogVideoX's pipelines make it: padded, without a mask.
+    """Return the embedding [tokens, D] float32 of "" as CogVideoX's pipelines compute it: padded, without a mask
+    (trap 16: padded empty prompt).
 
-    T5's tokenizer turns "" into the end token and padding, so it is not needed.
+    T5's tokenizer is not needed: it turns "" into the end token and padding.
     """
     try:
         encoder = T5EncoderModel.from_pretrained(base, subfolder="text_encoder", use_safetensors=True).eval()
-    except (OSError, SafetensorError, *IMPOSSIBLE) as error:
-        why = " ".join(str(error).split())
+    except (OSError, SafetensorError, *INVALID_CONFIG_ERRORS) as error:
+        reason = " ".join(str(error).split())
         raise EmptyPromptError(
-            f"{base!a} has no text_encoder/ that can be loaded ({why}): name the folder or the hub name of a "
+            f"{base!a} has no text_encoder/ that can be loaded ({reason}): name the folder or the hub name of a "
             "CogVideoX pipeline."
         ) from error
     ids = torch.full((1, tokens), encoder.config.pad_token_id)
@@ -53,7 +54,7 @@ def main() -> int:
         return 2
     target = Path(sys.argv[2])
     if target.is_dir() or not target.parent.is_dir():
-        print(f"{target} is no place for a file: name one in a folder that is there.", file=sys.stderr)
+        print(f"{target} is no place for a file: name one in an existing folder.", file=sys.stderr)
         return 1
     try:
         embedding = empty_prompt(sys.argv[1])

@@ -1,7 +1,7 @@
-"""Four views as one picture: front and rear above, left and right below (paper, section 4.3).
+"""Four views in one image: front and rear above, left and right below (paper, section 4.3).
 
-A 360-pixel view is 45 latent columns, so with patches of two one column of tokens straddles two views: views are
-resized before they are joined and cut apart before they are scored (trap 22).
+A 360-pixel view is 45 latent columns, so with a patch size of two one column of tokens straddles two views. Views are
+therefore resized before they are joined, and separated before they are scored (trap 22: tokens straddle views).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 
 def assemble(views: torch.Tensor) -> torch.Tensor:
-    """Join [..., 4, C, h, w] (front, rear, left, right) to [..., C, 2h, 2w]. A single view [..., 1, C, h, w] stays."""
+    """Join [..., 4, C, h, w] (front, rear, left, right) into [..., C, 2h, 2w]. One view [..., 1, C, h, w] is returned
+    as [..., C, h, w]."""
     if views.shape[-4] == 1:
         return views.squeeze(-4)
     if views.shape[-4] != 4:
@@ -21,7 +22,7 @@ def assemble(views: torch.Tensor) -> torch.Tensor:
 
 
 def split(mosaic: torch.Tensor) -> torch.Tensor:
-    """Cut [..., C, H, W] into [..., 4, C, H/2, W/2]: front, rear, left, right."""
+    """Split [..., C, H, W] into [..., 4, C, H/2, W/2]: front, rear, left, right."""
     height, width = mosaic.shape[-2:]
     if height % 2 or width % 2:
         raise ValueError(f"a mosaic has even sides, not {width}x{height}")
@@ -30,9 +31,9 @@ def split(mosaic: torch.Tensor) -> torch.Tensor:
 
 
 def resize(mosaic: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Shrink a float mosaic [..., C, H, W] view by view to height x width by averaging areas."""
+    """Shrink a float mosaic [..., C, H, W] to height x width, view by view, by area averaging."""
     if mosaic.shape[-2:] == (height, width):
         return mosaic
     views = split(mosaic)
-    small = F.interpolate(views.flatten(0, -4), (height // 2, width // 2), mode="area")
-    return assemble(small.unflatten(0, views.shape[:-3]))
+    shrunk = F.interpolate(views.flatten(0, -4), (height // 2, width // 2), mode="area")
+    return assemble(shrunk.unflatten(0, views.shape[:-3]))

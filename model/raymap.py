@@ -5,17 +5,18 @@ from __future__ import annotations
 import torch
 
 from model import mosaic
+from model.presets import SPATIAL_FACTOR, TEMPORAL_FACTOR
 
 RAYMAP_CHANNELS = 24
-SPATIAL, TEMPORAL = 8, 4
-"""The codec's compression, which raymaps follow."""
+"""Ray direction and origin (6) of the four frames in a latent frame."""
 
 
-def view_rays(K: torch.Tensor, c2w: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """Return ray directions in the world, [..., 3, rows, columns], with z = 1 in the camera.
+def ray_directions(K: torch.Tensor, c2w: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Return ray directions in the world, [..., 3, rows, columns], scaled to z = 1 in the camera.
 
-    K [..., 3, 3] is of a view whose principal point is its middle. The paper draws a ray a pixel and shrinks the map 8
-    times bilinearly; a ray is linear in the pixel, so that is the ray through the middle of each 8x8 block, drawn here.
+    K [..., 3, 3] must have its principal point at the centre of the view. The paper casts one ray per pixel and
+    downsamples the map 8x bilinearly. Rays are linear in the pixel, so that equals casting one ray through the centre
+    of each 8x8 block, as here.
     """
     width, height = 2 * K[..., 0, 2], 2 * K[..., 1, 2]
     u = (torch.arange(columns, dtype=K.dtype) + 0.5) / columns
@@ -29,28 +30,32 @@ def view_rays(K: torch.Tensor, c2w: torch.Tensor, rows: int, columns: int) -> to
     return torch.einsum("...ij,...jrc->...irc", c2w[..., :3, :3], local)
 
 
-def pack_time(frames: torch.Tensor) -> torch.Tensor:
-    """Pack [..., T, 6, h, w] to [..., (T-1)/4+1, 24, h, w]: frame 0 four times, then consecutive fours (trap 21)."""
-    count = frames.shape[-4]
-    if count % TEMPORAL != 1:
-        raise ValueError(f"a clip has 4k+1 frames, not {count}")
-    padded = torch.cat([frames[..., :1, :, :, :]] * (TEMPORAL - 1) + [frames], -4)
-    return padded.unflatten(-4, (-1, TEMPORAL)).flatten(-4, -3)
+def pack_time(rays: torch.Tensor) -> torch.Tensor:
+    """Pack rays [..., T, 6, h, w] per frame into [..., (T-1)/4+1, 24, h, w] per latent frame.
+
+    Frame 0 four times, then consecutive groups of four (trap 21: consecutive, not strided).
+    """
+    frames = rays.shape[-4]
+    if frames % TEMPORAL_FACTOR != 1:
+        raise ValueError(f"a clip has 4k+1 frames, not {frames}")
+    padded = torch.cat([rays[..., :1, :, :, :]] * (TEMPORAL_FACTOR - 1) + [rays], -4)
+    return padded.unflatten(-4, (-1, TEMPORAL_FACTOR)).flatten(-4, -3)
 
 
-def centroid(c2w: torch.Tensor, frames: str) -> torch.Tensor:
-    """Return the mean camera position [..., 3] of c2w [..., A, V, T, 4, 4], common to all in a pair (trap 23).
+def camera_centroid(c2w: torch.Tensor, frames: str) -> torch.Tensor:
+    """Return the mean camera position [..., 3] of c2w [..., A, V, T, 4, 4], one per pair (trap 23: shared centroid).
 
-    Over all frames it is the paper's; over frame 0 it tells an agent nothing of the other's future (trap 41).
+    `frames` "all" is the paper's; "first" tells an agent nothing about the other's future (trap 41: future leaks).
     """
     positions = c2w[..., :3, 3]
     return (positions[..., :1, :] if frames == "first" else positions).mean((-4, -3, -2))
 
 
-def facing_agent0(c2w: torch.Tensor) -> torch.Tensor:
-    """Turn the world of c2w [..., A, V, T, 4, 4] about its vertical: agent 0's first camera looks along x in frame 0.
+def align_to_agent0(c2w: torch.Tensor) -> torch.Tensor:
+    """Rotate the world of c2w [..., A, V, T, 4, 4] about the vertical so that agent 0's first camera looks along x in
+    frame 0.
 
-    The axes of a map are arbitrary; so chosen, a model need not learn every heading anew.
+    The axes of a map are arbitrary; aligned like this, the model need not learn every heading separately.
     """
     forward = c2w[..., 0, 0, 0, :3, 2]
     length = torch.hypot(forward[..., 0], forward[..., 1])
@@ -75,23 +80,23 @@ def build_raymaps(
     axes: str = "map",
     translation: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return [..., A, F, 24, height/8, width/8] float32 for cameras K [..., A, V, 3, 3], c2w [..., A, V, T, 4, 4].
+    """Return raymaps [..., A, F, 24, height/8, width/8] float32 for cameras K [..., A, V, 3, 3], c2w
+    [..., A, V, T, 4, 4].
 
-    height, width: pixels of the video the model sees (a mosaic, or the front view). `camera` "raw" gives the ablation's
-    raw values instead: viewing direction and position of each frame, constant over a view. Positions are in units of
-    `unit_m` metres, minus the common centroid, plus `translation` [..., 3] metres (training). `axes`: the "map"'s (the
-    paper), or those of "agent0".
+    height, width: pixels of the video that the model sees, a mosaic or the front view. `camera`: "raymap", or "raw" for
+    the ablation: viewing direction and position of each frame, constant over a view. Positions are relative to the
+    pair's centroid, plus `translation` [..., 3] metres (in training), in units of `unit_m` metres. `axes`: those of the
+    "map" (paper), or aligned to "agent0".
     """
     if views == "front":
         K, c2w = K[..., :1, :, :], c2w[..., :1, :, :, :]
     K, c2w = K.double(), c2w.double()
     if axes == "agent0":
-        c2w = facing_agent0(c2w)
-    count = K.shape[-3]
-    rows, columns = (
-        (height // SPATIAL, width // SPATIAL) if count == 1 else (height // SPATIAL // 2, width // SPATIAL // 2)
-    )
-    offset = centroid(c2w, centroid_frames)
+        c2w = align_to_agent0(c2w)
+    rows, columns = height // SPATIAL_FACTOR, width // SPATIAL_FACTOR
+    if K.shape[-3] > 1:  # four views share the mosaic
+        rows, columns = rows // 2, columns // 2
+    offset = camera_centroid(c2w, centroid_frames)
     if translation is not None:
         offset = offset - translation
     origin = (c2w[..., :3, 3] - offset[..., None, None, None, :]) / unit_m
@@ -99,7 +104,7 @@ def build_raymaps(
         rays = c2w[..., :3, 2, None, None].expand(*c2w.shape[:-2], 3, rows, columns)
     else:
         per_frame = K[..., None, :, :].expand(*c2w.shape[:-2], 3, 3)
-        rays = view_rays(per_frame, c2w, rows, columns)
-    maps = torch.cat([rays, origin[..., None, None].expand_as(rays)], -3)
-    joined = mosaic.assemble(maps.transpose(-5, -4))
-    return pack_time(joined).float()
+        rays = ray_directions(per_frame, c2w, rows, columns)
+    view_maps = torch.cat([rays, origin[..., None, None].expand_as(rays)], -3)
+    mosaics = mosaic.assemble(view_maps.transpose(-5, -4))
+    return pack_time(mosaics).float()

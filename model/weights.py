@@ -1,7 +1,7 @@
-"""Weights on disk: a diffusers folder is compared with its own configuration before anything of it is loaded.
+"""Weights on disk: a diffusers folder is checked against its own configuration before it is loaded.
 
-diffusers itself loads what fits and warns about the rest; here a tensor that is missing, too many, of another shape or
-not finite is an error. Only safetensors are read: a pickle could run code.
+diffusers loads what fits and warns about the rest. Here a tensor that is missing, unexpected, of the wrong shape or not
+finite is an error. Only safetensors files are read: a pickle could run code.
 """
 
 from __future__ import annotations
@@ -20,51 +20,51 @@ from safetensors import SafetensorError, safe_open
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 HUB_BASE = "THUDM/CogVideoX-5b-I2V"
-STEM = "diffusion_pytorch_model"
-IMPOSSIBLE = (
+WEIGHTS_STEM = "diffusion_pytorch_model"
+INVALID_CONFIG_ERRORS = (
     ArithmeticError, AttributeError, IndexError, KeyError, MemoryError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
-"""What building a model raises for configurations that make no sense."""
-MOST_JSON_BYTES = 2**26
-"""Of a configuration, or an index of weights."""
-FLOATS = {"F64", "F32", "F16", "BF16"}
+"""Raised when a model is built from a configuration that makes no sense."""
+MAX_JSON_BYTES = 2**26
+"""Of a configuration, or of an index of weight files."""
+FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
 Model = TypeVar("Model", bound=ModelMixin)
 Shape = tuple[int, ...]
 
 
 class WeightsError(ValueError):
-    """A folder that holds no weights, or others than its configuration describes: which, and what is wrong."""
+    """A folder without weights, or with other weights than its configuration describes: which, and what is wrong."""
 
 
 def local_folder(name: str) -> Path:
-    """Return a folder as it is named, or that of a name on the Hugging Face hub that was downloaded before.
+    """Return the folder of that name, or the local copy of that model of the Hugging Face hub.
 
-    WeightsError, with the command, where there is none: nothing is downloaded here.
+    Nothing is downloaded: without a local copy, WeightsError with the command that downloads it.
     """
     if Path(name).is_dir():
         return Path(name).resolve()
     try:
         return Path(snapshot_download(name, local_files_only=True))
     except (HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        wanted = name if HUB_NAME.fullmatch(name) else HUB_BASE
+        hub_name = name if HUB_NAME.fullmatch(name) else HUB_BASE
         raise WeightsError(
-            f"{name!a} is no folder, and no model of that name was downloaded: run `hf download {wanted}`, or name a "
+            f"{name!a} is no folder, and no model of that name was downloaded: run `hf download {hub_name}`, or name a "
             "folder"
         ) from error
 
 
 def require_file(path: Path) -> None:
-    """Raise WeightsError for what is no plain file: a pipe or a device need not end."""
+    """Raise WeightsError unless the path is a plain file: reading a pipe or a device may never end."""
     if not path.is_file():
         raise WeightsError(f"{path} cannot be read (there is no such file)")
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return a JSON file's object. WeightsError for a missing or damaged file."""
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file. WeightsError for a missing or damaged file."""
     require_file(path)
     try:
-        if path.stat().st_size > MOST_JSON_BYTES:
-            raise WeightsError(f"{path} has more than {MOST_JSON_BYTES} bytes, which is no model's")
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise WeightsError(f"{path} has more than {MAX_JSON_BYTES} bytes, which is no model's")
         value = json.loads(path.read_bytes())
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror})") from error
@@ -75,84 +75,85 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def weight_files(folder: Path, stem: str = STEM) -> list[Path]:
-    """Return a model's safetensors files, one or those of its index. WeightsError when there are none."""
+def weight_files(folder: Path, stem: str = WEIGHTS_STEM) -> list[Path]:
+    """Return a model's safetensors files: a single one, or those in its index. WeightsError when there are none."""
     single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
     if single.is_file():
         return [single]
     if not index.is_file():
         raise WeightsError(f"{folder} holds no {stem}.safetensors")
-    placed = read_object(index).get("weight_map")
-    if not isinstance(placed, dict) or not all(isinstance(name, str) for name in placed.values()):
+    file_of_tensor = read_json_object(index).get("weight_map")
+    if not isinstance(file_of_tensor, dict) or not all(isinstance(name, str) for name in file_of_tensor.values()):
         raise WeightsError(f"{index} does not say which file holds which weights")
-    names = sorted(set(placed.values()))
-    if any(Path(name).name != name for name in names):
+    file_names = sorted(set(file_of_tensor.values()))
+    if any(Path(name).name != name for name in file_names):
         raise WeightsError(f"{index} names files outside of its folder")
-    return [folder / name for name in names]
+    return [folder / name for name in file_names]
 
 
 def stored_shapes(folder: Path) -> dict[str, Shape]:
-    """Return the shapes of a folder's tensors by name, from the files' headers. WeightsError for a damaged file."""
+    """Return the shapes of a folder's tensors by name, read from the files' headers. WeightsError for a damaged
+    file."""
     shapes: dict[str, Shape] = {}
     for file in weight_files(folder):
         require_file(file)
         try:
             with safe_open(file, "pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 - no mapping
-                    part = opened.get_slice(name)
-                    shapes[name] = tuple(part.get_shape())
-                    if part.get_dtype() not in FLOATS:
-                        raise WeightsError(f"{file} holds {name} as {part.get_dtype()}, which are no weights")
+                    tensor = opened.get_slice(name)
+                    shapes[name] = tuple(tensor.get_shape())
+                    if tensor.get_dtype() not in FLOAT_DTYPES:
+                        raise WeightsError(f"{file} holds {name} as {tensor.get_dtype()}, which are no weights")
         except (OSError, SafetensorError) as error:
             raise WeightsError(f"{file} cannot be read ({error})") from error
     return shapes
 
 
-def described(kind: type[Model], folder: Path, tensors: int) -> tuple[Model, dict[str, Any]]:
-    """Return the model that a folder's config.json describes, without memory (on the meta device), and the
-    configuration. WeightsError when it describes none, or one of more layers than there are tensors."""
-    config = read_object(folder / "config.json")
-    named = config.get("_class_name", kind.__name__)
-    if named != kind.__name__:
-        raise WeightsError(f"{folder} holds a {named} where a {kind.__name__} belongs")
+def empty_model(kind: type[Model], folder: Path, tensors: int) -> tuple[Model, dict[str, Any]]:
+    """Return the model that a folder's config.json describes, on the meta device (without memory), and the
+    configuration. WeightsError when it describes none, or one with more layers than there are tensors."""
+    config = read_json_object(folder / "config.json")
+    class_name = config.get("_class_name", kind.__name__)
+    if class_name != kind.__name__:
+        raise WeightsError(f"{folder} holds a {class_name} where a {kind.__name__} belongs")
     layers = config.get("num_layers", 0)
     if not isinstance(layers, int) or layers > tensors:
         raise WeightsError(f"{folder / 'config.json'} describes {layers} layers and there are {tensors} tensors")
     try:
         with torch.device("meta"):
             return kind.from_config(config), config
-    except IMPOSSIBLE as error:
+    except INVALID_CONFIG_ERRORS as error:
         raise WeightsError(f"{folder / 'config.json'} describes no {kind.__name__} ({error})") from error
 
 
 def check_folder(kind: type[Model], folder: Path) -> tuple[Model, dict[str, Any]]:
-    """Return what `described` does, after a comparison with the headers of the weights beside it.
+    """Return what `empty_model` does, after checking it against the headers of the weights beside it.
 
-    WeightsError for the first tensor that is missing, too many or of another shape.
+    WeightsError for the first tensor that is missing, unexpected or of the wrong shape.
     """
     stored = stored_shapes(folder)
-    model, config = described(kind, folder, len(stored))
+    model, config = empty_model(kind, folder, len(stored))
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in sorted(expected.keys() | stored.keys()):
-        has, needs = stored.get(name), expected.get(name)
-        if has is None:
+        stored_shape, expected_shape = stored.get(name), expected.get(name)
+        if stored_shape is None:
             raise WeightsError(f"{folder} lacks the tensor {name} that its config.json describes")
-        if needs is None:
+        if expected_shape is None:
             raise WeightsError(f"{folder} holds the tensor {name} that its config.json does not describe")
-        if has != needs:
-            raise WeightsError(f"{folder} holds {name} as {has} where its config.json describes {needs}")
+        if stored_shape != expected_shape:
+            raise WeightsError(f"{folder} holds {name} as {stored_shape} where its config.json says {expected_shape}")
     return model, config
 
 
 def load_weights(kind: type[Model], folder: Path, **options: Any) -> Model:
-    """Return a model from its folder, float32 unless `options` (of `from_pretrained`) say otherwise.
+    """Return the model in a folder, float32 unless `options` (of `from_pretrained`) say otherwise.
 
-    WeightsError when the folder is damaged, holds other weights than it describes, or some that are not finite.
+    WeightsError when the folder is damaged, or holds weights that it does not describe or that are not finite.
     """
     check_folder(kind, folder)
     try:
         model = kind.from_pretrained(folder, use_safetensors=True, **options)
-    except (OSError, SafetensorError, *IMPOSSIBLE) as error:
+    except (OSError, SafetensorError, *INVALID_CONFIG_ERRORS) as error:
         raise WeightsError(f"{folder} cannot be loaded ({error})") from error
     for name, tensor in model.state_dict().items():
         if not is_finite(tensor):
@@ -161,5 +162,5 @@ def load_weights(kind: type[Model], folder: Path, **options: Any) -> Model:
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Tell whether all of a tensor's values are, without a copy of it."""
+    """Tell whether all values of a tensor are finite, without copying it."""
     return not tensor.numel() or bool(torch.linalg.vector_norm(tensor.detach(), math.inf).isfinite())

@@ -1,4 +1,4 @@
-"""What presets of every kind are: checked settings with a name, read from TOML files or from what runs stored."""
+"""The base of all presets: validated settings with a name, read from TOML files or from a stored run."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
-from model.presets.messages import schema_of, sentence, shown, unknown_field
+from model.presets.messages import error_sentence, schema_of, short_repr, unknown_field_sentence
 
-MOST_BYTES = 2**20
-"""Of a preset's file."""
+MAX_FILE_BYTES = 2**20
+"""Of a preset."""
 T = TypeVar("T")
 
 
 class PresetError(ValueError):
-    """A preset that does not exist or does not make sense: what, which value, what to do."""
+    """A preset that does not exist or makes no sense: which value is wrong, and what to do."""
 
 
 def tuple_of_list(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def frames_of_the_codec(frames: int) -> int:
-    """Refuse counts that the CogVideoX VAE decodes wrongly, without an error (trap 37)."""
+def codec_frames(frames: int) -> int:
+    """Refuse lengths that CogVideoX's VAE decodes wrongly, without an error (trap 37: 8k+1 frames only)."""
     if frames % 8 != 1:
         raise ValueError("it must be 8k+1 (9, 17, 25, 49, ...), or the VAE decodes wrongly")
     return frames
 
 
 Listed = Annotated[tuple[T, ...], Field(max_length=1000), BeforeValidator(tuple_of_list)]
-"""TOML and JSON have lists, frozen settings have tuples."""
+"""A tuple, because the settings are frozen, that TOML and JSON give as a list."""
 NotEmpty = Annotated[tuple[T, ...], Field(min_length=1, max_length=1000), BeforeValidator(tuple_of_list)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1, strict=True)]
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 CountOrNone = Annotated[int, Field(ge=0, le=1_000_000)]
-Frames = Annotated[int, Field(ge=9, le=4097), AfterValidator(frames_of_the_codec)]
+Frames = Annotated[int, Field(ge=9, le=4097), AfterValidator(codec_frames)]
 
 
 class Settings(BaseModel):
-    """Checked once, when made: strict types, finite numbers within bounds, no unknown fields."""
+    """Frozen settings, validated when they are made: strict types, finite numbers within bounds, no unknown fields."""
 
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
@@ -53,27 +53,26 @@ class Settings(BaseModel):
 
 
 class NamedPreset(Settings):
-    """A preset. Its fields, and those of its sections, have names of their own, so that the bare name of any of them
-    is enough to change it."""
+    """A preset. Field names are unique across its sections, so every field can be changed by its bare name."""
 
     kind: ClassVar[str] = "preset"
     folder: ClassVar[Path]
-    """Where the presets that have names lie."""
+    """Where the presets that can be loaded by name are."""
     error: ClassVar[type[PresetError]] = PresetError
 
     name: Annotated[str, Field(min_length=1, max_length=255)]
-    """That of its file, unless the file gives another."""
+    """The name of its file, unless the file gives another."""
 
     @classmethod
     def load(cls, name_or_path: str) -> Self:
-        """Read a preset by its name, or from the path of a .toml file. `error` names what does not fit."""
+        """Return the preset of a name, or of a path to a .toml file. Raises `cls.error` for what is wrong with it."""
         path, label = cls.find(name_or_path), f"{cls.kind} {name_or_path!r}"
         values = read_table(path, label, cls.error)
         return cls.from_dict({"name": path.stem} | values, label)
 
     @classmethod
     def find(cls, name_or_path: str) -> Path:
-        """Return the file of a preset. A name is looked up among those that there are, never made into a path."""
+        """Return the file of a preset. A name is looked up among the existing ones; it is never turned into a path."""
         known = {path.stem: path for path in sorted(cls.folder.glob("*.toml"), key=lambda path: path.stem)}
         if isinstance(name_or_path, str):
             if name_or_path in known:
@@ -81,49 +80,49 @@ class NamedPreset(Settings):
             if name_or_path.endswith(".toml") and os.path.isfile(name_or_path):
                 return Path(name_or_path)
         raise cls.error(
-            f"there is no {cls.kind} {shown(name_or_path)}: "
+            f"there is no {cls.kind} {short_repr(name_or_path)}: "
             f"take one of {', '.join(known)}, or the path of a .toml file."
         )
 
     @classmethod
     def from_dict(cls, values: Any, label: str = "") -> Self:
-        """Make a preset of what `to_dict` gave, or a TOML file holds. `error` names what does not fit, and that it
-        belongs to `label` (not given: to the preset of that name)."""
+        """Return the preset of what `to_dict` returned or a TOML file holds. Raises `cls.error`, which calls the preset
+        `label`, by default by its own name."""
         if not label:
-            label = f"{cls.kind} {shown(values.get('name'))}" if isinstance(values, dict) else f"the {cls.kind}"
+            label = f"{cls.kind} {short_repr(values.get('name'))}" if isinstance(values, dict) else f"the {cls.kind}"
         return validated(cls, values, label, cls.error)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return the preset as plain values for JSON."""
         return self.model_dump(mode="json")
 
     def flat(self) -> dict[str, Any]:
-        """Return all fields by their bare names, without the preset's own name."""
+        """Return the values of all fields by their bare names, without the preset's own name."""
         values, owners = self.to_dict(), self.flat_fields()
         return {name: (values[section] if section else values)[name] for name, (section, _) in owners.items()}
 
     def replace(self, **changes: Any) -> Self:
-        """Return a preset with fields changed by their bare names. `error` names what does not fit."""
+        """Return a preset with fields changed by their bare names. Raises `cls.error`."""
         values, owners = self.to_dict(), self.flat_fields()
         for name, value in changes.items():
             if name not in owners:
-                raise self.error(unknown_field(name, owners, f"{self.kind} {shown(self.name)}"))
+                raise self.error(unknown_field_sentence(name, owners, f"{self.kind} {short_repr(self.name)}"))
             section = owners[name][0]
             (values[section] if section else values)[name] = value
         return self.from_dict(values)
 
     @classmethod
     def changes(cls, overrides: dict[str, Any] | None, **given: Any) -> dict[str, Any]:
-        """Return what `replace` takes: `overrides`, and those of `given` that are not None. `error` for a field that is
-        in both."""
-        chosen = {name: value for name, value in given.items() if value is not None}
-        if twice := sorted(chosen.keys() & (overrides or {}).keys()):
+        """Return the arguments of `replace`: `overrides`, and those of `given` that are not None. Raises `cls.error`
+        for a field that is in both."""
+        set_fields = {name: value for name, value in given.items() if value is not None}
+        if twice := sorted(set_fields.keys() & (overrides or {}).keys()):
             raise cls.error(f"{twice[0]} is given by itself and in overrides: give it once.")
-        return chosen | (overrides or {})
+        return set_fields | (overrides or {})
 
     @classmethod
     def flat_fields(cls) -> dict[str, tuple[str, FieldInfo]]:
-        """Return every field but the preset's name: its section, empty outside of sections, and its definition."""
+        """Return every field but the preset's name: its section ("" outside of sections) and its definition."""
         fields: dict[str, tuple[str, FieldInfo]] = {}
         for name, info in cls.model_fields.items():
             if isinstance(info.annotation, type) and issubclass(info.annotation, Settings):
@@ -134,16 +133,16 @@ class NamedPreset(Settings):
 
 
 def read_table(path: Path, label: str, error: type[PresetError]) -> dict[str, Any]:
-    """Return the table of a TOML file. `error` where it is damaged, too large, or not to be read."""
+    """Return the content of a TOML file. Raises `error` when it is damaged, too large or unreadable."""
     if not path.is_file():
         raise error(f"{label} cannot be read (it is no file): give a preset's file or name.")
     try:
         with open(path, "rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(MAX_FILE_BYTES + 1)
     except OSError as cause:
         raise error(f"{label} cannot be read ({cause.strerror}): make the file readable.") from cause
-    if len(data) > MOST_BYTES:
-        raise error(f"{label} has more than {MOST_BYTES} bytes: it is no preset, give another file.")
+    if len(data) > MAX_FILE_BYTES:
+        raise error(f"{label} has more than {MAX_FILE_BYTES} bytes: it is no preset, give another file.")
     try:
         table = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as cause:
@@ -155,36 +154,39 @@ def read_table(path: Path, label: str, error: type[PresetError]) -> dict[str, An
 
 
 def validated(kind: type[Any], values: Any, label: str, error: type[PresetError]) -> Any:
-    """Return settings of a class made from plain values. `error`, in one sentence, for those that do not fit."""
+    """Return an instance of the model `kind` made from plain values. Raises `error`, in one sentence, for bad ones."""
     try:
         return kind.model_validate(values)
     except ValidationError as cause:
-        raise error(sentence(cause, kind, label)) from None  # it says all that pydantic does
+        raise error(error_sentence(cause, kind, label)) from None  # the sentence says all that pydantic does
 
 
 @functools.cache
 def changes_of(preset: type[NamedPreset]) -> type[Settings]:
-    """Return a model of a preset's fields by their bare names, none of which must be given."""
+    """Return a pydantic model with all fields of a preset by their bare names, each of them optional."""
     fields: dict[str, Any] = {}
     for name, (_, info) in preset.flat_fields().items():
-        told = Field(description=info.description, json_schema_extra=info.json_schema_extra)
-        fields[name] = (Annotated[(info.annotation, *info.metadata, told)], None)
+        documented = Field(description=info.description, json_schema_extra=info.json_schema_extra)
+        fields[name] = (Annotated[(info.annotation, *info.metadata, documented)], None)
     return create_model(f"{preset.__name__}Changes", __base__=Settings, **fields)
 
 
 @dataclass(frozen=True)
 class OverridesOf:
-    """What makes a parameter `dict[str, Any]` one of a preset's fields by their bare names: its JSON schema shows them
-    all, and each value is checked as the preset checks it. Fields are checked against each other by `replace`."""
+    """Annotates a `dict[str, Any]` as changes of a preset's fields by their bare names.
+
+    Its JSON schema lists all fields, and each value is validated as in the preset. Fields are checked against each
+    other by `replace`.
+    """
 
     preset: type[NamedPreset]
 
-    def checked(self, values: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, values: dict[str, Any]) -> dict[str, Any]:
         validated(changes_of(self.preset), values, "overrides", self.preset.error)
         return values
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.no_info_after_validator_function(self.checked, handler(source))
+        return core_schema.no_info_after_validator_function(self.validate, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: Any) -> dict[str, Any]:
         return {name: value for name, value in schema_of(changes_of(self.preset)).items() if name != "description"}

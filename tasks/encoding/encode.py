@@ -28,7 +28,7 @@ from infra.storage import (
     sha256_file,
     sweep_temporary,
 )
-from model.codec import LINEAR_NAME, Codec, CodecError, LinearCodec, load_codec
+from model.codec import LINEAR_CODEC_FOLDER, Codec, CodecError, LinearCodec, load_codec
 from model.presets import Preset
 from tasks.encoding.frames import model_video
 from tasks.encoding.latents import (
@@ -192,7 +192,7 @@ def prepare_codec(index: ClipIndex, preset: Preset, folder: Path) -> None:
     """
     if preset.codec.codec != "linear":
         return
-    if (folder / LINEAR_NAME).is_dir():
+    if (folder / LINEAR_CODEC_FOLDER).is_dir():
         load_fitted_codec(folder, preset)
         return
     clips = index.whole("train")
@@ -203,7 +203,7 @@ def prepare_codec(index: ClipIndex, preset: Preset, folder: Path) -> None:
             for start in split_starts(preset, "val", pair.videos.shape[1]):  # windows that hardly overlap
                 yield model_video(pair.videos[:, start : start + preset.video.frames], preset.video)
 
-    with atomic_dir(folder / LINEAR_NAME) as temporary:
+    with atomic_dir(folder / LINEAR_CODEC_FOLDER) as temporary:
         codec = LinearCodec.fit(videos(), preset.codec.latent_channels, preset.codec.chroma_weight)
         codec.save_pretrained(temporary)
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator, with_co
 from typing_extensions import TypedDict
 
 from model.presets.base import Count, Frames, Listed, NamedPreset, NotEmpty, OverridesOf, PresetError, Seed
-from model.presets.messages import Misfit
+from model.presets.messages import FieldConflict
 from tasks.planning.errors import PlanningError
 
 FOLDER = Path(__file__).with_name("presets")
@@ -139,16 +139,18 @@ class PlanPreset(NamedPreset):
         for name in ("val_towns", "test_towns"):
             for town in getattr(self, name):
                 if town not in self.towns:
-                    raise Misfit(f"{name} has {town!r}", f"held-out towns are of its towns, {', '.join(self.towns)}")
+                    raise FieldConflict(
+                        f"{name} has {town!r}", f"held-out towns are of its towns, {', '.join(self.towns)}"
+                    )
         if shared := sorted({*self.val_towns} & {*self.test_towns}):
-            raise Misfit(f"{shared[0]} is in val_towns and in test_towns", "a town belongs to one split")
+            raise FieldConflict(f"{shared[0]} is in val_towns and in test_towns", "a town belongs to one split")
         return self
 
     @model_validator(mode="after")
     def windows_end_before_the_recording(self) -> Self:
         last = max(self.windows) + self.stride * (self.frames - 1)
         if last >= self.ticks:
-            raise Misfit(
+            raise FieldConflict(
                 f"the windows {list(self.windows)} need {last + 1} ticks, and there are {self.ticks},",
                 "raise ticks, or lower windows, stride or frames",
             )
@@ -157,7 +159,7 @@ class PlanPreset(NamedPreset):
     @model_validator(mode="after")
     def speeds_make_a_range(self) -> Self:
         if self.min_speed_mps > self.max_speed_mps:
-            raise Misfit(
+            raise FieldConflict(
                 f"min_speed_mps is {self.min_speed_mps} and max_speed_mps {self.max_speed_mps}",
                 "the first must not be above the second",
             )
@@ -168,7 +170,7 @@ class PlanPreset(NamedPreset):
         if self.scenes == "hidden_facts" and self.fact_task != "appearance":
             for distance in (self.fact_distance, *self.train_distances):
                 if distance != "large":
-                    raise Misfit(
+                    raise FieldConflict(
                         f"fact_task is {self.fact_task!r} with distance {distance!r}",
                         "only appearance has distances, give large",
                     )

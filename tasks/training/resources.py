@@ -20,7 +20,7 @@ import torch
 
 from infra.deepspeed_config import use_bf16
 from infra.storage import StorageError, require_free_space
-from model.build import described_transformer
+from model.build import empty_transformer
 from model.presets import Preset
 from model.transformer import ADDED_PREFIXES
 
@@ -43,7 +43,7 @@ class Needs:
 
 def needs_of(preset: Preset, processes: int) -> Needs:
     """Return what a training needs. PresetError for a base that does not fit."""
-    model, training = described_transformer(preset), preset.training
+    model, training = empty_transformer(preset), preset.training
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     parameters = sum(sizes.values())
     base = sum(size for name, size in sizes.items() if not name.startswith(ADDED_PREFIXES))

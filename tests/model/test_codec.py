@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLCogVideoX
 
-from model.codec import CodecError, LinearCodec, VaeCodec, blocks_of, load_codec, video_of, weigh_chroma
+from model.codec import CodecError, LinearCodec, VaeCodec, join_blocks, load_codec, scale_chroma, split_into_blocks
 from model.presets import CodecConfig
 
 
@@ -22,10 +22,10 @@ def clips(count=6, frames=9, seed=0):
 
 def test_blocks_are_undone():
     video = torch.randn(2, 3, 9, 16, 24, generator=torch.Generator().manual_seed(0))
-    first, rest = blocks_of(video)
+    first, rest = split_into_blocks(video)
     assert first.shape == (2, 1, 2, 3, 192)
     assert rest.shape == (2, 2, 2, 3, 768)
-    assert torch.equal(video_of(first, rest), video)
+    assert torch.equal(join_blocks(first, rest), video)
 
 
 def test_shapes_scale_and_reconstruction():
@@ -59,9 +59,9 @@ def test_fitted_once_saved_and_loaded_it_is_the_same(tmp_path):
 
 def test_weighing_chroma_leaves_grey_alone_and_is_undone():
     grey, video = clips()[:, :1].expand(-1, 3, -1, -1, -1), clips()
-    torch.testing.assert_close(weigh_chroma(grey, 3.0), grey)
-    torch.testing.assert_close(weigh_chroma(weigh_chroma(video, 3.0), 1 / 3.0), video)
-    assert weigh_chroma(video, 1.0) is video
+    torch.testing.assert_close(scale_chroma(grey, 3.0), grey)
+    torch.testing.assert_close(scale_chroma(scale_chroma(video, 3.0), 1 / 3.0), video)
+    assert scale_chroma(video, 1.0) is video
 
 
 def test_a_codec_that_weighs_chroma_more_keeps_a_faint_colour_that_another_drops():
@@ -89,7 +89,7 @@ def test_with_weighted_chroma_a_latent_error_is_an_error_of_the_weighted_pixels(
     codec = LinearCodec.fit([clips()], 16, 3.0)
     latents = codec.encode(clips(seed=1))[0]
     moved = latents + 1e-3 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
-    change = weigh_chroma(codec.decode(moved) - codec.decode(latents), 3.0)
+    change = scale_chroma(codec.decode(moved) - codec.decode(latents), 3.0)
     expected = (codec.scale * (moved - latents)).square().sum()
     torch.testing.assert_close(change.square().sum(), expected, rtol=0.05, atol=0)  # decoding clips a few pixels
 

@@ -43,7 +43,7 @@ def test_paper_is_the_papers():
     ("name", "sha256"), [("demo", "a31ab2749331169e"), ("bench", "f69392c516b57c4b"), ("paper", "bd8826ba2d2ccbfe")]
 )
 def test_what_runs_are_known_by_stays(name, sha256):
-    """Fields that are added later belong into LATER: else no run of before is found again."""
+    """Fields that are added later belong in FIELDS_ADDED_LATER, or earlier runs are not found any more."""
     assert sha256_bytes(canonical_json(Preset.load(name).identity()).encode()).startswith(sha256)
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from model.camera import MOUNTS, VIEWS, carla_to_c2w, intrinsics
-from model.raymap import build_raymaps, facing_agent0, pack_time
+from model.raymap import align_to_agent0, build_raymaps, pack_time
 
 
 def cameras(frames=9, width=48, height=32, seed=0):
@@ -24,7 +24,7 @@ def cameras(frames=9, width=48, height=32, seed=0):
 
 
 def by_the_paper(K, c2w):
-    """Section 4.2 literally: a ray a pixel, centroid, 1/8 bilinear, views joined, frame 0 repeated, fours."""
+    """Section 4.2 literally: one ray per pixel, centroid, 1/8 bilinear, views joined, frame 0 repeated, fours."""
     agents, views, frames = c2w.shape[:3]
     width, height = round(float(2 * K[0, 0, 0, 2])), round(float(2 * K[0, 0, 1, 2]))
     middle = c2w[..., :3, 3].mean((0, 1, 2))
@@ -95,7 +95,7 @@ def test_first_frame_centroid_hides_the_partners_future():
     own = [build_raymaps(K, c, height=64, width=96, centroid_frames="first")[0] for c in (c2w, later)]
     paper = [build_raymaps(K, c, height=64, width=96)[0] for c in (c2w, later)]
     assert torch.equal(*own)
-    assert not torch.equal(*paper)  # trap 41
+    assert not torch.equal(*paper)  # trap 41: future leaks
 
 
 def test_axes_of_agent0_do_not_depend_on_the_maps():
@@ -108,7 +108,7 @@ def test_axes_of_agent0_do_not_depend_on_the_maps():
     torch.testing.assert_close(*own, atol=1e-5, rtol=0)
     maps = [build_raymaps(K, c, height=64, width=96) for c in (c2w, turn @ c2w)]
     assert (maps[0] - maps[1]).abs().max() > 0.1
-    forward = facing_agent0(c2w)[0, 0, 0, :3, 2]
+    forward = align_to_agent0(c2w)[0, 0, 0, :3, 2]
     assert abs(float(forward[1])) < 1e-9
     assert float(forward[0]) > 0
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from model.weights import WeightsError, read_object, stored_shapes
+from model.weights import WeightsError, read_json_object, stored_shapes
 
 
 @pytest.mark.timeout(20)
@@ -17,7 +17,7 @@ def test_pipes_devices_and_enormous_files_are_refused(tmp_path):
     os.truncate(tmp_path / "sparse", 2**40)
     for name in ("pipe", "device", "sparse", "missing"):
         with pytest.raises(WeightsError, match=r"cannot be read|more than"):
-            read_object(tmp_path / name)
+            read_json_object(tmp_path / name)
 
 
 @pytest.mark.timeout(20)

@@ -1,4 +1,4 @@
-"""Cars driven along their ways: speed limited by curvature, in time to meet, never touching."""
+"""Motion of cars along their ways: slower in bends, timed to meet, and never touching."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import numpy as np
 from tasks.planning.roads import Way
 
 HALF_LENGTH_M, HALF_WIDTH_M = 2.09, 0.99
-"""Of the Audi TT."""
+"""Half the size of the agents' car, an Audi TT."""
 MARGIN_M = 0.3
 MAX_LATERAL_MPS2 = 2.5
 MAX_BRAKE_MPS2 = 2.0
 SMOOTH_M = 3.0
 
 
-def smooth(way: Way, lateral_m: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return stations [N], points [N, 3] and yaws [N] (radians, unwrapped) of a way shifted sideways, 0.5 m apart.
+def smoothed_line(way: Way, lateral_m: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return stations [N], points [N, 3] and yaws [N] (radians, unwrapped) of a way shifted sideways, every 0.5 m.
 
-    Points are averaged over a few metres, so that corners between lanes do not show as jumps of the heading.
+    Points are averaged over a few metres, so that the heading does not jump where lanes join at an angle.
     """
     stations = way.stations
     fine = np.arange(0.0, stations[-1], 0.5)
@@ -32,8 +32,8 @@ def smooth(way: Way, lateral_m: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return fine, points, yaw
 
 
-def speeds(stations: np.ndarray, yaw: np.ndarray, cruise_mps: float) -> np.ndarray:
-    """Return the speed [N] at each station: cruise, less in bends, braked and gathered gently."""
+def speed_profile(stations: np.ndarray, yaw: np.ndarray, cruise_mps: float) -> np.ndarray:
+    """Return the speed [N] at each station: cruising, slower in bends, with gentle braking and acceleration."""
     curvature = np.abs(np.gradient(yaw, stations))
     limit = np.minimum(cruise_mps, np.sqrt(MAX_LATERAL_MPS2 / np.maximum(curvature, 1e-6)))
     step = stations[1] - stations[0]
@@ -47,13 +47,13 @@ def speeds(stations: np.ndarray, yaw: np.ndarray, cruise_mps: float) -> np.ndarr
 def drive(
     way: Way, times_s: np.ndarray, *, meet_s: float, cruise_mps: float, lateral_m: float, ahead_m: float = 0.0
 ) -> np.ndarray | None:
-    """Return poses [T, 6] (x y z pitch yaw roll) of a car that is `ahead_m` past its anchor at `meet_s`.
+    """Return poses [T, 6] (x, y, z, pitch, yaw, roll) of a car that is `ahead_m` past its anchor at `meet_s`.
 
-    None when the way is too short for the times asked. Heights are the lane's; pitch and roll are 0.
+    None when the way is too short for these times. Heights are the lane's; pitch and roll are 0.
     """
-    stations, points, yaw = smooth(way, lateral_m)
-    pace = speeds(stations, yaw, cruise_mps)
-    clock = np.concatenate([[0.0], np.cumsum(np.diff(stations) * 2 / (pace[1:] + pace[:-1]))])
+    stations, points, yaw = smoothed_line(way, lateral_m)
+    speed = speed_profile(stations, yaw, cruise_mps)
+    clock = np.concatenate([[0.0], np.cumsum(np.diff(stations) * 2 / (speed[1:] + speed[:-1]))])
     at = times_s - meet_s + np.interp(way.anchor_m + ahead_m, stations, clock)
     if at[0] < 0 or at[-1] > clock[-1]:
         return None
@@ -65,10 +65,10 @@ def drive(
     return poses
 
 
-def gap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return [T] the separation of the cars' boxes along their best separating axis; negative where they overlap.
+def separation_m(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return [T], how far apart two cars' boxes are along their best separating axis; negative where they overlap.
 
-    poses [T, 6]; exact as a test of overlap, a lower bound of the distance.
+    `first`, `second`: poses [T, 6]. Exact as a test of overlap, and a lower bound on the distance.
     """
     yaws = np.radians(np.stack([first[:, 4], second[:, 4]], 1))
     forward = np.stack([np.cos(yaws), np.sin(yaws)], -1)
@@ -86,6 +86,6 @@ def gap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def closest_approach(poses: np.ndarray) -> tuple[int, float]:
-    """Return tick and distance in metres of the cars' closest approach; poses [T, 2, 6]."""
+    """Return the tick and the distance in metres of the cars' closest approach; poses [T, 2, 6]."""
     distance = np.linalg.norm(poses[:, 0, :2] - poses[:, 1, :2], axis=-1)
     return int(np.argmin(distance)), float(distance.min())

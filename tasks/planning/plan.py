@@ -1,6 +1,6 @@
-"""The plan: an immutable table, one row a recording; everything random in it is drawn here, once.
+"""The plan: an immutable table with one row per recording. All randomness of a data set is drawn here, once.
 
-A row's id is the hash of what the recording is, so two machines that make one plan make one set of recordings.
+A row's id is a hash of everything that defines the recording, so the same preset gives the same plan on every machine.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,48 +22,55 @@ from infra.storage import OnProgress, atomic_file, canonical_json, no_progress, 
 from tasks.planning.check_opendrive import check_files
 from tasks.planning.errors import PlanningError, TooFewSites
 from tasks.planning.hidden_facts import hidden_fact_rows
-from tasks.planning.motion import MARGIN_M, closest_approach, drive, gap
+from tasks.planning.motion import MARGIN_M, closest_approach, drive, separation_m
 from tasks.planning.preset import PlanPreset
 from tasks.planning.roads import RoadNetwork
-from tasks.planning.rows import PLAN_ANEW, SCHEMA, finished, word
+from tasks.planning.rows import PLAN_ANEW, PLAN_SCHEMA, plan_row, seed_of_text
 from tasks.planning.sites import Site, find_sites
-from tasks.planning.spares import SPARES_FILE, Cell, cell_of
+from tasks.planning.spares import SPARES_FILE, TownAndType, town_and_type
 
-ATTEMPTS = 12
+DRAWS_PER_SITE = 12
+"""Jitters that are drawn at a site before it is given up."""
 MEETING_M = 30.0
-"""The cars come at least this near to each other."""
+"""The cars come at least this close to each other."""
 HEADWAY_M = (8.0, 14.0)
+"""Range of the distance between the centres of cars that follow each other."""
 
 
-def cell(preset: PlanPreset, town: int, number: int) -> tuple[str, str]:
-    """Return type and weather of a town's `number`-th recording.
+def scheduled_type_and_weather(preset: PlanPreset, town_index: int, number: int) -> tuple[str, str]:
+    """Return trajectory type and weather of a town's `number`-th recording.
 
-    A Latin square: with six types, three weathers and 12 towns every type comes 6 times, every weather 12 times and
-    every pair of them twice in 36, and a town's three recordings differ in both.
+    A Latin square: with 6 types, 3 weathers and 12 towns, 36 recordings have every type 6 times, every weather 12 times
+    and every pair of them twice, and the three recordings of a town differ in both.
     """
     types, weathers = preset.trajectory_types, preset.weathers
     half = max(len(types) // 2, 1)
     step = 2 if len(types) > 2 else 1
-    return types[(town + step * number + number // half) % len(types)], weathers[(town + number) % len(weathers)]
+    trajectory_type = types[(town_index + step * number + number // half) % len(types)]
+    return trajectory_type, weathers[(town_index + number) % len(weathers)]
 
 
-def draw(preset: PlanPreset, site: Site, rng: np.random.Generator, partner: np.random.Generator) -> dict[str, Any]:
-    """Draw one jitter. Car 1's part comes from `partner`, so that variants can change it alone."""
+def draw_jitter(
+    preset: PlanPreset, site: Site, rng: np.random.Generator, partner_rng: np.random.Generator
+) -> dict[str, Any]:
+    """Draw one jitter. Car 1's values come from `partner_rng`, so that a variant can change them alone."""
     low, high = preset.min_speed_mps, preset.max_speed_mps
     cruise = float(rng.uniform(low, high))
-    together = site.headway_m > 0 or site.gap_s > 0
-    other = cruise * float(partner.uniform(0.95, 1.0)) if together else float(partner.uniform(low, high))
-    shift = preset.start_jitter_s
+    same_direction = site.headway_m > 0 or site.gap_s > 0
+    partner_cruise = (
+        cruise * float(partner_rng.uniform(0.95, 1.0)) if same_direction else float(partner_rng.uniform(low, high))
+    )
+    shift, lateral = preset.start_jitter_s, preset.lateral_jitter_m
     return {
-        "cruise_mps": [round(cruise, 4), round(max(other, low), 4)],
-        "shift_s": [round(float(g.uniform(-shift, shift)), 4) for g in (rng, partner)],
-        "lateral_m": [round(float(g.uniform(-1, 1)) * preset.lateral_jitter_m, 4) for g in (rng, partner)],
-        "headway_m": round(float(partner.uniform(*HEADWAY_M)), 4) if site.headway_m else 0.0,
+        "cruise_mps": [round(cruise, 4), round(max(partner_cruise, low), 4)],
+        "shift_s": [round(float(g.uniform(-shift, shift)), 4) for g in (rng, partner_rng)],
+        "lateral_m": [round(float(g.uniform(-1, 1)) * lateral, 4) for g in (rng, partner_rng)],
+        "headway_m": round(float(partner_rng.uniform(*HEADWAY_M)), 4) if site.headway_m else 0.0,
     }
 
 
-def trajectory(preset: PlanPreset, site: Site, jitter: dict[str, Any]) -> np.ndarray | None:
-    """Return poses [ticks, 2, 6] float32 of cars that meet and do not touch, None where they cannot."""
+def drive_pair(preset: PlanPreset, site: Site, jitter: dict[str, Any]) -> np.ndarray | None:
+    """Return poses [ticks, 2, 6] float32 of cars that meet without touching; None where they cannot."""
     times = np.arange(preset.ticks) * preset.fixed_delta_s
     middle = times[-1] / 2
     for wait in np.arange(0.0, 2.5, 0.5):
@@ -82,7 +89,7 @@ def trajectory(preset: PlanPreset, site: Site, jitter: dict[str, Any]) -> np.nda
         if cars[0] is None or cars[1] is None:
             return None
         poses = np.stack([cars[0], cars[1]], 1).astype(np.float32)
-        apart = gap(poses[:, 0].astype(float), poses[:, 1].astype(float)).min() >= MARGIN_M
+        apart = separation_m(poses[:, 0].astype(float), poses[:, 1].astype(float)).min() >= MARGIN_M
         if apart and closest_approach(poses)[1] <= MEETING_M:
             return poses
         if site.gap_s <= 0:
@@ -90,191 +97,217 @@ def trajectory(preset: PlanPreset, site: Site, jitter: dict[str, Any]) -> np.nda
     return None
 
 
-Drawn = tuple[dict[str, Any], np.ndarray]
-"""A jitter and the poses [ticks, 2, 6] that come of it."""
+class Drive(NamedTuple):
+    """A drivable pair of trajectories."""
+
+    jitter: dict[str, Any]
+    poses: np.ndarray
+    """[ticks, 2, 6] float32"""
 
 
-def attempt(preset: PlanPreset, site: Site, key: list, base: Drawn | None = None) -> Drawn | None:
-    """Draw jitters until one gives a drivable pair; None when none of them does.
+def draw_drive(preset: PlanPreset, site: Site, key: list, base: Drive | None = None) -> Drive | None:
+    """Draw jitters until one gives a drivable pair; None when none does.
 
-    `base`: draw car 1's part alone anew, and let car 0 drive as it does there.
+    With a `base`, only car 1's part is drawn, and car 0 drives as it does there.
     """
-    for number in range(ATTEMPTS):
-        pace = base[0]["attempt"] if base else number
-        # later attempts are slower: short roads ask for it
-        top_mps = preset.max_speed_mps - (preset.max_speed_mps - preset.min_speed_mps) * pace / (ATTEMPTS - 1)
+    for number in range(DRAWS_PER_SITE):
+        pace = base.jitter["attempt"] if base else number
+        # later attempts are slower, which short roads need
+        top_mps = preset.max_speed_mps - (preset.max_speed_mps - preset.min_speed_mps) * pace / (DRAWS_PER_SITE - 1)
         slower = preset.model_copy(update={"max_speed_mps": top_mps})
         rng = np.random.default_rng([*key, pace, 0])
-        partner = np.random.default_rng([*key, number, 2 if base else 1])
-        jitter = draw(slower, site, rng, partner)
+        partner_rng = np.random.default_rng([*key, number, 2 if base else 1])
+        jitter = draw_jitter(slower, site, rng, partner_rng)
         if base:
-            jitter["headway_m"] = base[0]["headway_m"]  # half of it is car 0's
-        poses = trajectory(preset, site, jitter)
-        if poses is not None and (base is None or np.array_equal(poses[:, 0], base[1][:, 0])):
-            return jitter | {"attempt": pace}, poses
+            jitter["headway_m"] = base.jitter["headway_m"]  # half of it is car 0's
+        poses = drive_pair(preset, site, jitter)
+        if poses is not None and (base is None or np.array_equal(poses[:, 0], base.poses[:, 0])):
+            return Drive(jitter | {"attempt": pace}, poses)
     return None
 
 
+class SitesOfType:
+    """A town's sites of one trajectory type, handed out in random order, each `repeats` times at most."""
+
+    def __init__(self, sites: list[Site], order: np.random.Generator, repeats: int) -> None:
+        self.sites, self.repeats = sites, repeats
+        self.unused = order.permutation(len(sites)).tolist()
+        self.current: Site | None = None
+        self.uses = 0
+        """Of the current site."""
+
+    def take(self) -> tuple[Site, int] | None:
+        """Return a site and how often it was used before; None when none is left."""
+        if self.current is None or self.uses >= self.repeats:
+            if not self.unused:
+                return None
+            self.current, self.uses = self.sites[self.unused.pop(0)], 0
+        self.uses += 1
+        return self.current, self.uses - 1
+
+    def drop(self) -> None:
+        """Give up the current site: no drivable pair was found there."""
+        self.current = None
+
+
 class TownPlan:
-    """A town's scenes as they are drawn one after another; every site is used `repeats` times at most."""
+    """Draws a town's scenes one after another."""
 
     def __init__(self, preset: PlanPreset, town: str, roads: RoadNetwork, opendrive_sha256: str) -> None:
-        self.preset, self.town, self.roads, self.sha = preset, town, roads, opendrive_sha256
-        self.position = preset.towns.index(town)
-        self.sites: dict[str, list[Site]] = {}
-        self.queue: dict[str, list[int]] = {}
-        self.used: dict[str, list[tuple[Site, int]]] = {}
+        self.preset, self.town, self.roads, self.opendrive_sha256 = preset, town, roads, opendrive_sha256
+        self.town_index = preset.towns.index(town)
+        self.sites: dict[str, SitesOfType] = {}
 
-    def scene(self, kind: str, weather: str, number: int) -> list[dict[str, Any]]:
-        """Return the rows of the town's `number`-th scene. TooFewSites when no site of the type is left."""
-        if kind not in self.sites:
-            self.sites[kind] = sites_of(self.preset, self.roads, kind)
-            order = np.random.default_rng([self.preset.seed, word(self.town), word(kind)])
-            self.queue[kind], self.used[kind] = order.permutation(len(self.sites[kind])).tolist(), []
-        return scene(
-            self.preset, self.town, self.sha, kind, weather, number,
-            self.sites[kind], self.queue[kind], self.used[kind],
-        )  # fmt: skip
-
-    def quota(self) -> list[dict[str, Any]]:
-        """Return the rows of the town's share. TooFewSites where it lacks some and the preset does not allow it."""
+    def planned_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of the town's share. TooFewSites where sites run out and the preset does not allow it."""
         rows = []
         for number in range(self.preset.recordings_per_town):
-            kind, weather = cell(self.preset, self.position, number)
+            trajectory_type, weather = scheduled_type_and_weather(self.preset, self.town_index, number)
             try:
-                rows += self.scene(kind, weather, number)
+                rows += self.scene_rows(trajectory_type, weather, number)
             except TooFewSites:
                 if self.preset.short_towns == "refuse":
                     raise
         return rows
 
-    def spares(self) -> list[dict[str, Any]]:
-        """Return the rows of spare scenes, type by type, drawn after the quota; fewer where sites run out."""
+    def spare_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of spare scenes, type by type, drawn after the planned ones; fewer where sites run out."""
         number, rows = self.preset.recordings_per_town, []
-        share = Counter(cell(self.preset, self.position, n)[0] for n in range(self.preset.recordings_per_town))
-        for kind, planned in share.items():
+        for trajectory_type, planned in share_by_type(self.preset, self.town_index).items():
             for _ in range(math.ceil(self.preset.spare_share * planned)):
-                _, weather = cell(self.preset, self.position, number)
+                _, weather = scheduled_type_and_weather(self.preset, self.town_index, number)
                 with contextlib.suppress(TooFewSites):
-                    rows += self.scene(kind, weather, number)
+                    rows += self.scene_rows(trajectory_type, weather, number)
                 number += 1
         return rows
 
+    def scene_rows(self, trajectory_type: str, weather: str, number: int) -> list[dict[str, Any]]:
+        """Return the rows of the town's `number`-th scene: its base and, where the preset asks for it, its variant.
 
-def town_rows(preset: PlanPreset, town: str, opendrive: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the town's rows and its spare rows; hidden facts, which come in pairs, have no spares.
+        TooFewSites when no site of the type is left.
+        """
+        preset, sites = self.preset, self.sites_of(trajectory_type)
+        while taken := sites.take():
+            site, repeat = taken
+            key = [preset.seed, seed_of_text(self.town), seed_of_text(trajectory_type), seed_of_text(site.name), number]
+            base = draw_drive(preset, site, key)
+            if base is None:
+                sites.drop()
+                continue
+            split = preset.split_of(self.town)
+            variants = {"base": base}
+            if preset.other_trajectories and split != "train" and (other := draw_drive(preset, site, key, base)):
+                variants["other_trajectory"] = other
+            shared = {
+                "town": self.town,
+                "opendrive_sha256": self.opendrive_sha256,
+                "trajectory_type": trajectory_type,
+                "weather": weather,
+                "split": split,
+            }
+            return [
+                plan_row(preset, shared, {"name": site.name}, jitter | {"repeat": repeat}, poses, variant, key)
+                for variant, (jitter, poses) in variants.items()
+            ]
+        raise TooFewSites(
+            f"town {self.town} has {len(sites.sites)} sites of type {trajectory_type!r}, too few for "
+            f"{preset.recordings_per_town} recordings per town: lower recordings_per_town, raise repeats, add towns, "
+            "or set short_towns to 'less'."
+        )
 
-    TooFewSites where the town lacks sites and the preset does not make do with less.
+    def sites_of(self, trajectory_type: str) -> SitesOfType:
+        """Return the town's sites of a type. TooFewSites where it has none and the preset does not allow it."""
+        if trajectory_type not in self.sites:
+            try:
+                sites = find_sites(self.roads, trajectory_type)
+            except TooFewSites:
+                if self.preset.short_towns == "refuse":
+                    raise
+                sites = []
+            order = np.random.default_rng([self.preset.seed, seed_of_text(self.town), seed_of_text(trajectory_type)])
+            self.sites[trajectory_type] = SitesOfType(sites, order, self.preset.repeats)
+        return self.sites[trajectory_type]
+
+
+def plan_town(preset: PlanPreset, town: str, opendrive: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the town's rows and its spare rows. Scenes of hidden facts come in pairs and have no spares.
+
+    TooFewSites where sites run out and the preset does not allow it.
     """
     roads = RoadNetwork(town, opendrive)
-    sha = sha256_bytes(opendrive.encode())
+    opendrive_sha256 = sha256_bytes(opendrive.encode())
     if preset.scenes == "hidden_facts":
-        return hidden_fact_rows(preset, roads, sha), []
-    drawn = TownPlan(preset, town, roads, sha)
-    return drawn.quota(), drawn.spares()
+        return hidden_fact_rows(preset, roads, opendrive_sha256), []
+    town_plan = TownPlan(preset, town, roads, opendrive_sha256)
+    return town_plan.planned_rows(), town_plan.spare_rows()
 
 
-def sites_of(preset: PlanPreset, roads: RoadNetwork, kind: str) -> list[Site]:
-    """Return a town's sites of a type; none where it has none and the preset makes do with less."""
-    try:
-        return find_sites(roads, kind)
-    except TooFewSites:
-        if preset.short_towns == "refuse":
-            raise
-        return []
+def share_by_type(preset: PlanPreset, town_index: int) -> Counter[str]:
+    """Count the recordings that a town is to have of each trajectory type."""
+    numbers = range(preset.recordings_per_town)
+    return Counter(scheduled_type_and_weather(preset, town_index, number)[0] for number in numbers)
 
 
-def scenes_by_cell(plan: pa.Table) -> Counter[Cell]:
-    """Count a table's scenes by town and type."""
+def count_scenes(plan: pa.Table) -> Counter[TownAndType]:
+    """Count a table's scenes by town and trajectory type."""
     rows = plan.select(["town", "trajectory_type", "variant"]).to_pylist()
-    return Counter(cell_of(row) for row in rows if row["variant"] == "base")
+    return Counter(town_and_type(row) for row in rows if row["variant"] == "base")
 
 
 def shortage(preset: PlanPreset, plan: pa.Table) -> dict[str, dict[str, int]]:
-    """Return how many recordings of each type the plan lacks of a town's share; what lacks nothing is left out."""
-    planned = scenes_by_cell(plan)
-    lacking: dict[str, dict[str, int]] = {}
+    """Return, by town and trajectory type, how many recordings of a town's share are missing; zeros are left out."""
     if preset.scenes == "hidden_facts":
-        return lacking
-    for position, town in enumerate(preset.towns):
-        share = Counter(cell(preset, position, number)[0] for number in range(preset.recordings_per_town))
-        lack = {kind: count - planned[town, kind] for kind, count in share.items() if count > planned[town, kind]}
-        if lack:
-            lacking[town] = lack
-    return lacking
+        return {}
+    planned = count_scenes(plan)
+    shortages: dict[str, dict[str, int]] = {}
+    for town_index, town in enumerate(preset.towns):
+        for trajectory_type, wanted in share_by_type(preset, town_index).items():
+            missing = wanted - planned[town, trajectory_type]
+            if missing > 0:
+                shortages.setdefault(town, {})[trajectory_type] = missing
+    return shortages
 
 
 def spare_shortage(preset: PlanPreset, plan: pa.Table, spares: pa.Table) -> dict[str, dict[str, int]]:
-    """Return how many spare scenes of each type a town has no site left for; what lacks nothing is left out."""
+    """Return, by town and trajectory type, how many spare scenes had no site left; zeros are left out."""
     if preset.scenes == "hidden_facts":
         return {}
-    planned, spare = scenes_by_cell(plan), scenes_by_cell(spares)
-    lacking: dict[str, dict[str, int]] = {}
-    for (town, kind), count in planned.items():
-        lack = math.ceil(preset.spare_share * count) - spare[town, kind]
-        if lack > 0:
-            lacking.setdefault(town, {})[kind] = lack
-    return lacking
-
-
-def scene(preset, town, sha, kind, weather, number, sites, queue, used) -> list[dict[str, Any]]:
-    """Return the rows of one scene: its base and, where the preset asks for it, its variant."""
-    while True:
-        if used and used[-1][1] < preset.repeats:
-            site, repeat = used[-1]
-            used[-1] = (site, repeat + 1)
-        elif queue:
-            site, repeat = sites[queue.pop(0)], 0
-            used.append((site, 1))
-        else:
-            raise TooFewSites(
-                f"town {town} has {len(sites)} sites of type {kind!r}, too few for {preset.recordings_per_town} "
-                "recordings a town: lower recordings_per_town, raise repeats, add towns, or set short_towns to 'less'."
-            )
-        key = [preset.seed, word(town), word(kind), word(site.name), number]
-        base = attempt(preset, site, key)
-        if base is None:
-            used.pop()
-            continue
-        split = preset.split_of(town)
-        found = [("base", base)]
-        if preset.other_trajectories and split != "train":
-            other = attempt(preset, site, key, base)
-            found += [("other_trajectory", other)] if other else []
-        shared = {"town": town, "opendrive_sha256": sha, "trajectory_type": kind, "weather": weather, "split": split}
-        return [
-            finished(preset, shared, {"name": site.name}, jitter | {"repeat": repeat}, poses, variant, key)
-            for variant, (jitter, poses) in found
-        ]
+    planned, spare = count_scenes(plan), count_scenes(spares)
+    shortages: dict[str, dict[str, int]] = {}
+    for (town, trajectory_type), count in planned.items():
+        missing = math.ceil(preset.spare_share * count) - spare[town, trajectory_type]
+        if missing > 0:
+            shortages.setdefault(town, {})[trajectory_type] = missing
+    return shortages
 
 
 def build_plan(preset: PlanPreset, maps: dict[str, str], on_progress: OnProgress = no_progress) -> pa.Table:
-    """Return the plan for towns whose OpenDRIVE texts are `maps`. The same for the same input on every machine."""
+    """Return the plan for `maps`, the OpenDRIVE text of every town. The same input gives the same plan everywhere."""
     return build_plan_and_spares(preset, maps, on_progress)[0]
 
 
 def build_plan_and_spares(
     preset: PlanPreset, maps: dict[str, str], on_progress: OnProgress = no_progress
 ) -> tuple[pa.Table, pa.Table]:
-    """Return the plan and its spare rows, as `build_plan` does."""
+    """Return the plan, as `build_plan` does, and the table of its spare rows."""
     rows: list[dict[str, Any]] = []
     spares: list[dict[str, Any]] = []
     for done, town in enumerate(preset.towns):
         on_progress(done, len(preset.towns), town)
         if town not in maps:
             raise PlanningError(f"town {town!r} has no road network: the maps are {', '.join(sorted(maps))}.")
-        planned, spare = town_rows(preset, town, maps[town])
+        planned, spare = plan_town(preset, town, maps[town])
         rows += planned
         spares += spare
     ids = [row["recording_id"] for row in (*rows, *spares)]
     if len(set(ids)) != len(ids):
-        raise PlanningError("two recordings of the plan are the same: this is a fault in planning, please report it.")
+        raise PlanningError("two recordings of the plan are the same: this is a bug in planning, please report it.")
     on_progress(len(preset.towns), len(preset.towns), "")
-    return pa.Table.from_pylist(rows, SCHEMA), pa.Table.from_pylist(spares, SCHEMA)
+    return pa.Table.from_pylist(rows, PLAN_SCHEMA), pa.Table.from_pylist(spares, PLAN_SCHEMA)
 
 
-def survey(dataset_dir: Path, preset: PlanPreset, server: Any, on_progress: OnProgress) -> dict[str, str]:
-    """Ask a running server for the towns' road networks; save them in maps/ and return the texts."""
+def fetch_maps(dataset_dir: Path, preset: PlanPreset, server: Any, on_progress: OnProgress) -> dict[str, str]:
+    """Save the towns' road networks, as a running server gives them, in maps/; return their OpenDRIVE texts."""
     import carla
 
     known = {name.rsplit("/", 1)[-1] for name in server.client.get_available_maps()}
@@ -292,7 +325,7 @@ def survey(dataset_dir: Path, preset: PlanPreset, server: Any, on_progress: OnPr
 
 
 def read_map(dataset_dir: Path, town: str) -> str:
-    """Return a town's road network, with line ends as they came. PlanningError for a damaged file."""
+    """Return the OpenDRIVE text of a town, its line ends unchanged. PlanningError for a damaged file."""
     path = dataset_dir / "maps" / f"{town}.xodr"
     try:
         return read_bytes(path, PLAN_ANEW, PlanningError).decode()
@@ -300,10 +333,10 @@ def read_map(dataset_dir: Path, town: str) -> str:
         raise PlanningError(f"{path} is no text ({error}): {PLAN_ANEW}") from error
 
 
-def planned_otherwise(dataset_dir: Path, preset: PlanPreset) -> bool:
-    """Tell whether hidden facts were planned by a version of this code with other settings (hidden_facts.py).
+def planned_by_another_version(dataset_dir: Path, preset: PlanPreset) -> bool:
+    """Tell whether the hidden facts were planned by a version of this code with other settings (hidden_facts.py).
 
-    The preset does not hold those. A town of each split is planned again, from the road networks in maps/.
+    The preset does not hold those settings, so one town of each split is planned again from its map and compared.
     """
     if preset.scenes != "hidden_facts":
         return False
@@ -311,19 +344,22 @@ def planned_otherwise(dataset_dir: Path, preset: PlanPreset) -> bool:
     held = read_table(path, PLAN_ANEW, names, PlanningError).select(names).to_pylist()
     for town in {preset.split_of(town): town for town in preset.towns}.values():
         opendrive = read_map(dataset_dir, town)
-        wanted = [row["recording_id"] for row in town_rows(preset, town, opendrive)[0]]
+        wanted = [row["recording_id"] for row in plan_town(preset, town, opendrive)[0]]
         if wanted != [row["recording_id"] for row in held if row["town"] == town]:
             return True
     return False
 
 
-def read_record(marker: Path) -> dict[str, Any]:
-    """Return plan.json: `preset`, and by town and type what it and its spares lack. PlanningError when damaged."""
-    lacks = ("lacking", "lacking_spares")
-    record: dict[str, Any] = {name: {} for name in lacks} | read_json(marker, PLAN_ANEW, error=PlanningError)
-    if not isinstance(record.get("preset"), dict) or not all(isinstance(record[name], dict) for name in lacks):
-        raise PlanningError(f"{marker} holds no preset, or no list of what lacks: {PLAN_ANEW}")
-    for types in (types for name in lacks for types in record[name].values()):
+def read_plan_record(marker: Path) -> dict[str, Any]:
+    """Return plan.json: `preset`, and the shortages of recordings (`lacking`) and of spares (`lacking_spares`).
+
+    PlanningError for a damaged file.
+    """
+    shortages = ("lacking", "lacking_spares")
+    record: dict[str, Any] = {name: {} for name in shortages} | read_json(marker, PLAN_ANEW, error=PlanningError)
+    if not isinstance(record.get("preset"), dict) or not all(isinstance(record[name], dict) for name in shortages):
+        raise PlanningError(f"{marker} holds no preset, or no list of what is lacking: {PLAN_ANEW}")
+    for types in (types for name in shortages for types in record[name].values()):
         if not isinstance(types, dict):
             raise PlanningError(f"{marker} says that {types!r:.80} is lacking: {PLAN_ANEW}")
     return record
@@ -336,17 +372,17 @@ def make_plan(
     *,
     on_progress: OnProgress = no_progress,
 ) -> bool:
-    """Write maps/, plan.parquet and plan.json for a data set; return False when the same plan was already there.
+    """Write maps/, plan.parquet, spares.parquet and plan.json for a data set; return False when it has this plan.
 
     `server_factory()` is a context manager whose value has a carla `.client`. PlanningError when the folder holds
-    another plan, of another preset or of other settings of hidden facts: plans never change under recordings.
+    another plan, of another preset or of other settings of hidden facts: a plan never changes once it is written.
     """
     marker, table = dataset_dir / "plan.json", dataset_dir / "plan.parquet"
     wanted = preset.to_dict()
     if marker.exists():
-        held = PlanPreset.from_dict(read_record(marker)["preset"]).to_dict()
+        held = PlanPreset.from_dict(read_plan_record(marker)["preset"]).to_dict()
         if held == wanted:
-            if planned_otherwise(dataset_dir, preset):
+            if planned_by_another_version(dataset_dir, preset):
                 raise PlanningError(
                     f"{dataset_dir} was planned by another version, whose hidden facts stand elsewhere: move the "
                     "folder away to record the data set anew, or go on with the version that planned it."
@@ -361,7 +397,7 @@ def make_plan(
     sweep_temporary(dataset_dir)
     sweep_temporary(dataset_dir / "maps")
     with server_factory() as server:
-        maps = survey(dataset_dir, preset, server, on_progress)
+        maps = fetch_maps(dataset_dir, preset, server, on_progress)
     check_files([dataset_dir / "maps" / f"{town}.xodr" for town in preset.towns])
     plan, spares = build_plan_and_spares(preset, maps, on_progress)
     for file, content in ((dataset_dir / SPARES_FILE, spares), (table, plan)):

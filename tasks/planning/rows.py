@@ -1,4 +1,4 @@
-"""One row of the plan: its columns, its ids, and how the recorder reads it."""
+"""Rows of the plan: their columns, how they are made and identified, and how the recorder reads them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AGENTS = 2
 FIRST_EXTRA_ID = 3
 """Instance id of a plan's first extra actor; 1 and 2 are the agents, 0 is what is no vehicle."""
 RIG = "two red vehicle.audi.tt, four 90-degree cameras each"
-SCHEMA = pa.schema([
+PLAN_SCHEMA = pa.schema([
     ("recording_id", pa.string()), ("scene_id", pa.string()), ("variant", pa.string()), ("town", pa.string()),
     ("opendrive_sha256", pa.string()), ("trajectory_type", pa.string()), ("weather", pa.string()),
     ("split", pa.string()), ("site", pa.string()), ("jitter", pa.string()), ("seed", pa.int64()),
@@ -31,10 +31,10 @@ SCHEMA = pa.schema([
     ("gates", pa.string()), ("poses", pa.list_(pa.float32())),
 ])  # fmt: skip
 
-OLDER = {"fact": "{}"}
-"""Columns that plans lack which are older than they, with their values there."""
+COLUMNS_ADDED_LATER = {"fact": "{}"}
+"""Columns that older plans lack, with the value that they have there."""
 JSON_COLUMNS = {"site": dict, "jitter": dict, "extra_actors": list, "fact": dict, "gates": dict}
-MOST_TICKS, MOST_VIEW_PX, MOST_METRES = 10**6, 2**14, 1e7
+MAX_TICKS, MAX_VIEW_PX, MAX_COORDINATE_M = 10**6, 2**14, 1e7
 PLAN_ANEW = "move the folder away and plan the data set anew."
 
 
@@ -58,43 +58,43 @@ class PlannedRecording:
     frames: int
     windows: tuple[int, ...]
     view_width: int
-    """Of a rendered view; stored views are half as wide and high."""
+    """Width of a rendered view in pixels; stored views are half as wide and high."""
     view_height: int
     fixed_delta_s: float
     motion_mode: str
     skip_unused_ticks: bool
     record_ground_truth: bool
     extra_actors: list[dict[str, Any]]
-    """Blueprint, attributes and transform (x, y, z, pitch, yaw, roll) of what else stands there."""
+    """Blueprint, attributes and transform (x, y, z, pitch, yaw, roll) of every other actor in the scene."""
     fact: dict[str, Any]
     """What a hidden-fact scene hides (see hidden_facts.py); empty in ordinary recordings."""
     gates: dict[str, float]
     poses: np.ndarray
-    """[ticks, 2, 6] x, y, z, pitch, yaw, roll of each car, CARLA's axes, metres and degrees."""
+    """[ticks, 2, 6]: x, y, z, pitch, yaw, roll of each car in CARLA's axes, metres and degrees."""
 
 
 def read_plan(path: Path) -> list[PlannedRecording]:
-    """Read plan.parquet in its order. PlanningError for a damaged file, and for a row that cannot be recorded."""
-    wanted = [field for field in SCHEMA if field.name not in OLDER]
-    table = read_table(path, PLAN_ANEW, [field.name for field in wanted], PlanningError)
-    for field in SCHEMA:
+    """Return the rows of plan.parquet in order. PlanningError for a damaged file, or a row that cannot be recorded."""
+    required = [field.name for field in PLAN_SCHEMA if field.name not in COLUMNS_ADDED_LATER]
+    table = read_table(path, PLAN_ANEW, required, PlanningError)
+    for field in PLAN_SCHEMA:
         if field.name in table.column_names and table.schema.field(field.name).type != field.type:
             found = table.schema.field(field.name).type
             raise PlanningError(f"{path} has {field.name} of type {found} where {field.type} belongs: {PLAN_ANEW}")
-    table = table.select([name for name in SCHEMA.names if name in table.column_names])
+    table = table.select([name for name in PLAN_SCHEMA.names if name in table.column_names])
     values = table.drop_columns(["poses"]).to_pylist()
     return [
-        read_row(OLDER | row, poses, f"{path}, row {place}")
-        for place, (row, poses) in enumerate(zip(values, table["poses"], strict=True))
+        read_row(COLUMNS_ADDED_LATER | row, poses, f"{path}, row {index}")
+        for index, (row, poses) in enumerate(zip(values, table["poses"], strict=True))
     ]
 
 
 def read_row(row: Mapping[str, Any], poses: pa.ListScalar, where: str) -> PlannedRecording:
-    """Return a row of plan.parquet as the recorder reads it. PlanningError for an impossible value."""
-    lacking = next((name for name, value in row.items() if value is None), None if poses.is_valid else "poses")
-    if lacking is not None:
-        raise PlanningError(f"{where} has no {lacking}: {PLAN_ANEW}")
-    problem = problem_of(row)
+    """Return a row of plan.parquet as a recording. `where` names the row in errors. PlanningError for a bad value."""
+    missing = next((name for name, value in row.items() if value is None), None if poses.is_valid else "poses")
+    if missing is not None:
+        raise PlanningError(f"{where} has no {missing}: {PLAN_ANEW}")
+    problem = problem_with(row)
     if problem:
         raise PlanningError(f"{where} has {problem}: {PLAN_ANEW}")
     parsed = {
@@ -102,21 +102,21 @@ def read_row(row: Mapping[str, Any], poses: pa.ListScalar, where: str) -> Planne
         for name, kind in JSON_COLUMNS.items()
     }
     flat = poses.values.to_numpy(zero_copy_only=False).astype(np.float64)
-    if flat.size != row["ticks"] * AGENTS * 6 or not (np.abs(flat) <= MOST_METRES).all():
+    if flat.size != row["ticks"] * AGENTS * 6 or not (np.abs(flat) <= MAX_COORDINATE_M).all():
         raise PlanningError(f"{where} has poses that are not {row['ticks']} finite ones of each car: {PLAN_ANEW}")
     windows = tuple(row["windows"])
     return PlannedRecording(**{**row, **parsed, "windows": windows}, poses=flat.reshape(row["ticks"], AGENTS, 6))
 
 
-def problem_of(row: Mapping[str, Any]) -> str:
-    """Return what keeps a row from being recorded, or nothing."""
+def problem_with(row: Mapping[str, Any]) -> str:
+    """Return why a row cannot be recorded, or an empty string."""
     for name in ("recording_id", "town"):
         if not row[name].isprintable() or "/" in row[name] or "\\" in row[name] or row[name][:1] in ("", "."):
             return f"{name} {row[name]!r:.80}, which cannot be the name of a file"
     if row["split"] not in ("train", "val", "test"):
         return f"split {row['split']!r:.80}"
-    for name, most in (("ticks", MOST_TICKS), ("stride", MOST_TICKS), ("frames", MOST_TICKS),
-                       ("view_width", MOST_VIEW_PX), ("view_height", MOST_VIEW_PX)):  # fmt: skip
+    for name, most in (("ticks", MAX_TICKS), ("stride", MAX_TICKS), ("frames", MAX_TICKS),
+                       ("view_width", MAX_VIEW_PX), ("view_height", MAX_VIEW_PX)):  # fmt: skip
         if not 1 <= row[name] <= most:
             return f"{name} {row[name]}"
     if row["view_width"] % 4 or row["view_height"] % 4:
@@ -130,12 +130,12 @@ def problem_of(row: Mapping[str, Any]) -> str:
     return f"windows that need {last + 1} ticks of {row['ticks']}" if last >= row["ticks"] else ""
 
 
-def word(text: str) -> int:
-    """Return a number for a text, the same on every machine, for seeding."""
+def seed_of_text(text: str) -> int:
+    """Return a seed for a random generator made from a text, the same on every machine."""
     return int(sha256_bytes(text.encode())[:12], 16)
 
 
-def finished(
+def plan_row(
     preset: PlanPreset,
     shared: dict,
     site: dict,
@@ -147,8 +147,12 @@ def finished(
     extra_actors: list[dict] | None = None,
     fact: dict | None = None,
 ) -> dict[str, Any]:
-    """Return a complete row with its ids; one tick of `poses` [ticks, 2, 6] makes it a recording of frame 0 alone."""
-    seed = word(canonical_json(key)) % 2**31
+    """Return a complete row of the plan with its ids.
+
+    poses: [ticks, 2, 6]; with a single tick, the row is a recording of frame 0 alone. `shared`: the columns town,
+    opendrive_sha256, trajectory_type, weather and split. `key`: the numbers that seed the scene.
+    """
+    seed = seed_of_text(canonical_json(key)) % 2**31
     geometry = {name: getattr(preset, name) for name in ("ticks", "stride", "frames", "view_width", "view_height")}
     geometry |= {
         "windows": list(preset.windows),

@@ -1,4 +1,4 @@
-"""Places where two cars can meet in one of the six ways of the paper's Figure 1."""
+"""Sites: places where two cars can meet in one of the six ways of the paper's Figure 1."""
 
 from __future__ import annotations
 
@@ -9,28 +9,37 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.planning.errors import TooFewSites
-from tasks.planning.roads import Manoeuvre, RoadNetwork, Way, chain, inside, lane_key, turn, way_through
+from tasks.planning.roads import (
+    Manoeuvre,
+    RoadNetwork,
+    Way,
+    follow_lane,
+    lane_key,
+    signed_angle_deg,
+    way_through,
+    waypoints_of,
+)
 
 REACH_M = 60.0
-"""How far a way goes before and after the place where the cars meet, where the road allows."""
-LEAST_M = 22.0
-"""What a way must have on either side of it."""
+"""Length of a way before and after the place where the cars meet, as far as the road allows."""
+MIN_APPROACH_M = 22.0
+"""The least that a way must have on either side of that place."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """Two ways and when their cars pass the meeting places: car 1 `gap_s` after car 0 (before it when negative)."""
+    """Two ways on which cars meet: car 1 passes its meeting place `gap_s` after car 0 passes its own."""
 
     name: str
     ways: tuple[Way, Way]
     gap_s: float
     headway_m: float = 0.0
-    """Where both drive one behind the other: the distance between their centres."""
+    """Distance between the cars' centres where one follows the other, else 0."""
 
 
-def fits(way: Way) -> bool:
-    """Tell whether a car can come from far enough and go on far enough."""
-    return way.anchor_m >= LEAST_M and way.length_m - way.anchor_m >= LEAST_M
+def is_long_enough(way: Way) -> bool:
+    """Tell whether a way is long enough on both sides of its anchor."""
+    return way.anchor_m >= MIN_APPROACH_M and way.length_m - way.anchor_m >= MIN_APPROACH_M
 
 
 def is_straight(way: Way, span_m: float = 30.0) -> bool:
@@ -39,56 +48,56 @@ def is_straight(way: Way, span_m: float = 30.0) -> bool:
 
 
 def straight_meetings(roads: RoadNetwork) -> Iterator[Site]:
-    """Opposite directions on one straight road; they pass each other."""
+    """Yield sites where two cars pass each other on a straight road."""
     for waypoint in roads.waypoints[::3]:
         other = roads.oncoming(waypoint)
         if other is None or lane_key(waypoint) > lane_key(other):
             continue
         ways = way_through([waypoint], REACH_M, REACH_M, 0), way_through([other], REACH_M, REACH_M, 0)
-        if all(map(fits, ways)) and all(map(is_straight, ways)):
-            yield Site(f"{name_of(waypoint)}|{name_of(other)}", ways, 0.0)
+        if all(map(is_long_enough, ways)) and all(map(is_straight, ways)):
+            yield Site(f"{waypoint_name(waypoint)}|{waypoint_name(other)}", ways, 0.0)
 
 
 def followings(roads: RoadNetwork) -> Iterator[Site]:
-    """One behind the other on the same lane."""
+    """Yield sites where one car follows the other in a lane."""
     for waypoint in roads.waypoints[::3]:
         way = way_through([waypoint], REACH_M, REACH_M, 0)
-        if fits(way) and way.length_m >= 90:
-            yield Site(name_of(waypoint), (way, way), 0.0, headway_m=11.0)
+        if is_long_enough(way) and way.length_m >= 90:
+            yield Site(waypoint_name(waypoint), (way, way), 0.0, headway_m=11.0)
 
 
 def crossings(roads: RoadNetwork) -> Iterator[Site]:
-    """Straight through one junction on roads that cross; car 0 first."""
-    for first, second in pairs(roads, lambda a, b: a.is_straight and b.is_straight):
-        angle = abs(turn(first.entry.transform.rotation.yaw, second.entry.transform.rotation.yaw))
+    """Yield sites where both cars go straight on at a crossroads, car 0 first."""
+    for first, second in manoeuvre_pairs(roads, lambda a, b: a.is_straight and b.is_straight):
+        angle = abs(signed_angle_deg(first.entry.transform.rotation.yaw, second.entry.transform.rotation.yaw))
         if 50 < angle < 130:
-            yield from conflict(first, second, gap_s=2.0)
+            yield from conflict_site(first, second, gap_s=2.0)
 
 
 def turning_meetings(roads: RoadNetwork) -> Iterator[Site]:
-    """One goes straight on, then the oncoming one turns, across its lane or away."""
-    for first, second in pairs(roads, lambda a, b: a.is_straight and not b.is_straight):
-        angle = abs(turn(first.entry.transform.rotation.yaw, second.entry.transform.rotation.yaw))
+    """Yield sites where car 0 goes straight on and the oncoming car 1 turns after it."""
+    for first, second in manoeuvre_pairs(roads, lambda a, b: a.is_straight and not b.is_straight):
+        angle = abs(signed_angle_deg(first.entry.transform.rotation.yaw, second.entry.transform.rotation.yaw))
         if angle > 140:
-            yield from conflict(first, second, gap_s=2.0)
+            yield from conflict_site(first, second, gap_s=2.0)
 
 
 def mergings(roads: RoadNetwork) -> Iterator[Site]:
-    """Two ways into one lane: car 1 falls in behind car 0."""
-    for first, second in pairs(roads, lambda a, b: a.turn_deg != b.turn_deg):
+    """Yield sites where the cars come from two lanes into one, car 1 behind car 0."""
+    for first, second in manoeuvre_pairs(roads, lambda a, b: a.turn_deg != b.turn_deg):
         if next_lane(first) == next_lane(second) and lane_before(first) != lane_before(second):
-            ways = ways_of(first, at_end=True), ways_of(second, at_end=True)
-            if all(map(fits, ways)):
-                yield Site(f"{name_of(first.entry)}|{name_of(second.entry)}", ways, 2.0)
+            ways = way_of(first, at_end=True), way_of(second, at_end=True)
+            if all(map(is_long_enough, ways)):
+                yield Site(f"{waypoint_name(first.entry)}|{waypoint_name(second.entry)}", ways, 2.0)
 
 
 def divergings(roads: RoadNetwork) -> Iterator[Site]:
-    """One lane, two ways out: car 1 behind car 0 until they part."""
-    for first, second in pairs(roads, lambda a, b: abs(a.turn_deg - b.turn_deg) > 30):
+    """Yield sites where car 1 follows car 0 in a lane until they part at a junction."""
+    for first, second in manoeuvre_pairs(roads, lambda a, b: abs(a.turn_deg - b.turn_deg) > 30):
         if lane_before(first) == lane_before(second) and next_lane(first) != next_lane(second):
-            ways = ways_of(first, at_end=False), ways_of(second, at_end=False)
-            if all(map(fits, ways)):
-                yield Site(f"{name_of(first.entry)}|{name_of(second.entry)}", ways, 2.0)
+            ways = way_of(first, at_end=False), way_of(second, at_end=False)
+            if all(map(is_long_enough, ways)):
+                yield Site(f"{waypoint_name(first.entry)}|{waypoint_name(second.entry)}", ways, 2.0)
 
 
 FINDERS: dict[str, Callable[[RoadNetwork], Iterator[Site]]] = {
@@ -101,23 +110,25 @@ FINDERS: dict[str, Callable[[RoadNetwork], Iterator[Site]]] = {
 }
 
 
-def pairs(roads: RoadNetwork, wanted: Callable[[Manoeuvre, Manoeuvre], bool]) -> Iterator[tuple[Manoeuvre, Manoeuvre]]:
-    """Yield ordered pairs of ways through one junction."""
-    for ways in roads.manoeuvres().values():
-        for first, second in itertools.permutations(ways, 2):
+def manoeuvre_pairs(
+    roads: RoadNetwork, wanted: Callable[[Manoeuvre, Manoeuvre], bool]
+) -> Iterator[tuple[Manoeuvre, Manoeuvre]]:
+    """Yield the ordered pairs of manoeuvres at one junction for which `wanted` is true."""
+    for manoeuvres in roads.manoeuvres().values():
+        for first, second in itertools.permutations(manoeuvres, 2):
             if wanted(first, second):
                 yield first, second
 
 
-def ways_of(manoeuvre: Manoeuvre, *, at_end: bool) -> Way:
-    """Return the way through a junction, anchored where it leaves or where it enters."""
-    middle = inside(manoeuvre)
-    return way_through(middle, REACH_M, REACH_M, len(middle) - 1 if at_end else 0)
+def way_of(manoeuvre: Manoeuvre, *, at_end: bool) -> Way:
+    """Return the way of a manoeuvre, anchored where it leaves the junction (`at_end`) or enters it."""
+    waypoints = waypoints_of(manoeuvre)
+    return way_through(waypoints, REACH_M, REACH_M, len(waypoints) - 1 if at_end else 0)
 
 
-def conflict(first: Manoeuvre, second: Manoeuvre, gap_s: float) -> Iterator[Site]:
-    """Yield the site of two ways that come within 4 m of each other, anchored where they are closest."""
-    ways = ways_of(first, at_end=False), ways_of(second, at_end=False)
+def conflict_site(first: Manoeuvre, second: Manoeuvre, gap_s: float) -> Iterator[Site]:
+    """Yield a site if the ways of two manoeuvres come within 4 m of each other, anchored where they are closest."""
+    ways = way_of(first, at_end=False), way_of(second, at_end=False)
     distance = np.linalg.norm(ways[0].points[:, None, :2] - ways[1].points[None, :, :2], axis=-1)
     height = np.abs(ways[0].points[:, None, 2] - ways[1].points[None, :, 2])
     distance = np.where(height < 1.0, distance, np.inf)
@@ -125,30 +136,30 @@ def conflict(first: Manoeuvre, second: Manoeuvre, gap_s: float) -> Iterator[Site
     if distance[i, j] > 4.0:
         return
     anchored = tuple(Way(way.points, float(way.stations[k])) for way, k in zip(ways, (i, j), strict=True))
-    if all(map(fits, anchored)):
-        yield Site(f"{name_of(first.entry)}|{name_of(second.entry)}", (anchored[0], anchored[1]), gap_s)
+    if all(map(is_long_enough, anchored)):
+        yield Site(f"{waypoint_name(first.entry)}|{waypoint_name(second.entry)}", (anchored[0], anchored[1]), gap_s)
 
 
 def next_lane(manoeuvre: Manoeuvre) -> tuple | None:
-    after = chain(manoeuvre.exit, 4.0)
+    after = follow_lane(manoeuvre.exit, 4.0)
     return lane_key(after[-1]) if after else None
 
 
 def lane_before(manoeuvre: Manoeuvre) -> tuple | None:
-    before = chain(manoeuvre.entry, 4.0, backward=True)
+    before = follow_lane(manoeuvre.entry, 4.0, backward=True)
     return lane_key(before[0]) if before else None
 
 
-def name_of(waypoint) -> str:
+def waypoint_name(waypoint) -> str:
     road, section, lane = lane_key(waypoint)
     return f"{road}.{section}.{lane}@{waypoint.s:.1f}"
 
 
 def find_sites(roads: RoadNetwork, trajectory_type: str) -> list[Site]:
-    """Return the town's sites of a type in a fixed order. TooFewSites when it has none."""
-    found = list(FINDERS[trajectory_type](roads))
-    if not found:
+    """Return the town's sites of a trajectory type in a fixed order. TooFewSites when it has none."""
+    sites = list(FINDERS[trajectory_type](roads))
+    if not sites:
         raise TooFewSites(
             f"town {roads.town} cannot host the trajectory type {trajectory_type!r}: leave out the town or the type."
         )
-    return found
+    return sites

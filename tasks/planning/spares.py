@@ -1,8 +1,8 @@
-"""Spare recordings: planned beside the quota, recorded only in place of what is lost for good.
+"""Spare recordings: planned in advance, recorded only in place of recordings that are lost for good.
 
-Lost are recordings that a quality gate rejected and those that failed run after run. A spare scene stands in for a lost
-one of its town and type, in the plan's order: equal losses give equal data sets. Spares lie in a table of their own, so
-that a plan of which nothing is lost is the same with and without them.
+A recording is lost when a quality gate rejected it, or when it failed in run after run. A spare scene replaces a lost
+one of the same town and trajectory type, in the plan's order, so equal losses give equal data sets. Spares are in a
+table of their own, so the plan is the same with and without them.
 """
 
 from __future__ import annotations
@@ -17,45 +17,47 @@ from tasks.planning.rows import PlannedRecording, read_plan
 
 SPARES_FILE = "spares.parquet"
 
-Row = Mapping[str, Any]
-"""Of a plan, with at least recording_id, scene_id, variant, town and trajectory_type."""
-Cell = tuple[str, str]
+PlanRow = Mapping[str, Any]
+"""A row of a plan, with at least recording_id, scene_id, variant, town and trajectory_type."""
+TownAndType = tuple[str, str]
 """Town and trajectory type."""
 
 
 def read_spares(dataset_dir: Path) -> list[PlannedRecording]:
-    """Return the plan's spare rows; none for a plan without. A link to nothing is a damaged file, not none."""
+    """Return the plan's spare rows, none where it has no spares."""
     path = dataset_dir / SPARES_FILE
     return read_plan(path) if os.path.lexists(path) else []
 
 
-def cell_of(row: Row) -> Cell:
+def town_and_type(row: PlanRow) -> TownAndType:
     return row["town"], row["trajectory_type"]
 
 
-def losses(plan: Iterable[Row], lost: Collection[str]) -> Counter[Cell]:
-    """Count the scenes that are lost, by town and type. A lost second trajectory is not one: its scene is there."""
-    return Counter(cell_of(row) for row in plan if row["variant"] == "base" and row["recording_id"] in lost)
+def count_scenes_of(rows: Iterable[PlanRow], recording_ids: Collection[str]) -> Counter[TownAndType]:
+    """Count, by town and trajectory type, the scenes whose base recording is among the ids."""
+    bases = (row for row in rows if row["variant"] == "base")
+    return Counter(town_and_type(row) for row in bases if row["recording_id"] in recording_ids)
 
 
-def stand_ins(plan: Iterable[Row], spares: Iterable[Row], lost: Collection[str]) -> list[str]:
-    """Return the ids of the spare recordings that take the place of lost ones, in the plan's order.
+def stand_ins(plan: Iterable[PlanRow], spares: Iterable[PlanRow], lost: Collection[str]) -> list[str]:
+    """Return the ids of the spare recordings that replace lost ones, in the plan's order.
 
-    `lost`: ids of planned and spare recordings. A spare scene whose base is lost is passed over.
+    `lost`: ids of lost recordings, planned and spare. A spare scene whose base is lost is passed over.
     """
     spares = list(spares)
-    open_places = losses(plan, lost)
+    to_replace = count_scenes_of(plan, lost)
     scenes: set[str] = set()
     for row in spares:
-        if row["variant"] == "base" and row["recording_id"] not in lost and open_places[cell_of(row)] > 0:
-            open_places[cell_of(row)] -= 1
+        if row["variant"] == "base" and row["recording_id"] not in lost and to_replace[town_and_type(row)] > 0:
+            to_replace[town_and_type(row)] -= 1
             scenes.add(row["scene_id"])
     return [row["recording_id"] for row in spares if row["scene_id"] in scenes and row["recording_id"] not in lost]
 
 
-def not_made_up(plan: Iterable[Row], spares: Iterable[Row], lost: Collection[str]) -> dict[Cell, int]:
-    """Return how many lost scenes of a town and type have no spare to stand in for them."""
+def count_without_spare(
+    plan: Iterable[PlanRow], spares: Iterable[PlanRow], lost: Collection[str]
+) -> dict[TownAndType, int]:
+    """Count, by town and trajectory type, the lost scenes that no spare is left for."""
     plan, spares = list(plan), list(spares)
-    chosen = set(stand_ins(plan, spares, lost))
-    filled = losses(spares, chosen)
-    return {cell: count - filled[cell] for cell, count in losses(plan, lost).items() if count > filled[cell]}
+    replaced = count_scenes_of(spares, set(stand_ins(plan, spares, lost)))
+    return {key: count - replaced[key] for key, count in count_scenes_of(plan, lost).items() if count > replaced[key]}

@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 from infra.carla_servers import CarlaServer, SimulatorSpec
 from infra.prefect_progress import FlowProgress
 from infra.storage import home
-from tasks.planning.plan import make_plan, read_record
+from tasks.planning.plan import make_plan, read_plan_record
 from tasks.planning.preset import PlanPreset
 
 
@@ -31,7 +31,7 @@ def plan_recordings(dataset: str, plan_preset: str, overrides: dict[str, Any], s
         return CarlaServer(spec, folder / "logs", "survey")
 
     new = make_plan(folder, preset, server, on_progress=FlowProgress("planning", "towns"))
-    record = read_record(folder / "plan.json")
+    record = read_plan_record(folder / "plan.json")
     for town, lack in record["lacking"].items():
         told = ", ".join(f"{count} {kind}" for kind, count in lack.items())
         log.warning(f"{town} has too few sites for its share; the plan lacks {told}.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from infra.storage import sweep_temporary
 from tasks.planning.rows import PlannedRecording
-from tasks.planning.spares import not_made_up, stand_ins
+from tasks.planning.spares import count_without_spare, stand_ins
 from tasks.recording.ledger import Ledger
 
 ATTEMPTS = 3
@@ -33,7 +33,7 @@ class RecordingSummary:
     """Recording id -> why it could not be made, run after run; it is not tried again by itself."""
     spares: int = 0
     """Of the recorded ones, now or before: those that stand in for rejected and quarantined ones."""
-    not_made_up: dict[tuple[str, str], int] = field(default_factory=dict)
+    count_without_spare: dict[tuple[str, str], int] = field(default_factory=dict)
     """Town and type -> how many lost ones no spare is left for."""
 
     @property
@@ -59,7 +59,7 @@ class RecordingSummary:
             lines.append(f"{self.spares} spare recordings stand in for those that are left out.")
         lines += [
             f"{town} has no spare site left for {count} lost recordings of type {kind}."
-            for (town, kind), count in self.not_made_up.items()
+            for (town, kind), count in self.count_without_spare.items()
         ]
         return [*lines, *(f"Could not record {key}: {why}" for key, why in self.faults.items())]
 
@@ -155,7 +155,7 @@ class Work:
     def summary(self) -> RecordingSummary:
         quarantined = self.ledger.reasons("quarantined")
         faults = {key: why for key, why in self.faults.items() if key not in quarantined}
-        lacking = not_made_up(map(vars, self.plan), map(vars, self.spares), self.lost())
+        lacking = count_without_spare(map(vars, self.plan), map(vars, self.spares), self.lost())
         spares = sum(self.ledger.is_done(key) for key in self.in_use)
         return RecordingSummary(
             self.recorded, self.already_done, self.ledger.reasons("rejected"), faults, quarantined, spares, lacking

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 
 from infra.mlflow_tracking import DATA_EXPERIMENT, RunLog, TrackingError, flat
-from tasks.planning.plan import read_record
+from tasks.planning.plan import read_plan_record
 from tasks.sharding.card import FOLDER
 from tasks.sharding.reader import ClipIndex
 
@@ -19,7 +19,7 @@ def log_dataset(dataset_dir: Path, tags: Mapping[str, str]) -> str:
     TrackingError when MLflow cannot be used; the data set is complete without it.
     """
     record = ClipIndex(dataset_dir).record
-    preset = read_record(dataset_dir / "plan.json")["preset"]
+    preset = read_plan_record(dataset_dir / "plan.json")["preset"]
     log = RunLog(DATA_EXPERIMENT, record["digest"], record["name"], {"mlflow.note.content": note(dataset_dir), **tags})
     try:
         if len(log.client.list_artifacts(log.run_id, FOLDER)) < len(list((dataset_dir / FOLDER).iterdir())):

@@ -13,21 +13,21 @@ from hypothesis import strategies as st
 from infra.minicarla.towns import load_town
 from tasks.planning.errors import PlanningError, TooFewSites
 from tasks.planning.hidden_facts import (
-    COLORS,
     CONTAINER,
+    FACT_COLORS,
     SETTINGS,
     VAN,
-    Parked,
-    Setting,
+    FactSetting,
     Spot,
-    blocked,
+    StaticActor,
     draw_scene,
-    first_that_hides,
-    hidden,
+    draw_scene_at_first_possible_spot,
+    is_blocked,
+    is_hidden,
     share_in_sight,
-    swerved,
+    swerve,
 )
-from tasks.planning.motion import gap
+from tasks.planning.motion import separation_m
 from tasks.planning.plan import build_plan
 from tasks.planning.preset import PlanPreset
 from tasks.planning.rows import read_plan
@@ -81,8 +81,8 @@ def test_a_twin_differs_in_the_fact_alone(name, maps):
 def test_labels_mean_what_the_actors_wear(maps):
     for row in plan_of("shared-world-bench", maps).to_pylist():
         fact, actors = json.loads(row["fact"]), json.loads(row["extra_actors"])
-        assert fact["colors"] == list(COLORS)
-        assert [actors[k]["attributes"]["color"] for k in fact["actors"]] == [COLORS[fact["label"]]]
+        assert fact["colors"] == list(FACT_COLORS)
+        assert [actors[k]["attributes"]["color"] for k in fact["actors"]] == [FACT_COLORS[fact["label"]]]
     for row in plan_of("shared-world-bench-binding", maps).to_pylist():
         fact, actors = json.loads(row["fact"]), json.loads(row["extra_actors"])
         worn = [actors[k]["attributes"]["color"] for k in fact["actors"]]
@@ -99,7 +99,7 @@ def test_every_fifth_binding_scene_tells_nobody(maps):
 def test_cars_never_touch_each_other(name, maps):
     for row in plan_of(name, maps).to_pylist():
         poses = np.array(row["poses"]).reshape(row["ticks"], 2, 6)
-        assert gap(poses[:, 0], poses[:, 1]).min() > 0.3
+        assert separation_m(poses[:, 0], poses[:, 1]).min() > 0.3
 
 
 def test_a_curriculum_mixes_distances_in_training_only(maps):
@@ -142,7 +142,7 @@ def test_scenes_hide_the_fact_from_one_and_show_it_to_the_other(key, seed, infor
             assert away.min() > 0.9
 
 
-def crosses(eye: np.ndarray, point: np.ndarray, screen: Parked) -> bool:
+def crosses(eye: np.ndarray, point: np.ndarray, screen: StaticActor) -> bool:
     """By brute force: a thousand steps along the line."""
     low, high = screen.corners().min(0), screen.corners().max(0)
     steps = eye + np.linspace(0, 1, 1000)[:, None] * (point - eye)
@@ -150,29 +150,29 @@ def crosses(eye: np.ndarray, point: np.ndarray, screen: Parked) -> bool:
 
 
 def test_a_line_over_the_container_is_not_blocked():
-    screen = Parked(CONTAINER, 0.0, 0.0, 90.0)
+    screen = StaticActor(CONTAINER, 0.0, 0.0, 90.0)
     points = np.array([[8.0, 0.0], [8.0, 0.0], [8.0, 30.0], [-2.0, 0.0]])  # behind it, twice; beside; in front of it
     heights = np.array([2.56, 8.0, 1.0, 1.0])
-    assert blocked(np.array([-3.0, 0.0]), points, heights, screen).tolist() == [True, False, False, False]
+    assert is_blocked(np.array([-3.0, 0.0]), points, heights, screen).tolist() == [True, False, False, False]
 
 
 def test_a_car_beside_the_container_is_seen():
-    screen, van = Parked(CONTAINER, 0.0, 5.0, 90.0), Parked(VAN, 4.8, 5.0)
-    assert hidden(np.array([-7.0, 0.0]), 0.0, van, screen)
-    assert not hidden(np.array([3.0, 0.0]), 0.0, van, screen)
+    screen, van = StaticActor(CONTAINER, 0.0, 5.0, 90.0), StaticActor(VAN, 4.8, 5.0)
+    assert is_hidden(np.array([-7.0, 0.0]), 0.0, van, screen)
+    assert not is_hidden(np.array([3.0, 0.0]), 0.0, van, screen)
 
 
 def test_a_setting_that_hides_nothing_is_refused():
-    near = Setting(VAN, 1, (1.0, 1.1), (5.0, 6.0), (4.0, 5.0), 4)
+    near = FactSetting(VAN, 1, (1.0, 1.1), (5.0, 6.0), (4.0, 5.0), 4)
     preset, rng = PlanPreset.load("shared-world-bench"), np.random.default_rng(0)
     assert draw_scene(preset, SPOT, near, True, rng) is None
     with pytest.raises(TooFewSites, match="none of 2 places hides its fact in 60 draws"):
-        first_that_hides(preset, [SPOT, SPOT], near, True, rng)
+        draw_scene_at_first_possible_spot(preset, [SPOT, SPOT], near, True, rng)
 
 
 def test_a_swerve_leaves_the_lane_without_a_jump():
     path = np.stack([np.linspace(7, -3, 9), np.full(9, -3.5), np.full(9, 180.0)], 1)
-    aside = swerved(path)
+    aside = swerve(path)
     assert aside[0].tolist() == path[0].tolist()
     assert aside[-1, 1] == pytest.approx(-3.5 - 2.8)
     assert np.abs(np.diff(aside[:, 1])).max() < 1.2

@@ -22,13 +22,20 @@ from infra.storage import canonical_json, sha256_bytes
 from tasks.planning import hidden_facts
 from tasks.planning.check_opendrive import check_files
 from tasks.planning.errors import PlanningError
-from tasks.planning.motion import HALF_LENGTH_M, HALF_WIDTH_M, MARGIN_M, closest_approach, gap
-from tasks.planning.plan import build_plan, build_plan_and_spares, cell, make_plan, shortage, spare_shortage
+from tasks.planning.motion import HALF_LENGTH_M, HALF_WIDTH_M, MARGIN_M, closest_approach, separation_m
+from tasks.planning.plan import (
+    build_plan,
+    build_plan_and_spares,
+    make_plan,
+    scheduled_type_and_weather,
+    shortage,
+    spare_shortage,
+)
 from tasks.planning.preset import TYPES, PlanPreset
-from tasks.planning.roads import RoadNetwork, turn
+from tasks.planning.roads import RoadNetwork, signed_angle_deg
 from tasks.planning.rows import read_plan
 from tasks.planning.sites import find_sites
-from tasks.planning.spares import not_made_up, read_spares, stand_ins
+from tasks.planning.spares import count_without_spare, read_spares, stand_ins
 from tasks.planning.weather import WEATHERS
 
 SHARED_MAPS = Path(__file__).resolve().parents[4] / "shared" / "maps"
@@ -71,7 +78,9 @@ def test_demo_is_a_latin_square(demo):
 @settings(max_examples=12, deadline=None)
 def test_more_recordings_a_town_stay_balanced(thirds, towns):
     preset = PlanPreset.load("demo").replace(recordings_per_town=3 * thirds)
-    counts = Counter(cell(preset, town, number) for town in range(towns) for number in range(3 * thirds))
+    counts = Counter(
+        scheduled_type_and_weather(preset, town, number) for town in range(towns) for number in range(3 * thirds)
+    )
     assert len(counts) == 18
     assert max(counts.values()) == min(counts.values())
 
@@ -79,7 +88,7 @@ def test_more_recordings_a_town_stay_balanced(thirds, towns):
 def test_cars_never_touch_and_meet_in_the_recording(demo):
     for row in demo[1]:
         poses = row["poses"]
-        assert gap(poses[:, 0], poses[:, 1]).min() >= MARGIN_M - 1e-4
+        assert separation_m(poses[:, 0], poses[:, 1]).min() >= MARGIN_M - 1e-4
         tick, distance = closest_approach(poses)
         assert distance < 20
         if row["trajectory_type"] in ("straight_meeting", "crossing", "turning_meeting"):
@@ -108,8 +117,8 @@ def headings(row, tick):
 def test_every_type_is_what_the_figure_shows(demo):
     for row in demo[1]:
         kind, start, end = row["trajectory_type"], headings(row, 0), headings(row, -1)
-        bends = [abs(turn(a, b)) for a, b in zip(start, end, strict=True)]
-        between = abs(turn(*start)), abs(turn(*end))
+        bends = [abs(signed_angle_deg(a, b)) for a, b in zip(start, end, strict=True)]
+        between = abs(signed_angle_deg(*start)), abs(signed_angle_deg(*end))
         if kind == "straight_meeting":
             assert max(bends) < 30
             assert min(between) > 140
@@ -149,7 +158,7 @@ def test_spares_are_further_scenes_of_each_town_and_type(demo):
     sites = [(row["town"], row["trajectory_type"], row["site"]) for row in (*rows, *spares)]
     assert len(set(sites)) == len(sites)
     for row in spares:
-        assert gap(row["poses"][:, 0], row["poses"][:, 1]).min() >= MARGIN_M - 1e-4
+        assert separation_m(row["poses"][:, 0], row["poses"][:, 1]).min() >= MARGIN_M - 1e-4
         assert closest_approach(row["poses"])[1] < 20
     assert set(Counter(row["weather"] for row in spares).values()) == {12}
 
@@ -230,7 +239,7 @@ def test_gap_agrees_with_sampled_boxes(first, offset):
     poses = np.zeros((1, 2, 6))
     poses[0, 0, [0, 1, 4]] = first
     poses[0, 1, [0, 1, 4]] = np.add(first, offset)
-    separation = gap(poses[:, 0], poses[:, 1])[0]
+    separation = separation_m(poses[:, 0], poses[:, 1])[0]
     grid = np.stack(np.meshgrid(np.linspace(-1, 1, 81), np.linspace(-1, 1, 81)), -1).reshape(-1, 2)
     inside = False
     for a, b in ((0, 1), (1, 0)):
@@ -357,4 +366,4 @@ def drafts(text: str) -> list[dict]:
 def test_spares_stand_in_scene_by_scene(lost, expected, lacking):
     plan, spares = drafts("a1 a1* a2 b3"), drafts("a7 a7* b8 a9")
     assert stand_ins(plan, spares, lost.split()) == expected.split()
-    assert not_made_up(plan, spares, lost.split()) == lacking
+    assert count_without_spare(plan, spares, lost.split()) == lacking

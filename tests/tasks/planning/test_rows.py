@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.planning.errors import PlanningError
-from tasks.planning.plan import make_plan, read_record
+from tasks.planning.plan import make_plan, read_plan_record
 from tasks.planning.preset import PlanPreset
-from tasks.planning.rows import SCHEMA, finished, read_plan
+from tasks.planning.rows import PLAN_SCHEMA, plan_row, read_plan
 
 
 @pytest.fixture
@@ -22,15 +22,15 @@ def path(tmp_path) -> Path:
     shared = {"town": "Mini01", "opendrive_sha256": "0" * 64, "trajectory_type": "crossing", "weather": "clear_noon",
               "split": "train"}  # fmt: skip
     poses = np.zeros((preset.ticks, 2, 6), np.float32)
-    rows = [finished(preset, shared, {"number": k}, {"seconds": 0.1}, poses, "base", ["key", k]) for k in range(2)]
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), tmp_path / "plan.parquet")
+    rows = [plan_row(preset, shared, {"number": k}, {"seconds": 0.1}, poses, "base", ["key", k]) for k in range(2)]
+    pq.write_table(pa.Table.from_pylist(rows, PLAN_SCHEMA), tmp_path / "plan.parquet")
     return tmp_path / "plan.parquet"
 
 
 def changed(path: Path, place: int = 1, **values) -> None:
     rows = pq.read_table(path).to_pylist()
     rows[place] |= values
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path)
+    pq.write_table(pa.Table.from_pylist(rows, PLAN_SCHEMA), path)
 
 
 def test_a_plan_comes_back(path):
@@ -115,4 +115,4 @@ def test_a_converted_data_set_is_not_planned_over(tmp_path):
 
 def test_what_a_plan_lacks_may_be_missing_from_its_record(tmp_path):
     (tmp_path / "plan.json").write_text('{"preset": {"name": "old"}}')
-    assert read_record(tmp_path / "plan.json")["lacking"] == {}
+    assert read_plan_record(tmp_path / "plan.json")["lacking"] == {}

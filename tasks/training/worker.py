@@ -205,9 +205,7 @@ class Trainer:
         if self.ema:
             self.ema.load(checkpoint / EMA_FILE)
         if not all_finite(self.state_tensors(), self.device):
-            raise RunError(
-                f"{checkpoint} holds weights or optimizer state that are not finite: {remedy(checkpoint)}"
-            )
+            raise RunError(f"{checkpoint} holds weights or optimizer state that are not finite: {remedy(checkpoint)}")
         rewind_spool(self.run, steps_of(checkpoint), self.rank)
         return steps_of(checkpoint)
 

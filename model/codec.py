@@ -93,6 +93,8 @@ class LinearCodec(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, latent_channels: int = 48, chroma_weight: float = 1.0) -> None:
         super().__init__()
+        if not isinstance(chroma_weight, int | float) or isinstance(chroma_weight, bool) or not chroma_weight > 0:
+            raise ValueError(f"chroma_weight is {chroma_weight!r:.40}: give a number above 0")
         for part, size in (("first", FIRST_BLOCK), ("rest", REST_BLOCK)):
             self.register_buffer(f"{part}_mean", torch.zeros(size))
             self.register_buffer(f"{part}_basis", torch.zeros(size, latent_channels))

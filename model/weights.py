@@ -59,6 +59,21 @@ def require_file(path: Path) -> None:
         raise WeightsError(f"{path} cannot be read (there is no such file)")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, its class where it has none: PyTorch's go on with its C++ stack."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def impossible_number(value: Any, name: str = "") -> str:
+    """Return name and value of a number in a configuration that is not finite or beyond 2**53, or nothing."""
+    if isinstance(value, dict):
+        return next(filter(None, (impossible_number(part, key) for key, part in value.items())), "")
+    if isinstance(value, list):
+        return next(filter(None, (impossible_number(part, name) for part in value)), "")
+    wrong = isinstance(value, int | float) and not -(2**53) <= value <= 2**53
+    return f"{name} {value!r:.40}" if wrong else ""
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file. WeightsError for a missing or damaged file."""
     require_file(path)
@@ -69,7 +84,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} holds no readable JSON ({error})") from error
+        raise WeightsError(f"{path} holds no readable JSON ({first_line(error)})") from error
     if not isinstance(value, dict):
         raise WeightsError(f"{path} holds a JSON {type(value).__name__} where an object belongs")
     return value
@@ -105,7 +120,7 @@ def stored_shapes(folder: Path) -> dict[str, Shape]:
                     if tensor.get_dtype() not in FLOAT_DTYPES:
                         raise WeightsError(f"{file} holds {name} as {tensor.get_dtype()}, which are no weights")
         except (OSError, SafetensorError) as error:
-            raise WeightsError(f"{file} cannot be read ({error})") from error
+            raise WeightsError(f"{file} cannot be read ({first_line(error)})") from error
     return shapes
 
 
@@ -116,6 +131,8 @@ def empty_model(kind: type[Model], folder: Path, tensors: int) -> tuple[Model, d
     class_name = config.get("_class_name", kind.__name__)
     if class_name != kind.__name__:
         raise WeightsError(f"{folder} holds a {class_name} where a {kind.__name__} belongs")
+    if wrong := impossible_number(config):
+        raise WeightsError(f"{folder / 'config.json'} says {wrong}, which is no number of a model")
     layers = config.get("num_layers", 0)
     if not isinstance(layers, int) or layers > tensors:
         raise WeightsError(f"{folder / 'config.json'} describes {layers} layers and there are {tensors} tensors")
@@ -123,7 +140,7 @@ def empty_model(kind: type[Model], folder: Path, tensors: int) -> tuple[Model, d
         with torch.device("meta"):
             return kind.from_config(config), config
     except INVALID_CONFIG_ERRORS as error:
-        raise WeightsError(f"{folder / 'config.json'} describes no {kind.__name__} ({error})") from error
+        raise WeightsError(f"{folder / 'config.json'} describes no {kind.__name__} ({first_line(error)})") from error
 
 
 def check_folder(kind: type[Model], folder: Path) -> tuple[Model, dict[str, Any]]:
@@ -154,7 +171,7 @@ def load_weights(kind: type[Model], folder: Path, **options: Any) -> Model:
     try:
         model = kind.from_pretrained(folder, use_safetensors=True, **options)
     except (OSError, SafetensorError, *INVALID_CONFIG_ERRORS) as error:
-        raise WeightsError(f"{folder} cannot be loaded ({error})") from error
+        raise WeightsError(f"{folder} cannot be loaded ({first_line(error)})") from error
     for name, tensor in model.state_dict().items():
         if not is_finite(tensor):
             raise WeightsError(f"{folder} holds {name} with values that are not finite")

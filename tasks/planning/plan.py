@@ -17,15 +17,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra.reading import read_bytes, read_json, read_table
-from infra.storage import OnProgress, atomic_file, canonical_json, no_progress, sha256_bytes, sweep_temporary
+from infra.reading import read_table
+from infra.storage import (
+    OnProgress,
+    atomic_file,
+    canonical_json,
+    no_progress,
+    sha256_bytes,
+    sha256_file,
+    sweep_temporary,
+)
 from tasks.planning.check_opendrive import check_files
 from tasks.planning.errors import PlanningError, TooFewSites
 from tasks.planning.hidden_facts import hidden_fact_rows
+from tasks.planning.maps import fetch_maps, read_map
 from tasks.planning.motion import MARGIN_M, closest_approach, drive, separation_m
 from tasks.planning.preset import PlanPreset
+from tasks.planning.record import check_tables, read_plan_record
 from tasks.planning.roads import RoadNetwork
-from tasks.planning.rows import PLAN_ANEW, PLAN_SCHEMA, plan_row, seed_of_text
+from tasks.planning.rows import PLAN_ANEW, PLAN_FILE, PLAN_SCHEMA, plan_row, seed_of_text
 from tasks.planning.sites import Site, find_sites
 from tasks.planning.spares import SPARES_FILE, TownAndType, town_and_type
 
@@ -306,33 +316,6 @@ def build_plan_and_spares(
     return pa.Table.from_pylist(rows, PLAN_SCHEMA), pa.Table.from_pylist(spares, PLAN_SCHEMA)
 
 
-def fetch_maps(dataset_dir: Path, preset: PlanPreset, server: Any, on_progress: OnProgress) -> dict[str, str]:
-    """Save the towns' road networks, as a running server gives them, in maps/; return their OpenDRIVE texts."""
-    import carla
-
-    known = {name.rsplit("/", 1)[-1] for name in server.client.get_available_maps()}
-    for town in preset.towns:
-        if town not in known:
-            raise PlanningError(f"the simulator has no town {town!r}: it has {', '.join(sorted(known))}.")
-    maps = {}
-    for done, town in enumerate(preset.towns):
-        on_progress(done, len(preset.towns), f"survey of {town}")
-        world = server.client.load_world(town, True, carla.MapLayer.NONE)
-        maps[town] = world.get_map().to_opendrive()
-        with atomic_file(dataset_dir / "maps" / f"{town}.xodr") as path:
-            path.write_text(maps[town], encoding="utf-8")
-    return maps
-
-
-def read_map(dataset_dir: Path, town: str) -> str:
-    """Return the OpenDRIVE text of a town, its line ends unchanged. PlanningError for a damaged file."""
-    path = dataset_dir / "maps" / f"{town}.xodr"
-    try:
-        return read_bytes(path, PLAN_ANEW, PlanningError).decode()
-    except UnicodeDecodeError as error:
-        raise PlanningError(f"{path} is no text ({error}): {PLAN_ANEW}") from error
-
-
 def planned_by_another_version(dataset_dir: Path, preset: PlanPreset) -> bool:
     """Tell whether the hidden facts were planned by a version of this code with other settings (hidden_facts.py).
 
@@ -350,21 +333,6 @@ def planned_by_another_version(dataset_dir: Path, preset: PlanPreset) -> bool:
     return False
 
 
-def read_plan_record(marker: Path) -> dict[str, Any]:
-    """Return plan.json: `preset`, and the shortages of recordings (`lacking`) and of spares (`lacking_spares`).
-
-    PlanningError for a damaged file.
-    """
-    shortages = ("lacking", "lacking_spares")
-    record: dict[str, Any] = {name: {} for name in shortages} | read_json(marker, PLAN_ANEW, error=PlanningError)
-    if not isinstance(record.get("preset"), dict) or not all(isinstance(record[name], dict) for name in shortages):
-        raise PlanningError(f"{marker} holds no preset, or no list of what is lacking: {PLAN_ANEW}")
-    for types in (types for name in shortages for types in record[name].values()):
-        if not isinstance(types, dict):
-            raise PlanningError(f"{marker} says that {types!r:.80} is lacking: {PLAN_ANEW}")
-    return record
-
-
 def make_plan(
     dataset_dir: Path,
     preset: PlanPreset,
@@ -377,11 +345,13 @@ def make_plan(
     `server_factory()` is a context manager whose value has a carla `.client`. PlanningError when the folder holds
     another plan, of another preset or of other settings of hidden facts: a plan never changes once it is written.
     """
-    marker, table = dataset_dir / "plan.json", dataset_dir / "plan.parquet"
+    marker = dataset_dir / "plan.json"
     wanted = preset.to_dict()
     if marker.exists():
-        held = PlanPreset.from_dict(read_plan_record(marker)["preset"]).to_dict()
+        record = read_plan_record(marker)
+        held = PlanPreset.from_dict(record["preset"]).to_dict()
         if held == wanted:
+            check_tables(dataset_dir, record)
             if planned_by_another_version(dataset_dir, preset):
                 raise PlanningError(
                     f"{dataset_dir} was planned by another version, whose hidden facts stand elsewhere: move the "
@@ -400,14 +370,17 @@ def make_plan(
         maps = fetch_maps(dataset_dir, preset, server, on_progress)
     check_files([dataset_dir / "maps" / f"{town}.xodr" for town in preset.towns])
     plan, spares = build_plan_and_spares(preset, maps, on_progress)
-    for file, content in ((dataset_dir / SPARES_FILE, spares), (table, plan)):
-        with atomic_file(file) as path:
-            pq.write_table(content, path)
+    files_sha256 = {}
+    for name, table in ((SPARES_FILE, spares), (PLAN_FILE, plan)):
+        with atomic_file(dataset_dir / name) as path:
+            pq.write_table(table, path)
+        files_sha256[name] = sha256_file(dataset_dir / name)
     hashes = {town: sha256_bytes(text.encode()) for town, text in maps.items()}
     record = {
         "preset": wanted,
         "preset_sha256": sha256_bytes(canonical_json(wanted).encode()),
         "maps_sha256": hashes,
+        "files_sha256": files_sha256,
         "lacking": shortage(preset, plan),
         "lacking_spares": spare_shortage(preset, plan, spares),
     }

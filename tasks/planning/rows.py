@@ -35,6 +35,7 @@ COLUMNS_ADDED_LATER = {"fact": "{}"}
 """Columns that older plans lack, with the value that they have there."""
 JSON_COLUMNS = {"site": dict, "jitter": dict, "extra_actors": list, "fact": dict, "gates": dict}
 MAX_TICKS, MAX_VIEW_PX, MAX_COORDINATE_M = 10**6, 2**14, 1e7
+PLAN_FILE = "plan.parquet"
 PLAN_ANEW = "move the folder away and plan the data set anew."
 
 

@@ -12,8 +12,9 @@ from prefect.logging import get_run_logger
 from infra.carla_servers import CarlaServer, SimulatorSpec
 from infra.prefect_progress import FlowProgress
 from infra.storage import home
-from tasks.planning.plan import make_plan, read_plan_record
+from tasks.planning.plan import make_plan
 from tasks.planning.preset import PlanPreset
+from tasks.planning.record import read_plan_record
 
 
 @task(name="plan-recordings")

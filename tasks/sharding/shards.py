@@ -31,6 +31,7 @@ from infra.storage import (
     sha256_file,
     sweep_temporary,
 )
+from tasks.planning.rows import PLAN_FILE
 from tasks.planning.spares import SPARES_FILE, stand_ins
 from tasks.recording.ledger import Ledger
 from tasks.sharding.archive import MEMBER, complete_record, samples_of, write_samples, write_sidecar
@@ -38,7 +39,6 @@ from tasks.sharding.contract import check_meta_row, is_count, is_file_name, is_t
 from tasks.sharding.errors import ShardError
 from tasks.sharding.index import COPIED, SPLITS, counts_of, digest_of, is_mapping, is_sha256
 
-PLAN_FILE = "plan.parquet"
 VERSIONED = ("carla", "numpy", "numba", "av", "imageio-ffmpeg", "webdataset", "pyarrow")
 CAMERA_CONVENTION = (
     "cameras.npz: K [A,V,3,3] of the stored view in pixels, pixel centres at +0.5; c2w [A,V,F,4,4] camera to world, "

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 
 from infra.mlflow_tracking import DATA_EXPERIMENT, RunLog, TrackingError, flat
-from tasks.planning.plan import read_plan_record
+from tasks.planning.record import read_plan_record
 from tasks.sharding.card import FOLDER
 from tasks.sharding.reader import ClipIndex
 

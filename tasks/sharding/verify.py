@@ -13,11 +13,12 @@ from typing import Any
 
 from infra.reading import read_json, read_parquet, read_sha256, read_table
 from infra.storage import OnProgress, atomic_file, no_progress
+from tasks.planning.rows import PLAN_FILE
 from tasks.planning.spares import SPARES_FILE
 from tasks.sharding.errors import ShardError
 from tasks.sharding.index import RUN_AGAIN, SPLITS, check_rows, read_members, read_record
 from tasks.sharding.reader import ClipPair, read_pair
-from tasks.sharding.shards import PLAN_FILE, index_rows, planned_clips
+from tasks.sharding.shards import index_rows, planned_clips
 
 
 def verify(dataset_dir: Path, *, on_progress: OnProgress = no_progress) -> int:

@@ -105,12 +105,8 @@ def plan(home: Path) -> Any:
         raise Refused("planned anew.")
 
     make_plan(tiny(home), PlanPreset.load("tiny"), no_server)
-    return [[row.recording_id, row.windows, digest(row.poses)] for row in read_plan(tiny(home) / "plan.parquet")]
-
-
-def spares(home: Path) -> Any:
-    """As recording does before it begins."""
-    return [[row.recording_id, row.windows, digest(row.poses)] for row in read_spares(tiny(home))]
+    rows = [*read_plan(tiny(home) / "plan.parquet"), *read_spares(tiny(home))]
+    return [[row.recording_id, row.windows, digest(row.poses)] for row in rows]
 
 
 def ledger(home: Path) -> Any:

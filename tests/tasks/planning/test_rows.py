@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from infra.storage import sha256_file
 from tasks.planning.errors import PlanningError
-from tasks.planning.plan import make_plan, read_plan_record
+from tasks.planning.plan import make_plan
 from tasks.planning.preset import PlanPreset
+from tasks.planning.record import read_plan_record
 from tasks.planning.rows import PLAN_SCHEMA, plan_row, read_plan
 
 
@@ -105,6 +108,22 @@ def test_a_damaged_record_of_the_plan_is_one_sentence(tmp_path, text):
     with pytest.raises(PlanningError) as caught:
         make_plan(tmp_path, PlanPreset.load("tiny"), pytest.fail)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["plan.parquet", "spares.parquet"])
+def test_a_table_that_was_changed_is_not_recorded(tmp_path, name):
+    preset = PlanPreset.load("tiny")
+    for table in ("plan.parquet", "spares.parquet"):
+        (tmp_path / table).write_bytes(b"as it was planned")
+    hashes = {table: sha256_file(tmp_path / table) for table in ("plan.parquet", "spares.parquet")}
+    (tmp_path / "plan.json").write_text(json.dumps({"preset": preset.to_dict(), "files_sha256": hashes}))
+    assert not make_plan(tmp_path, preset, pytest.fail)
+    (tmp_path / name).write_bytes(b"as it was changed")
+    with pytest.raises(PlanningError, match=f"{name} is not the table that was planned: move the folder away"):
+        make_plan(tmp_path, preset, pytest.fail)
+    (tmp_path / name).unlink()
+    with pytest.raises(PlanningError, match=f"{name} cannot be read"):
+        make_plan(tmp_path, preset, pytest.fail)
 
 
 def test_a_converted_data_set_is_not_planned_over(tmp_path):

@@ -1,7 +1,6 @@
-"""One place of the pool: an actor with its CARLA server, started, watched, stopped and replaced without waiting for it.
+"""One slot of the pool: an actor with its CARLA server, which is started, watched, stopped and replaced.
 
-Nothing here blocks. A slot always has either a call pending or a time at which it goes on by itself; the pool waits for
-whichever comes first.
+Nothing here blocks. A slot always has a pending call or a deadline, and the pool waits for whichever comes first.
 """
 
 from __future__ import annotations
@@ -20,62 +19,62 @@ from tasks.planning.rows import PlannedRecording
 from tasks.recording.actor import Answer
 from tasks.recording.recorder import WARM_UP_TICKS
 
-LAUNCHES_IN_A_ROW = 5
-"""Launches that fail one after another; then a slot is hopeless. It goes on trying while other slots are not."""
-BACK_OFF_S, LONGEST_BACK_OFF_S = 2.0, 300.0
-"""After a failed launch, doubled with each further one."""
+MAX_FAILED_LAUNCHES = 5
+"""After so many failed launches in a row a slot is hopeless. It keeps trying while any other slot is not."""
+BACK_OFF_S, MAX_BACK_OFF_S = 2.0, 300.0
+"""Wait after a failed launch; it doubles with each further one, up to the maximum."""
 STAGGER_S = 4.0
-"""Between the first launches of CARLA's servers: they fail when they all load at once."""
-PLACE_S, LONGEST_PLACE_S = 60.0, 600.0
-"""Until it is said that Ray has not placed an actor; until the slot is given up."""
+"""Between the first launches of CARLA's servers, which fail when they all load at once."""
+PLACEMENT_WARNING_S, MAX_PLACEMENT_S = 60.0, 600.0
+"""After so long a warning says that Ray has not placed the actor; after so long the slot is given up."""
 START_MARGIN_S = 60.0
-"""By how much an actor may answer later than the launcher's own deadline."""
-STOP_S = 20.0
-"""Patience with an actor that was asked to stop; then it is killed."""
-SETUP_S, TICK_S = 300.0, 10.0
-"""Patience with a recording: with loading its town, and with each of its ticks until the rate is known."""
-SLOWER = 10.0
-"""Times the slowest rate so far that a recording may take."""
+"""How much later than the launcher's own deadline an actor may answer."""
+STOP_TIMEOUT_S = 20.0
+"""An actor that was asked to stop its server is killed after so long."""
+SETUP_TIMEOUT_S, UNKNOWN_TICK_S = 300.0, 10.0
+"""Timeout of loading a recording's town, and of each of its ticks while no rate is known."""
+SLOWEST_RATE_FACTOR = 10.0
+"""A recording may take so many times the slowest rate measured."""
 
 
 class Phase(Enum):
     """What a slot is doing."""
 
     WAITING = "waiting"
-    """For its next launch."""
+    """For its next launch; there may be no actor."""
     PLACING = "placing"
     STARTING = "starting"
     READY = "ready"
     RECORDING = "recording"
     STOPPING = "stopping"
-    OUT = "out"
-    """For good: no launch would help."""
+    RETIRED = "retired"
+    """No launch would help."""
 
 
-class Patience:
-    """How long a recording may take: from its ticks and the slowest rate measured so far, unless a limit was given."""
+class RecordingTimeout:
+    """How long a recording may take: by its ticks and the slowest rate measured so far, unless a limit was given."""
 
     def __init__(self, limit_s: float | None = None) -> None:
         self.limit_s = limit_s
         self.slowest_s = 0.0
-        """Seconds a tick of the slowest recording."""
+        """Seconds per tick of the slowest recording."""
 
-    def of(self, row: PlannedRecording) -> float:
-        a_tick = SLOWER * self.slowest_s or TICK_S
-        return self.limit_s or SETUP_S + (row.ticks + WARM_UP_TICKS) * a_tick
+    def seconds_for(self, row: PlannedRecording) -> float:
+        per_tick_s = SLOWEST_RATE_FACTOR * self.slowest_s or UNKNOWN_TICK_S
+        return self.limit_s or SETUP_TIMEOUT_S + (row.ticks + WARM_UP_TICKS) * per_tick_s
 
     def learn(self, row: PlannedRecording, seconds: float) -> None:
         self.slowest_s = max(self.slowest_s, seconds / (row.ticks + WARM_UP_TICKS))
 
 
 @dataclass
-class Outcome:
-    """What became of a slot's recording."""
+class RecordingOutcome:
+    """How a slot's recording ended."""
 
     row: PlannedRecording | None
-    """None where the disk failed before there was one."""
+    """None if the disk failed before there was one."""
     kind: str
-    """"done", "gate", "fault", "server" or "disk", as RecorderActor.record answers."""
+    """"done", "gate", "fault", "server" or "disk", as `RecorderActor.record` answers."""
     reason: str
     seconds: float
 
@@ -84,136 +83,141 @@ class Slot:
     """Drives one actor through its phases."""
 
     def __init__(
-        self, ray: Any, name: str, make: Callable[[], Any], start_s: float, first_launch_in_s: float, log: Any
+        self, ray: Any, name: str, create_actor: Callable[[], Any], start_s: float, first_launch_in_s: float, log: Any
     ) -> None:
-        """`make()` returns a new actor, `start_s` is the launcher's patience with one launch."""
-        self.ray, self.name, self.make, self.start_s = ray, name, make, start_s
+        """`create_actor()` returns a new actor; `start_s` is the launcher's timeout for one launch."""
+        self.ray, self.name, self.create_actor, self.start_s = ray, name, create_actor, start_s
         self.log: logging.Logger | logging.LoggerAdapter = log
         self.phase = Phase.WAITING
         self.actor: Any = None
         self.pending: Any = None
-        self.since = time.monotonic()
-        self.due = self.since + first_launch_in_s
+        """Ray's reference to the call that the actor has yet to answer."""
+        self.phase_since = time.monotonic()
+        self.due = self.phase_since + first_launch_in_s
+        """When `go_on` is to be called if no answer has come."""
         self.row: PlannedRecording | None = None
         self.town: str | None = None
-        self.made = 0
-        """Recordings of the running server."""
-        self.failures = 0
-        """Launches that failed in a row."""
-        self.deaths = 0
-        """Servers in a row that failed before they had made anything."""
+        self.recordings_made = 0
+        """By the running server."""
+        self.failed_launches = 0
+        """In a row."""
+        self.fruitless_servers = 0
+        """Servers in a row that failed before they had recorded anything."""
         self.reason = ""
-        """Of the last failed launch."""
+        """Why the last launch failed."""
         self.unusable = False
         """No launch would help."""
 
     @property
     def hopeless(self) -> bool:
-        return self.unusable or self.failures >= LAUNCHES_IN_A_ROW
+        return self.unusable or self.failed_launches >= MAX_FAILED_LAUNCHES
 
-    def enter(self, phase: Phase, pending: Any, patience_s: float) -> None:
-        self.phase, self.pending, self.since = phase, pending, time.monotonic()
-        self.due = self.since + patience_s
+    def enter(self, phase: Phase, pending: Any, timeout_s: float) -> None:
+        self.phase, self.pending, self.phase_since = phase, pending, time.monotonic()
+        self.due = self.phase_since + timeout_s
 
     def launch(self) -> None:
-        """Go on from WAITING: a fresh actor, or the one that is there, launches a server."""
+        """Create the actor if there is none; else have it launch its server."""
         if self.actor is None:
-            self.actor = self.make()
-            self.enter(Phase.PLACING, self.actor.placed.remote(), PLACE_S)
+            self.actor = self.create_actor()
+            self.enter(Phase.PLACING, self.actor.placed.remote(), PLACEMENT_WARNING_S)
         else:
             self.enter(Phase.STARTING, self.actor.start.remote(), self.start_s + START_MARGIN_S)
 
-    def record(self, row: PlannedRecording, patience_s: float) -> None:
+    def record(self, row: PlannedRecording, timeout_s: float) -> None:
         self.row, self.town = row, row.town
-        self.enter(Phase.RECORDING, self.actor.record.remote(row), patience_s)
+        self.enter(Phase.RECORDING, self.actor.record.remote(row), timeout_s)
 
     def stop(self) -> None:
-        """Ask the actor to stop its server; it is killed when it has, or takes too long."""
+        """Ask the actor to stop its server; the actor is killed when it has done so, or takes too long."""
         if self.actor is not None and self.phase is not Phase.PLACING:
-            self.enter(Phase.STOPPING, self.actor.stop.remote(), STOP_S)
+            self.enter(Phase.STOPPING, self.actor.stop.remote(), STOP_TIMEOUT_S)
         else:
-            self.discard()
+            self.discard_actor()
 
-    def discard(self) -> None:
-        """Kill the actor and wait for the next launch, if there is to be one."""
+    def discard_actor(self) -> None:
+        """Kill the actor and wait for the next launch, if there will be one."""
         self.kill()
         if self.unusable:
-            self.enter(Phase.OUT, None, math.inf)
+            self.enter(Phase.RETIRED, None, math.inf)
         else:
-            self.enter(Phase.WAITING, None, self.back_off_s())
+            self.enter(Phase.WAITING, None, self.next_launch_s())
 
     def kill(self) -> None:
         if self.actor is not None:
             self.ray.kill(self.actor)
-        self.actor, self.town, self.made = None, None, 0
+        self.actor, self.town, self.recordings_made = None, None, 0
 
-    def back_off_s(self) -> float:
-        """Return the time to the next launch: none at first, then longer and longer, differently for each slot."""
-        number = self.failures or min(self.deaths - 1, 3)  # a server that started may well start again
-        if number < 1:
+    def next_launch_s(self) -> float:
+        """Return the wait before the next launch: none at first, then exponential, with jitter per slot."""
+        # few steps for a server that did start: it may well start again
+        failures = self.failed_launches or min(self.fruitless_servers - 1, 3)
+        if failures < 1:
             return 0.0
-        jitter = random.Random(f"{self.name} {number}").uniform(0.75, 1.25)
-        return min(BACK_OFF_S * 2.0 ** min(number - 1, 30), LONGEST_BACK_OFF_S) * jitter
+        jitter = random.Random(f"{self.name} {failures}").uniform(0.75, 1.25)
+        return min(BACK_OFF_S * 2.0 ** min(failures - 1, 30), MAX_BACK_OFF_S) * jitter
 
-    def answered(self) -> Outcome | None:
-        """Take the answer of the pending call and go on; return what became of a recording."""
-        answer = self.answer()
+    def take_answer(self) -> RecordingOutcome | None:
+        """Enter the next phase with the answer of the pending call; return the outcome of a recording that ended."""
+        answer = self.fetch_answer()
         if self.phase is Phase.PLACING:
             if answer is None:
                 self.launch()
             else:
                 self.launch_failed(answer[1])
         elif self.phase is Phase.STARTING:
-            return self.started(answer or ("unready", "it did not answer"))
+            return self.after_start(answer or ("unready", "it did not answer"))
         elif self.phase is Phase.RECORDING:
-            return self.recorded(answer or ("server", "it did not answer"))
+            return self.after_recording(answer or ("server", "it did not answer"))
         elif self.phase is Phase.STOPPING:
-            self.discard()
+            self.discard_actor()
         return None
 
-    def answer(self) -> Answer | None:
-        """Return what the pending call returned, if anything. The death of an actor is its server's failure."""
+    def fetch_answer(self) -> Answer | None:
+        """Return what the pending call returned, if anything. An actor's death counts as its server's failure."""
         try:
-            return self.ray.get(self.pending, timeout=STOP_S)
-        except self.ray.exceptions.RayTaskError as error:  # an error that the actor did not foresee
+            return self.ray.get(self.pending, timeout=STOP_TIMEOUT_S)
+        except self.ray.exceptions.RayTaskError as error:  # an error that the actor does not handle: a bug
             self.log.exception(f"{self.name} met an error in this program: please report it.")
             return "fault", one_line(error.cause)
         except self.ray.exceptions.RayError:
             self.kill()
             return "server", f"{self.name} or its recorder died (see logs/{self.name}.log)."
 
-    def overdue(self) -> Outcome | None:
-        """Go on after a wait, or without the answer that did not come."""
-        waited_s = time.monotonic() - self.since
+    def go_on(self) -> RecordingOutcome | None:
+        """Enter the next phase when the current one is over, or its answer has not come; return the outcome of a
+        recording that timed out."""
+        waited_s = time.monotonic() - self.phase_since
         if self.phase is Phase.WAITING:
             self.launch()
-        elif self.phase is Phase.PLACING and waited_s < LONGEST_PLACE_S:
+        elif self.phase is Phase.PLACING and waited_s < MAX_PLACEMENT_S:
             self.log.warning(f"{self.name} waits to be placed: {self.resources()}.")
-            self.due = time.monotonic() + LONGEST_PLACE_S - waited_s
+            self.due = time.monotonic() + MAX_PLACEMENT_S - waited_s
         elif self.phase is Phase.PLACING:
             self.reason = f"Ray did not place {self.name} within {waited_s:.0f} s: {self.resources()}."
             self.unusable = True
-            self.discard()
+            self.discard_actor()
         elif self.phase is Phase.STARTING:
             self.launch_failed(f"{self.name} did not answer within {waited_s:.0f} s.")
             self.stop()
         elif self.phase is Phase.RECORDING:
-            return self.recorded(("server", f"it was not finished after {waited_s:.0f} s, its deadline."))
+            return self.after_recording(("server", f"it was not finished after {waited_s:.0f} s, its deadline."))
         elif self.phase is Phase.STOPPING:
-            self.discard()
+            self.discard_actor()
         return None
 
     def resources(self) -> str:
-        """Return what an actor needs of Ray, and what Ray has."""
+        """Return, for a message, which resources an actor needs and which Ray has."""
         total, free = self.ray.cluster_resources().get("CPU", 0), self.ray.available_resources().get("CPU", 0)
         return f"it needs 1 CPU, and of Ray's {total:g} there are {free:g} free"
 
-    def started(self, answer: Answer) -> Outcome | None:
+    def after_start(self, answer: Answer) -> RecordingOutcome | None:
+        """Enter READY, or wait for another launch; return an outcome if the disk failed."""
         kind, reason = answer
         if kind == "disk":
-            return Outcome(None, kind, reason, 0.0)
+            return RecordingOutcome(None, kind, reason, 0.0)
         if kind == "ready":
-            self.failures = 0
+            self.failed_launches = 0
             self.enter(Phase.READY, None, math.inf)
         elif kind == "unusable":
             self.reason, self.unusable = reason, True
@@ -224,20 +228,22 @@ class Slot:
         return None
 
     def launch_failed(self, reason: str) -> None:
-        """Count a failed launch, say why it failed and wait for the next."""
-        self.failures, self.reason = self.failures + 1, reason
-        wait_s = self.back_off_s()
-        self.log.warning(f"{self.name}: launch {self.failures} in a row failed, the next in {wait_s:.0f} s: {reason}")
+        """Count and log a failed launch, and wait for the next."""
+        self.failed_launches, self.reason = self.failed_launches + 1, reason
+        wait_s = self.next_launch_s()
+        self.log.warning(
+            f"{self.name}: launch {self.failed_launches} in a row failed, the next in {wait_s:.0f} s: {reason}"
+        )
         self.enter(Phase.WAITING, None, wait_s)
 
-    def recorded(self, answer: Answer) -> Outcome:
-        """Return what became of the recording; a server that did not end it well is replaced."""
+    def after_recording(self, answer: Answer) -> RecordingOutcome:
+        """Return the recording's outcome; replace the server if it failed or the recording did."""
         kind, reason = answer
-        outcome, self.row = Outcome(self.row, kind, reason, time.monotonic() - self.since), None
+        outcome, self.row = RecordingOutcome(self.row, kind, reason, time.monotonic() - self.phase_since), None
         if kind in ("done", "gate"):
-            self.made, self.deaths = self.made + 1, 0
+            self.recordings_made, self.fruitless_servers = self.recordings_made + 1, 0
             self.enter(Phase.READY, None, math.inf)
         else:
-            self.deaths += kind == "server" and not self.made
+            self.fruitless_servers += kind == "server" and not self.recordings_made
             self.stop()
         return outcome

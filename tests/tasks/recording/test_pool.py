@@ -19,13 +19,13 @@ from tasks.recording.ledger import FAILED_RUNS, Ledger
 from tasks.recording.pool import RECYCLE_EVERY, Pool, RecordingSummary, open_slots, record_plan
 from tasks.recording.slot import (
     BACK_OFF_S,
-    LAUNCHES_IN_A_ROW,
-    LONGEST_BACK_OFF_S,
-    LONGEST_PLACE_S,
-    SETUP_S,
-    Patience,
+    MAX_BACK_OFF_S,
+    MAX_FAILED_LAUNCHES,
+    MAX_PLACEMENT_S,
+    SETUP_TIMEOUT_S,
+    RecordingTimeout,
 )
-from tasks.recording.work import ATTEMPTS, SUSPICIOUS, Work
+from tasks.recording.work import MAX_ATTEMPTS, MAX_SERVERS_LOST, RecordingQueue
 from tests.tasks.recording.fake_ray import HANGS, FakeRay, on_this_clock
 
 LOG = logging.getLogger("told")
@@ -67,16 +67,16 @@ class World:
             clock, lambda name: self.start(name), lambda name, row: self.record(name, row),
             servers if cpus is None else cpus,
         )  # fmt: skip
-        self.work = Work(folder, rows, spares, self.ledger, LOG)
+        self.queue = RecordingQueue(folder, rows, spares, self.ledger, LOG)
         self.told: list[tuple] = []
         self.spec = SimulatorSpec(kind)
         self.folder, self.servers = folder, servers
 
-    def run(self, every: float = float("inf"), patience: Patience | None = None) -> RecordingSummary:
+    def run(self, every: float = float("inf"), timeout: RecordingTimeout | None = None) -> RecordingSummary:
         slots = open_slots(self.ray, self.spec, self.folder, self.servers, LOG)
         report = lambda *told: self.told.append(told)  # noqa: E731
-        Pool(self.ray, slots, self.work, every, patience or Patience(), report).run()
-        return self.work.summary()
+        Pool(self.ray, slots, self.queue, every, timeout or RecordingTimeout(), report).run()
+        return self.queue.summary()
 
 
 @pytest.fixture
@@ -105,11 +105,11 @@ def script(*answers):
 
 def test_a_server_stays_in_its_town_and_then_takes_the_busiest(world):
     towns = "ABCBCC"
-    work = world([row(number, town) for number, town in enumerate(towns)]).work
-    assert [left.town for left in work.todo] == sorted(towns)
-    assert [work.take("B").recording_id, work.take("B").recording_id] == ["r1", "r3"]
-    assert work.take("B").town == "C"
-    assert work.take(None).town == "C"
+    queue = world([row(number, town) for number, town in enumerate(towns)]).queue
+    assert [left.town for left in queue.remaining] == sorted(towns)
+    assert [queue.take("B").recording_id, queue.take("B").recording_id] == ["r1", "r3"]
+    assert queue.take("B").town == "C"
+    assert queue.take(None).town == "C"
 
 
 def test_a_server_that_does_not_start_backs_off_while_others_record(world, caplog):
@@ -129,15 +129,15 @@ def test_back_off_grows_is_bounded_and_differs(world):
     slots = open_slots(pool.ray, pool.spec, pool.folder, 3, LOG)
     waits = []
     for slot in slots:
-        for slot.failures in range(15):
-            waits.append(slot.back_off_s())
+        for slot.failed_launches in range(15):
+            waits.append(slot.next_launch_s())
     first, second = waits[:15], waits[15:30]
     assert first[0] == 0
     assert 0.75 * BACK_OFF_S <= first[1] <= 1.25 * BACK_OFF_S
     assert all(later > sooner for sooner, later in itertools.pairwise(first[1:7]))
-    assert max(waits) <= 1.25 * LONGEST_BACK_OFF_S
+    assert max(waits) <= 1.25 * MAX_BACK_OFF_S
     assert first[1:] != second[1:]
-    assert first == [slots[0].back_off_s() for slots[0].failures in range(15)]  # drawn from a seed
+    assert first == [slots[0].next_launch_s() for slots[0].failed_launches in range(15)]  # drawn from a seed
 
 
 def test_the_run_ends_when_no_server_can_start_and_says_why(world, caplog):
@@ -145,8 +145,8 @@ def test_the_run_ends_when_no_server_can_start_and_says_why(world, caplog):
     pool.start = lambda name: ("unready", f"{name} found no display.")
     with pytest.raises(RecordingError, match=r"no server can be started: server0 found no display\. server1 found"):
         pool.run()
-    assert pool.ray.count("start", "server0") >= LAUNCHES_IN_A_ROW
-    assert caplog.text.count("found no display") >= 2 * LAUNCHES_IN_A_ROW  # every launch is in the log
+    assert pool.ray.count("start", "server0") >= MAX_FAILED_LAUNCHES
+    assert caplog.text.count("found no display") >= 2 * MAX_FAILED_LAUNCHES  # every launch is in the log
     assert pool.clock.now > BACK_OFF_S
 
 
@@ -181,7 +181,7 @@ def test_ten_kills_cost_no_recording(world):
     pool.record = lambda name, row: kills()
     done = pool.run()
     assert (done.recorded, done.faults) == (12, {})
-    assert not pool.work.attempts
+    assert not pool.queue.attempts
 
 
 @pytest.mark.parametrize("answer", [DIED, ("server", "cameras [0] sent no image"), HANGS])
@@ -191,10 +191,10 @@ def test_a_recording_in_whose_hands_server_after_server_fails_is_charged(world, 
     done = pool.run()
     assert done.recorded == 7
     assert list(done.faults) == ["r3"]
-    assert f"{SUSPICIOUS} servers failed with it in hand" in done.faults["r3"]
+    assert f"{MAX_SERVERS_LOST} servers failed with it in hand" in done.faults["r3"]
     tries = Counter(entry[2] for entry in pool.ray.log if entry[0] == "record")
-    assert tries["r3"] == SUSPICIOUS
-    assert set(tries.values()) == {1, SUSPICIOUS}
+    assert tries["r3"] == MAX_SERVERS_LOST
+    assert set(tries.values()) == {1, MAX_SERVERS_LOST}
 
 
 def test_servers_that_all_fail_while_recording_end_the_run(world):
@@ -211,8 +211,8 @@ def test_a_fault_of_its_own_is_tried_three_times_on_fresh_servers(world):
     done = pool.run()
     assert done.recorded == 2
     assert done.faults == {"r0": "A, crossing, clear_noon: a car could not be moved"}
-    assert pool.ray.count("record") == 2 + ATTEMPTS
-    assert pool.ray.count("made") == 1 + ATTEMPTS
+    assert pool.ray.count("record") == 2 + MAX_ATTEMPTS
+    assert pool.ray.count("made") == 1 + MAX_ATTEMPTS
     assert pool.ledger.reasons("failed") == done.faults
 
 
@@ -230,19 +230,19 @@ def test_a_recording_past_its_deadline_gets_another_server(world):
     pool = world(3)
     answers = script(HANGS, DONE)
     pool.record = lambda name, row: answers()
-    done = pool.run(patience=Patience(50.0))
+    done = pool.run(timeout=RecordingTimeout(50.0))
     assert (done.recorded, done.faults) == (3, {})
     assert 50 <= pool.clock.now < 100
     assert pool.ray.count("made") == 2
 
 
-def test_patience_follows_the_slowest_rate():
-    patience, long = Patience(), row(0)
-    before = patience.of(long)
-    patience.learn(long, 12.0)
-    patience.learn(long, 6.0)
-    assert SETUP_S + 12 < patience.of(long) == SETUP_S + 120 < before
-    assert Patience(7.0).of(long) == 7.0
+def test_the_timeout_follows_the_slowest_rate():
+    timeout, long = RecordingTimeout(), row(0)
+    before = timeout.seconds_for(long)
+    timeout.learn(long, 12.0)
+    timeout.learn(long, 6.0)
+    assert SETUP_TIMEOUT_S + 12 < timeout.seconds_for(long) == SETUP_TIMEOUT_S + 120 < before
+    assert RecordingTimeout(7.0).seconds_for(long) == 7.0
 
 
 def test_a_launch_that_hangs_is_a_failed_launch(world, caplog):
@@ -305,7 +305,7 @@ def test_an_actor_that_is_not_placed_is_said_so_and_given_up(world, caplog):
     taken = lambda: pool.ray.log[-1] == ("placed", "server1")  # noqa: E731
     pool.ray.promise = lambda answer: promise(HANGS if taken() else answer)
     pool.record = script(HANGS, DONE)
-    done = pool.run(patience=Patience(2 * LONGEST_PLACE_S))
+    done = pool.run(timeout=RecordingTimeout(2 * MAX_PLACEMENT_S))
     assert done.recorded == 3
     assert "server1 waits to be placed: it needs 1 CPU, and of Ray's 2 there are 2 free" in caplog.text
     only = world(3, servers=1)
@@ -353,7 +353,7 @@ def test_a_town_without_a_further_site_says_so(world):
     pool = world([row(0), row(1), row(2, "B")], spares=[spare(1)])
     pool.record = lambda name, row: ("gate", "too dark") if row.town == "A" and row.recording_id != "r101" else DONE
     done = pool.run()
-    assert done.not_made_up == {("A", "crossing"): 1}
+    assert done.without_spare == {("A", "crossing"): 1}
     assert "A has no spare site left for 1 lost recordings of type crossing." in done.sentences()
 
 
@@ -379,7 +379,7 @@ def test_what_fails_in_three_runs_is_quarantined_and_made_up(world):
     pool = world(rows, spares=SPARES)
     pool.ledger.release_quarantined()
     pool.ledger.made = made
-    pool.work = Work(pool.folder, rows, SPARES, pool.ledger, LOG)
+    pool.queue = RecordingQueue(pool.folder, rows, SPARES, pool.ledger, LOG)
     done = pool.run()
     assert (done.recorded, done.quarantined, done.spares) == (1, {}, 0)
 

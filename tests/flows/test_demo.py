@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from flows import demo
+from flows import demo, run_log
 from tasks.benchmark.arms import Arm, ablation_of
 from tasks.benchmark.outcomes import ArmScore
 
@@ -51,7 +51,7 @@ def messages(lines) -> list[str]:
 
 def test_lines_are_shown_once_and_late_ones_too():
     server = Server([line("second", 2)])
-    log = demo.RunLog(server, RUN)
+    log = run_log.RunLog(server, RUN)
     assert messages(log.new()) == ["second"]
     server.logs += [line("first, from another process", 4), line("third", 1)]
     assert messages(log.new()) == ["first, from another process", "third"]
@@ -59,14 +59,14 @@ def test_lines_are_shown_once_and_late_ones_too():
 
 
 def test_a_log_of_several_pages_is_shown_whole(monkeypatch):
-    monkeypatch.setattr(demo, "PAGE", 3)
+    monkeypatch.setattr(run_log, "PAGE", 3)
     server = Server([line(f"line {number}", 9 - number) for number in range(7)])
-    assert messages(demo.RunLog(server, RUN).new()) == [f"line {number}" for number in range(7)]
+    assert messages(run_log.RunLog(server, RUN).new()) == [f"line {number}" for number in range(7)]
 
 
 def test_a_tasks_last_line_is_not_the_flows():
     server = Server([line("Finished in state Completed()", task=True)])
-    log = demo.RunLog(server, RUN)
+    log = run_log.RunLog(server, RUN)
     list(log.new())
     assert not log.ended
     server.logs.append(line("Finished in state Completed()"))
@@ -79,9 +79,9 @@ def started(monkeypatch):
     """Return a function that puts a made server behind `demo.follow`."""
 
     def put(server: Server) -> None:
-        monkeypatch.setattr(demo, "POLL_S", 0.0)
-        monkeypatch.setattr(demo, "run_deployment", lambda name, timeout: SimpleNamespace(id=RUN))
-        monkeypatch.setattr(demo, "get_client", lambda sync_client: contextlib.nullcontext(server))
+        monkeypatch.setattr(run_log, "POLL_S", 0.0)
+        monkeypatch.setattr(run_log, "run_deployment", lambda name, parameters, timeout: SimpleNamespace(id=RUN))
+        monkeypatch.setattr(run_log, "get_client", lambda sync_client: contextlib.nullcontext(server))
 
     return put
 
@@ -102,20 +102,20 @@ def test_a_failed_run_ends_the_demo_in_one_sentence(started, capsys, monkeypatch
 
 
 def test_a_killed_flow_without_a_last_line_is_not_waited_for_for_ever(started, monkeypatch):
-    monkeypatch.setattr(demo, "LAST_LINES_S", 0.0)
+    monkeypatch.setattr(run_log, "LAST_LINES_S", 0.0)
     started(Server([line("at work")], [state("Crashed")]))
-    with pytest.raises(demo.Finished, match=r"ended as Crashed"):
+    with pytest.raises(run_log.RunFailed, match=r"ended as Crashed"):
         demo.follow("train-shareverse/local")
 
 
 def test_a_report_that_cannot_be_read_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("SHAREVERSE_HOME", str(tmp_path))
     (tmp_path / "runs" / "abc" / "evaluation").mkdir(parents=True)
-    with pytest.raises(demo.Finished, match=r"last cannot be read .*: run make demo again"):
+    with pytest.raises(run_log.RunFailed, match=r"last cannot be read .*: run make demo again"):
         demo.outcome()
     (tmp_path / "runs" / "last").write_text("abc")
     (tmp_path / "runs" / "abc" / "evaluation" / "report.json").write_text("{")
-    with pytest.raises(demo.Finished, match=r"report.json holds no readable JSON .*: run make demo again"):
+    with pytest.raises(run_log.RunFailed, match=r"report.json holds no readable JSON .*: run make demo again"):
         demo.outcome()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 POLL_S = 1.0
 PAGE = 200
+TRACEBACK = "\nTraceback (most recent call last):\n"
 LATE = timedelta(seconds=15)
 """How much later than its time a line may arrive."""
 LAST_LINES_S = 15.0
@@ -28,7 +30,10 @@ class RunFailed(RuntimeError):
 
 
 class RunLog:
-    """The log of a flow run as it grows. Lines of several processes arrive late and out of order."""
+    """The log of a flow run as it grows. Lines of several processes arrive late and out of order.
+
+    Tracebacks, which Prefect logs three times over, are left to its page and the worker's log.
+    """
 
     def __init__(self, client: SyncPrefectClient, run_id: UUID) -> None:
         self.client, self.run_id = client, run_id
@@ -49,7 +54,7 @@ class RunLog:
                 if log.id not in self.seen:
                     self.seen.add(log.id)
                     self.ended |= log.task_run_id is None and log.message.startswith("Finished in state")
-                    yield f"{log.timestamp.astimezone():%H:%M:%S}  {log.message}"
+                    yield f"{log.timestamp.astimezone():%H:%M:%S}  {log.message.partition(TRACEBACK)[0]}"
             if len(page) < PAGE:
                 break
             offset += PAGE
@@ -57,24 +62,44 @@ class RunLog:
             self.since = max(self.since, page[-1].timestamp - LATE)
 
 
-def start(deployment: str, parameters: dict[str, Any]) -> UUID:
-    """Start a run of `<flow>/<deployment>`, its own parameters changed by these; return the run's id.
-
-    RunFailed for a deployment that is not there, parameters that the server refuses, or a server that does not answer.
-    """
+@contextlib.contextmanager
+def plainly(deployment: str) -> Iterator[None]:
+    """Turn what Prefect's client raises about a deployment into RunFailed."""
     try:
-        return run_deployment(deployment, parameters=parameters, timeout=0).id
+        yield
     except ObjectNotFound as error:
         raise RunFailed(f"{deployment} is not deployed: `prefect deployment ls` lists what is.") from error
     except PrefectHTTPStatusError as error:
-        raise RunFailed(f"{deployment} was refused: {error.response.text}") from error
+        raise RunFailed(f"{deployment}: Prefect refuses: {refusal(error.response)}") from error
     except httpx.HTTPError as error:
-        raise RunFailed(f"Prefect does not answer ({error}): is PREFECT_API_URL right?") from error
+        raise RunFailed(f"{deployment}: Prefect does not answer ({str(error) or type(error).__name__}).") from error
+
+
+def start(deployment: str, parameters: dict[str, Any]) -> UUID:
+    """Start a run of `<flow>/<deployment>`, its own parameters changed by these; return the run's id.
+
+    RunFailed for a deployment or a parameter that is not there, values that the server refuses, or a server that does
+    not answer.
+    """
+    with plainly(deployment):
+        with get_client(sync_client=True) as client:
+            known = client.read_deployment_by_name(deployment).parameter_openapi_schema.get("properties", {})
+        for name in sorted(parameters.keys() - known):  # the server would start the run, and that would crash
+            raise RunFailed(f"{deployment} has no parameter {name!r}: it takes {', '.join(known)}.")
+        return run_deployment(deployment, parameters=parameters, timeout=0).id
+
+
+def refusal(response: httpx.Response) -> str:
+    """Return the server's reason, the body as it is where it is none of Prefect's answers."""
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return response.text
 
 
 def watch(deployment: str, run_id: UUID) -> None:
     """Print a run's log until it ends; RunFailed, with the `deployment` and the reason, unless it completed."""
-    with get_client(sync_client=True) as client:
+    with plainly(deployment), get_client(sync_client=True) as client:
         log, deadline = RunLog(client, run_id), None
         while True:
             state = client.read_flow_run(run_id).state

@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from uuid import uuid4
 
+import httpx
 import pytest
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from flows import demo, run_log
 from tasks.benchmark.arms import Arm, ablation_of
@@ -24,7 +26,7 @@ def line(message: str, late_s: float = 0.0, task: bool = False):
 
 
 class Server:
-    """What `demo` asks of Prefect: a run's logs, a page at a time, and its states, the last of them for ever."""
+    """What is asked of Prefect: a run's logs, a page at a time, and its states, the last of them for ever."""
 
     def __init__(self, logs, states=()):
         self.logs, self.states = list(logs), list(states)
@@ -34,6 +36,9 @@ class Server:
         since = log_filter.timestamp.after_
         fits = sorted((log for log in self.logs if log.timestamp >= since), key=lambda log: log.timestamp)
         return fits[offset : offset + limit]
+
+    def read_deployment_by_name(self, name):
+        return SimpleNamespace(parameter_openapi_schema={"properties": {"dataset": {}, "seed": {}}})
 
     def read_flow_run(self, run_id):
         return SimpleNamespace(state=self.states.pop(0) if len(self.states) > 1 else self.states[0])
@@ -84,6 +89,42 @@ def started(monkeypatch):
         monkeypatch.setattr(run_log, "get_client", lambda sync_client: contextlib.nullcontext(server))
 
     return put
+
+
+def test_a_traceback_is_left_to_prefects_page():
+    server = Server([line('it failed: "why"\nTraceback (most recent call last):\n  File "x.py", line 1')])
+    assert messages(run_log.RunLog(server, RUN).new()) == ['it failed: "why"']
+
+
+def test_a_parameter_that_is_not_there_starts_nothing(started, monkeypatch):
+    started(Server([]))
+    monkeypatch.setattr(run_log, "run_deployment", lambda *given, **named: pytest.fail("it was started"))
+    with pytest.raises(run_log.RunFailed, match=r"train/local has no parameter 'sead': it takes dataset, seed\."):
+        run_log.start("train/local", {"sead": 1})
+
+
+def answered(status: int, body: str) -> PrefectHTTPStatusError:
+    response = httpx.Response(status, text=body, request=httpx.Request("POST", "http://127.0.0.1/api"))
+    return PrefectHTTPStatusError("refused", request=response.request, response=response)
+
+
+@pytest.mark.parametrize(
+    ("raised", "sentence"),
+    [
+        (answered(409, '{"detail": "0 is less than 1"}'), "train/local: Prefect refuses: 0 is less than 1"),
+        (answered(502, "bad gateway"), "train/local: Prefect refuses: bad gateway"),
+        (ObjectNotFound(None), "train/local is not deployed: "),
+        (httpx.ConnectError("refused"), r"train/local: Prefect does not answer \(refused\)\."),
+    ],
+)
+def test_what_prefect_refuses_is_one_sentence(started, monkeypatch, raised, sentence):
+    def refused(*given, **named):
+        raise raised
+
+    started(Server([]))
+    monkeypatch.setattr(run_log, "run_deployment", refused)
+    with pytest.raises(run_log.RunFailed, match=sentence):
+        run_log.start("train/local", {"seed": 1})
 
 
 def test_a_run_is_followed_to_its_end(started, capsys):

@@ -234,6 +234,32 @@ def generate(
     raise typer.Exit(main(["generate", *(f"--{name}={value}" for name, value in options.items())]))
 
 
+@command("shareverse export 1a2b3c4d5e6f my-model")
+def export(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or `last`: the one opened last.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+) -> None:
+    """Write a run's model as a folder to hand on.
+
+    Its weights as safetensors, their configuration, and a model card with what the evaluation measured.
+    """
+    from infra.storage import StorageError
+    from tasks.evaluation.errors import EvaluationError
+    from tasks.evaluation.export import export_run
+    from tasks.runs.errors import RunError
+    from tasks.runs.run import read_run
+
+    try:
+        export_run(read_run("" if run_id == "last" else run_id), folder)
+    except (EvaluationError, RunError, StorageError) as error:
+        raise refuse(error) from error
+    except OSError as error:
+        raise refuse(
+            f"{error.filename or folder}: {error.strerror or error}: make room, or name another DIR."
+        ) from error
+    print(folder)
+
+
 @command("shareverse convert my-clips ~/.local/share/shareverse/datasets/mine --view 360x240")
 def convert(
     folder: Annotated[Path, typer.Argument(help="train/NAME/, val/NAME/, test/NAME/ (docs/OTHER_DATA.md).")],

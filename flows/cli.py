@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -158,9 +159,12 @@ def demo() -> None:
     About 20 minutes on two cores, with nothing but this machine; starts the services. Run again, it goes on where it
     stopped, or says that all is done.
     """
+    from infra.installation import CODE
     from infra.stack import use_services
 
-    stack("up")
+    # In a process of its own: as children of this one, ended services would stay zombies, and `down` wait for them.
+    if code := subprocess.run([sys.executable, "-m", "infra.stack", "up"], cwd=CODE, check=False).returncode:
+        raise typer.Exit(code)
     use_services()
     from flows.demo import main  # Prefect reads the environment when it is imported
 

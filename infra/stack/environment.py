@@ -50,6 +50,8 @@ def environment() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "TORCH_EXTENSIONS_DIR": str(folder / "torch_extensions"),
     }
+    if not in_clone():  # else numba keeps what it compiles beside the kernels
+        settings["NUMBA_CACHE_DIR"] = os.environ.get("NUMBA_CACHE_DIR") or str(folder / "numba")
     if "prefect" in services:
         settings["PREFECT_API_URL"] = services["prefect"].address + "/api"
     if "mlflow" in services:

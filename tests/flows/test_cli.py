@@ -162,3 +162,12 @@ def test_clips_of_other_origin_are_converted_by_the_module_that_does_it(tmp_path
     assert done.exit_code == 1
     assert done.stderr.count("\n") == 1
     assert str(tmp_path / "nowhere") in done.stderr
+
+
+def test_a_demo_whose_services_do_not_start_ends_there(monkeypatch):
+    called = []
+    monkeypatch.setattr(
+        subprocess, "run", lambda words, **options: called.append(words) or subprocess.CompletedProcess(words, 1)
+    )
+    assert invoke("demo").exit_code == 1
+    assert [words[1:] for words in called] == [["-m", "infra.stack", "up"]]

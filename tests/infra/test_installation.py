@@ -33,6 +33,7 @@ def test_a_clone_holds_its_state_whatever_the_folder(tmp_path, monkeypatch):
 def test_installed_state_lies_in_the_users_data_folder(installed, monkeypatch):
     assert home() == installed / "me" / ".local" / "share" / "shareverse"
     assert environment.dotenv_file() == home() / "services" / ".env"
+    assert environment.environment()["NUMBA_CACHE_DIR"] == str(home() / "services" / "numba")
     assert installation.shell_command("up") == "shareverse up"
     monkeypatch.setenv("XDG_DATA_HOME", str(installed / "data"))
     assert home() == installed / "data" / "shareverse"

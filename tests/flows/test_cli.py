@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -41,6 +42,16 @@ def test_help_ends_with_an_example_of_options_that_there_are(command):
     assert words[:2] == ["shareverse", command]
     options = [word for word in words if word.startswith("--")]
     assert not [option for option in options if f"{option} " not in text]
+
+
+def test_the_readmes_commands_are_there():
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    named = [words for words in lines if words[:1] == ["shareverse"]]
+    assert named
+    for _, command, *words in named:
+        shown = invoke(command, "--help").stdout
+        assert not [word for word in words if word.startswith("--") and f"{word} " not in shown]
 
 
 def test_help_waits_for_nothing_heavy():

@@ -70,11 +70,18 @@ def assignments(options: Sequence[str] | None, name: str) -> dict[str, Any]:
             raise typer.BadParameter(f"{option!r} is not KEY=VALUE.", param_hint=name)
         if key in values:
             raise typer.BadParameter(f"{key!r} is given twice.", param_hint=name)
-        try:
-            values[key] = json.loads(value)
-        except ValueError:
-            values[key] = value
+        values[key] = value_of(value)
     return values
+
+
+def value_of(text: str) -> Any:
+    """Return what a text is as JSON, else the text itself: also for NaN and 1e999, which Python alone reads as JSON."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return text
+    return value
 
 
 def parameters(named: dict[str, Any], override: Sequence[str] | None, param: Sequence[str] | None) -> dict[str, Any]:
@@ -91,19 +98,28 @@ def parameters(named: dict[str, Any], override: Sequence[str] | None, param: Seq
     return flat | further
 
 
-def run(flow: str, target: str, given: dict[str, Any], watched: bool) -> None:
-    """Run a flow's deployment on the server that PREFECT_API_URL names, else on this home's own."""
-    from infra.installation import shell_command
+def connect() -> None:
+    """Let Prefect, which reads the environment when it is imported, find this home's services.
+
+    Where one of them does not run, the command ends with a sentence.
+    """
     from infra.stack import StackError, use_services
     from infra.storage import StorageError
 
-    deployment = f"{flow}/{target}"
     try:
-        if not os.environ.get("PREFECT_API_URL"):
-            use_services()
-        from flows.run_log import RunFailed, start, watch  # Prefect reads the environment when it is imported
+        use_services()
     except (StackError, StorageError) as error:
         raise refuse(error) from error
+
+
+def run(flow: str, target: str, given: dict[str, Any], watched: bool) -> None:
+    """Run a flow's deployment on the server that PREFECT_API_URL names, else on this home's own."""
+    if not os.environ.get("PREFECT_API_URL"):
+        connect()
+    from flows.run_log import RunFailed, start, watch
+    from infra.installation import shell_command
+
+    deployment = f"{flow}/{target}"
     try:
         run_id = start(deployment, given)
         print(f"{deployment} is run {run_id}.", flush=True)
@@ -160,13 +176,12 @@ def demo() -> None:
     stopped, or says that all is done.
     """
     from infra.installation import CODE
-    from infra.stack import use_services
 
     # In a process of its own: as children of this one, ended services would stay zombies, and `down` wait for them.
     if code := subprocess.run([sys.executable, "-m", "infra.stack", "up"], cwd=CODE, check=False).returncode:
         raise typer.Exit(code)
-    use_services()
-    from flows.demo import main  # Prefect reads the environment when it is imported
+    connect()
+    from flows.demo import main
 
     raise typer.Exit(main())
 
@@ -292,8 +307,8 @@ def verify(
     from infra.storage import home
     from tasks.sharding.__main__ import main
 
-    folder = Path(dataset)
-    raise typer.Exit(main(["verify", "--", str(folder if folder.exists() else home() / "datasets" / folder)]))
+    folder = dataset if os.path.exists(dataset) else str(home() / "datasets" / dataset)
+    raise typer.Exit(main(["verify", "--", folder]))
 
 
 if __name__ == "__main__":

@@ -103,6 +103,15 @@ def test_what_is_not_given_is_left_to_the_deployment(started):
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("0.5", 0.5), ("true", True), ('["a"]', ["a"]), ("cross", "cross"), ("", ""), ("a=b", "a=b"),
+     ("NaN", "NaN"), ("-Infinity", "-Infinity"), ("1e999", "1e999"), ("[" * 100_000, "[" * 100_000)],
+)  # fmt: skip
+def test_values_are_json_or_text(text, value):
+    assert cli.assignments([f"key={text}"], "--param") == {"key": value}
+
+
+@pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (("--param", "seed"), "'seed' is not KEY=VALUE"),

@@ -16,18 +16,17 @@ $(VENV)/.ready: pyproject.toml constraints.txt infra/setup_venv.sh
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh infra/setup_venv.sh
 
 demo: $(VENV)/.ready  ## services, record, train, evaluate, print the outcome
-	@$(BIN) -m infra.stack up
-	@$(BIN) -m flows.demo
+	@$(BIN) -m flows.cli demo
 
 up: $(VENV)/.ready  ## start Prefect, MLflow and a worker
-	@$(BIN) -m infra.stack up
+	@$(BIN) -m flows.cli up
 
 down:            ## end exactly what was started
-	@test ! -x $(BIN) || $(BIN) -m infra.stack down
+	@test ! -x $(BIN) || $(BIN) -m flows.cli down
 
 status:          ## one line a service
 	@test -x $(BIN) || { echo "Nothing is set up yet: run make demo." >&2; exit 1; }
-	@$(BIN) -m infra.stack status
+	@$(BIN) -m flows.cli status
 
 test: $(VENV)/.ready  ## the tests (about 20 minutes on 2 cores)
 	@$(BIN) -m pytest

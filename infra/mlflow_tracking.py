@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from infra.installation import CODE, in_clone, shell_command
+
 EXPERIMENT = "shareverse"
 DATA_EXPERIMENT = "shareverse-datasets"
 RUN_ID_TAG = "shareverse.run_id"
@@ -38,16 +40,16 @@ class TrackingError(RuntimeError):
 def git_sha() -> str:
     """Return the commit of the code that runs, with `-dirty` where it was changed; 'unknown' where that can't be told.
 
-    An image holds no repository: there SHAREVERSE_GIT_SHA names the commit it was built from.
+    An image holds no repository: there SHAREVERSE_GIT_SHA names the commit it was built from. Installed packages are of
+    no commit, also where their environment lies in somebody's repository.
     """
     if os.environ.get("SHAREVERSE_GIT_SHA"):
         return os.environ["SHAREVERSE_GIT_SHA"]
-    if shutil.which("git") is None:
+    if shutil.which("git") is None or not in_clone():
         return "unknown"
-    here = Path(__file__).resolve().parent
     done = subprocess.run(
         ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"],
-        cwd=here, capture_output=True, text=True, check=False,
+        cwd=CODE, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.stdout.strip() if done.returncode == 0 else "unknown"
 
@@ -60,7 +62,9 @@ def client() -> Any:
 
     address = os.environ.get("MLFLOW_TRACKING_URI")
     if not address:
-        raise TrackingError("MLFLOW_TRACKING_URI is not set: start the services with `make up`, or name your server.")
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI is not set: start the services with `{shell_command('up')}`, or name your server."
+        )
     mlflow.set_tracking_uri(address)
     return mlflow.MlflowClient(address)
 

@@ -9,12 +9,13 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from infra.installation import shell_command
 from infra.reading import read_bytes
 from infra.storage import TEMPORARY_PREFIX, StorageError, home, sync_folder
 
 OURS = frozenset({"services", "datasets", "runs", "vbench"})
 """The folders that the project makes under SHAREVERSE_HOME."""
-ADVICE = "run `make down`, move the file away, run `make up`: a new one is drawn."
+ADVICE = f"run `{shell_command('down')}`, move the file away, run `{shell_command('up')}`: a new one is drawn."
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from infra.installation import default_home
+
 OnProgress = Callable[[int, int, str], None]
 """Called with (done, total, note) while a long step works."""
 
@@ -51,8 +53,8 @@ def no_progress(done: int, total: int, note: str) -> None:
 
 
 def home() -> Path:
-    """Return the state folder: `SHAREVERSE_HOME`, else `var/` in the current folder."""
-    return Path(os.environ.get("SHAREVERSE_HOME") or "var").resolve()
+    """Return the state folder: `SHAREVERSE_HOME`, else `var/` in the clone, or the user's data folder."""
+    return Path(os.environ.get("SHAREVERSE_HOME") or default_home()).resolve()
 
 
 def canonical_json(value: Any) -> str:

@@ -20,7 +20,7 @@ MAY_IMPORT = {
 }
 STEPS = ("planning", "recording", "sharding", "runs", "encoding", "training", "evaluation", "benchmark")
 """The packages of tasks/, each of which imports only earlier ones."""
-EVALUATION = ("errors", "measures", "scoring", "report", "generate", "vbench", "task", "__main__")
+EVALUATION = ("errors", "measures", "scoring", "report", "generate", "export", "vbench", "task", "__main__")
 """The same of tasks/evaluation/."""
 MOST_LINES = 400
 

@@ -7,7 +7,8 @@ one machine do not collide. docs/SECURITY.md says who may connect to what.
 """
 
 from infra.stack.control import down, status_lines, up
+from infra.stack.environment import use_services
 from infra.stack.password import password_hint
 from infra.stack.services import StackError
 
-__all__ = ["StackError", "down", "password_hint", "status_lines", "up"]
+__all__ = ["StackError", "down", "password_hint", "status_lines", "up", "use_services"]

@@ -11,11 +11,16 @@ from infra.storage import StorageError
 
 
 def main() -> int:
-    """Return 0, 1 with a sentence on stderr when a service does not start or stop, or 2 for a wrong command."""
+    """Return what `perform` does, or 2 for a wrong command."""
     command = sys.argv[1] if len(sys.argv) == 2 else ""
     if command not in ("up", "down", "status"):
         print("usage: python -m infra.stack up | down | status", file=sys.stderr)
         return 2
+    return perform(command)
+
+
+def perform(command: str) -> int:
+    """Do what `up`, `down` or `status` says; return 0, or 1 with a sentence on stderr when a service fails."""
     try:
         if command == "up":
             up()

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import psutil
 
+from infra.installation import shell_command
 from infra.private_files import close_home, private_folder
 from infra.stack.environment import environment, write_dotenv
 from infra.stack.password import auth_string, password_file
 from infra.stack.prefect_client import (
+    DEPLOYMENTS,
     NO_PLUGINS,
     answer,
     crash_abandoned_runs,
@@ -25,7 +27,7 @@ from infra.stack.prefect_client import (
 from infra.stack.services import (
     NAME_MARK,
     NAMES,
-    REPOSITORY,
+    RESTART,
     Service,
     StackError,
     end_orphaned_flows,
@@ -55,8 +57,8 @@ def check_database(path: Path) -> None:
             database.close()
     except sqlite3.Error as error:
         raise StackError(
-            f"{path} cannot be read ({error}): move it away and run `make up` again. It holds the history that the "
-            "service's pages show; data sets and runs lie elsewhere."
+            f"{path} cannot be read ({error}): move it away and run `{shell_command('up')}` again. It holds the "
+            "history that the service's pages show; data sets and runs lie elsewhere."
         ) from error
 
 
@@ -105,7 +107,7 @@ def running_server(name: str, known: Service | None, worker: psutil.Process | No
         if not address or free_port(port_of(address)) != port_of(address):
             raise StackError(
                 f"{name} does not run, and another program listens at {address}, where the worker expects it: end that "
-                "program, or run `make down`, which ends the worker and what runs in it, then `make up`."
+                f"program, or {RESTART}."
             )
         return STARTS[name](port_of(address))
     return STARTS[name](free_port(port_of(known.address) if known else None))
@@ -128,10 +130,7 @@ def check_running(service: Service) -> None:
         reason = f"was started with another password than {password_file()} holds"
     else:
         return
-    raise StackError(
-        f"{service.name} (pid {service.pid}) {reason}: run `make down`, which ends the worker and what runs in it, "
-        "then `make up`."
-    )
+    raise StackError(f"{service.name} (pid {service.pid}) {reason}: {RESTART}.")
 
 
 def start_servers(known: dict[str, Service], worker: psutil.Process | None) -> str:
@@ -150,8 +149,8 @@ def up() -> None:
 
     A worker that runs is left alone, and with it what it runs: a server that died comes back at its old address.
     """
-    if not (REPOSITORY / "prefect.yaml").is_file():
-        raise StackError(f"{REPOSITORY} is not a clone of the repository: run this in one, it needs prefect.yaml.")
+    if not DEPLOYMENTS.is_file():
+        raise StackError(f"{DEPLOYMENTS} is missing: install ShareVerse again, or restore the clone's prefect.yaml.")
     os.umask(0o077)
     private_folder(services_dir())
     with only_one():

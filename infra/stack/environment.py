@@ -13,10 +13,11 @@ from pathlib import Path
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
+from infra.installation import CODE, in_clone, shell_command
 from infra.private_files import write_private
 from infra.stack.gate import LOOPBACK
 from infra.stack.password import auth_string
-from infra.stack.services import REPOSITORY, StackError, read_services, services_dir
+from infra.stack.services import NAMES, StackError, read_services, services_dir
 from infra.storage import home
 
 DOTENV = (
@@ -28,7 +29,8 @@ DOTENV = (
     "PREFECT_SERVER_ANALYTICS_ENABLED",
 )
 """What `.env` says; the rest of the file is the user's."""
-HEADING = "# Written by `make up`, which keeps all other lines. It holds a password: it is yours alone to read.\n"
+UP = shell_command("up")
+HEADING = f"# Written by `{UP}`, which keeps all other lines. It holds a password: it is yours alone to read.\n"
 
 
 def environment() -> dict[str, str]:
@@ -48,6 +50,8 @@ def environment() -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "TORCH_EXTENSIONS_DIR": str(folder / "torch_extensions"),
     }
+    if not in_clone():  # else numba keeps what it compiles beside the kernels
+        settings["NUMBA_CACHE_DIR"] = os.environ.get("NUMBA_CACHE_DIR") or str(folder / "numba")
     if "prefect" in services:
         settings["PREFECT_API_URL"] = services["prefect"].address + "/api"
     if "mlflow" in services:
@@ -74,17 +78,35 @@ def merged(text: str, settings: Mapping[str, str]) -> str:
     return kept + HEADING + "".join(f"{key}={quoted(value)}\n" for key, value in settings.items())
 
 
-def write_dotenv(path: Path = REPOSITORY / ".env") -> None:
-    """Write our settings into `.env`: Prefect reads it in the repository's folder, so a fresh shell finds the services.
+def use_services() -> None:
+    """Let this process, and Prefect when it is imported afterwards, find this home's services.
+
+    StackError when one of them does not run.
+    """
+    services = read_services()
+    for name in NAMES:
+        if name not in services or not services[name].process():
+            raise StackError(f"{name} does not run: start the services with `{UP}`.")
+    os.environ.update(environment())
+
+
+def dotenv_file() -> Path:
+    """Return where `.env` stands: Prefect reads it in the current folder, so a fresh shell there finds the services."""
+    return (CODE if in_clone() else services_dir()) / ".env"
+
+
+def write_dotenv(path: Path | None = None) -> None:
+    """Write our settings into `.env`; `path` in place of `dotenv_file`.
 
     StackError when the file is not a plain file of this user, or cannot carry a value.
     """
+    path = path or dotenv_file()
     everything = environment()
     settings = {key: everything[key] for key in DOTENV if key in everything}
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            raise StackError(f"{path} is not a plain file of yours, and `make up` writes a password into it: move it.")
+            raise StackError(f"{path} is not a plain file of yours, and `{UP}` writes a password into it: move it.")
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         text = ""

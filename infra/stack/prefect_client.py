@@ -9,10 +9,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 
+from infra.installation import CODE
 from infra.stack.environment import environment
 from infra.stack.password import authorization, password_file
-from infra.stack.services import REPOSITORY, StackError
+from infra.stack.services import RESTART, StackError
 
+DEPLOYMENTS = CODE / "flows" / "prefect.yaml"
+"""In a clone a link to the prefect.yaml above; wheels carry its content."""
 POOLS = ("local", "cluster")
 NO_PLUGINS = {"PREFECT_PLUGINS_ENABLED": "false"}
 ANSWER_S = 20.0
@@ -45,7 +48,7 @@ def password_works(address: str) -> bool:
     if 0 not in (without, with_it) and (without, with_it) != (401, 200):
         raise StackError(
             f"Prefect at {address} answers {without} without a password and {with_it} with that of {password_file()}, "
-            "where 401 and 200 belong: run `make down`, which ends the worker and what runs in it, then `make up`."
+            f"where 401 and 200 belong: {RESTART}."
         )
     return (without, with_it) == (401, 200)
 
@@ -60,7 +63,7 @@ def run_python(*arguments: str) -> str:
     """Run this Python with the services' environment; return its output. StackError with the last lines otherwise."""
     done = subprocess.run(
         [sys.executable, *arguments],
-        cwd=REPOSITORY,
+        cwd=CODE,
         env=environment() | NO_PLUGINS,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -74,10 +77,13 @@ def run_python(*arguments: str) -> str:
 
 
 def register_deployments() -> None:
-    """Create the work pools and the deployments of prefect.yaml, or bring them up to date."""
+    """Create the work pools and the deployments of prefect.yaml, or bring them up to date.
+
+    Their flows are loaded from the folder in which this is done (see `run_python`).
+    """
     for pool in POOLS:
         run_python("-m", "prefect", "--no-prompt", "work-pool", "create", pool, "--type", "process", "--overwrite")
-    run_python("-m", "prefect", "--no-prompt", "deploy", "--all")
+    run_python("-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENTS))
 
 
 def crash_abandoned_runs() -> None:

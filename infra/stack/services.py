@@ -20,12 +20,12 @@ from pathlib import Path
 
 import psutil
 
+from infra.installation import CODE, in_clone, shell_command
 from infra.private_files import private_folder, write_private
 from infra.reading import read_json
 from infra.stack.log_size import rotate
 from infra.storage import canonical_json, home
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = ("prefect", "mlflow", "worker")
 START_DEADLINE_S = 300.0
 """A first start makes the databases; on two busy cores that took two minutes."""
@@ -34,6 +34,8 @@ NAME_MARK = "SHAREVERSE_SERVICE"
 ADDRESS_MARK = "SHAREVERSE_SERVICE_ADDRESS"
 FLOW_MARK = "PREFECT__FLOW_RUN_ID"
 """Prefect's, in the environment of a flow run's processes, which inherit the worker's marks."""
+RESTART = f"run `{shell_command('down')}`, which ends the worker and what runs in it, then `{shell_command('up')}`"
+"""What to do about a service that cannot be used as it is."""
 
 
 class StackError(RuntimeError):
@@ -206,7 +208,7 @@ def launch(name: str, command: list[str], address: str, environment: dict[str, s
         rotate(log)
         process = subprocess.Popen(
             command,
-            cwd=REPOSITORY,
+            cwd=CODE if in_clone() else services_dir(),  # what a service drops never lies beside installed packages
             env=environment | {NAME_MARK: name, ADDRESS_MARK: address},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -229,7 +231,7 @@ def wait_for(service: Service, ready: Callable[[], bool]) -> None:
         if time.monotonic() > deadline:
             raise StackError(
                 f"{service.name} does not answer after {START_DEADLINE_S:.0f} s; its log is {log_of(service.name)}. "
-                "`make down` ends it."
+                f"`{shell_command('down')}` ends it."
             )
         with contextlib.suppress(psutil.TimeoutExpired):
             process.wait(timeout=0.2)

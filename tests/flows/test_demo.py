@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from uuid import uuid4
 
+import httpx
 import pytest
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
-from flows import demo
+from flows import demo, run_log
 from tasks.benchmark.arms import Arm, ablation_of
 from tasks.benchmark.outcomes import ArmScore
 
@@ -24,7 +26,7 @@ def line(message: str, late_s: float = 0.0, task: bool = False):
 
 
 class Server:
-    """What `demo` asks of Prefect: a run's logs, a page at a time, and its states, the last of them for ever."""
+    """What is asked of Prefect: a run's logs, a page at a time, and its states, the last of them for ever."""
 
     def __init__(self, logs, states=()):
         self.logs, self.states = list(logs), list(states)
@@ -34,6 +36,9 @@ class Server:
         since = log_filter.timestamp.after_
         fits = sorted((log for log in self.logs if log.timestamp >= since), key=lambda log: log.timestamp)
         return fits[offset : offset + limit]
+
+    def read_deployment_by_name(self, name):
+        return SimpleNamespace(parameter_openapi_schema={"properties": {"dataset": {}, "seed": {}}})
 
     def read_flow_run(self, run_id):
         return SimpleNamespace(state=self.states.pop(0) if len(self.states) > 1 else self.states[0])
@@ -51,7 +56,7 @@ def messages(lines) -> list[str]:
 
 def test_lines_are_shown_once_and_late_ones_too():
     server = Server([line("second", 2)])
-    log = demo.RunLog(server, RUN)
+    log = run_log.RunLog(server, RUN)
     assert messages(log.new()) == ["second"]
     server.logs += [line("first, from another process", 4), line("third", 1)]
     assert messages(log.new()) == ["first, from another process", "third"]
@@ -59,14 +64,14 @@ def test_lines_are_shown_once_and_late_ones_too():
 
 
 def test_a_log_of_several_pages_is_shown_whole(monkeypatch):
-    monkeypatch.setattr(demo, "PAGE", 3)
+    monkeypatch.setattr(run_log, "PAGE", 3)
     server = Server([line(f"line {number}", 9 - number) for number in range(7)])
-    assert messages(demo.RunLog(server, RUN).new()) == [f"line {number}" for number in range(7)]
+    assert messages(run_log.RunLog(server, RUN).new()) == [f"line {number}" for number in range(7)]
 
 
 def test_a_tasks_last_line_is_not_the_flows():
     server = Server([line("Finished in state Completed()", task=True)])
-    log = demo.RunLog(server, RUN)
+    log = run_log.RunLog(server, RUN)
     list(log.new())
     assert not log.ended
     server.logs.append(line("Finished in state Completed()"))
@@ -79,11 +84,47 @@ def started(monkeypatch):
     """Return a function that puts a made server behind `demo.follow`."""
 
     def put(server: Server) -> None:
-        monkeypatch.setattr(demo, "POLL_S", 0.0)
-        monkeypatch.setattr(demo, "run_deployment", lambda name, timeout: SimpleNamespace(id=RUN))
-        monkeypatch.setattr(demo, "get_client", lambda sync_client: contextlib.nullcontext(server))
+        monkeypatch.setattr(run_log, "POLL_S", 0.0)
+        monkeypatch.setattr(run_log, "run_deployment", lambda name, parameters, timeout: SimpleNamespace(id=RUN))
+        monkeypatch.setattr(run_log, "get_client", lambda sync_client: contextlib.nullcontext(server))
 
     return put
+
+
+def test_a_traceback_is_left_to_prefects_page():
+    server = Server([line('it failed: "why"\nTraceback (most recent call last):\n  File "x.py", line 1')])
+    assert messages(run_log.RunLog(server, RUN).new()) == ['it failed: "why"']
+
+
+def test_a_parameter_that_is_not_there_starts_nothing(started, monkeypatch):
+    started(Server([]))
+    monkeypatch.setattr(run_log, "run_deployment", lambda *given, **named: pytest.fail("it was started"))
+    with pytest.raises(run_log.RunFailed, match=r"train/local has no parameter 'sead': it takes dataset, seed\."):
+        run_log.start("train/local", {"sead": 1})
+
+
+def answered(status: int, body: str) -> PrefectHTTPStatusError:
+    response = httpx.Response(status, text=body, request=httpx.Request("POST", "http://127.0.0.1/api"))
+    return PrefectHTTPStatusError("refused", request=response.request, response=response)
+
+
+@pytest.mark.parametrize(
+    ("raised", "sentence"),
+    [
+        (answered(409, '{"detail": "0 is less than 1"}'), "train/local: Prefect refuses: 0 is less than 1"),
+        (answered(502, "bad gateway"), "train/local: Prefect refuses: bad gateway"),
+        (ObjectNotFound(None), "train/local is not deployed: "),
+        (httpx.ConnectError("refused"), r"train/local: Prefect does not answer \(refused\)\."),
+    ],
+)
+def test_what_prefect_refuses_is_one_sentence(started, monkeypatch, raised, sentence):
+    def refused(*given, **named):
+        raise raised
+
+    started(Server([]))
+    monkeypatch.setattr(run_log, "run_deployment", refused)
+    with pytest.raises(run_log.RunFailed, match=sentence):
+        run_log.start("train/local", {"seed": 1})
 
 
 def test_a_run_is_followed_to_its_end(started, capsys):
@@ -102,20 +143,20 @@ def test_a_failed_run_ends_the_demo_in_one_sentence(started, capsys, monkeypatch
 
 
 def test_a_killed_flow_without_a_last_line_is_not_waited_for_for_ever(started, monkeypatch):
-    monkeypatch.setattr(demo, "LAST_LINES_S", 0.0)
+    monkeypatch.setattr(run_log, "LAST_LINES_S", 0.0)
     started(Server([line("at work")], [state("Crashed")]))
-    with pytest.raises(demo.Finished, match=r"ended as Crashed"):
+    with pytest.raises(run_log.RunFailed, match=r"ended as Crashed"):
         demo.follow("train-shareverse/local")
 
 
 def test_a_report_that_cannot_be_read_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("SHAREVERSE_HOME", str(tmp_path))
     (tmp_path / "runs" / "abc" / "evaluation").mkdir(parents=True)
-    with pytest.raises(demo.Finished, match=r"last cannot be read .*: run make demo again"):
+    with pytest.raises(run_log.RunFailed, match=r"last cannot be read .*: run make demo again"):
         demo.outcome()
     (tmp_path / "runs" / "last").write_text("abc")
     (tmp_path / "runs" / "abc" / "evaluation" / "report.json").write_text("{")
-    with pytest.raises(demo.Finished, match=r"report.json holds no readable JSON .*: run make demo again"):
+    with pytest.raises(run_log.RunFailed, match=r"report.json holds no readable JSON .*: run make demo again"):
         demo.outcome()
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 
+import psutil
 import pytest
 from dotenv import dotenv_values
 
-from infra.stack.environment import environment, merged, write_dotenv
+from infra.stack.environment import environment, merged, use_services, write_dotenv
 from infra.stack.password import auth_string, authorization, password_file, password_hint
-from infra.stack.services import StackError
+from infra.stack.services import Service, StackError, write_service
 from infra.storage import StorageError
 
 OWN = """# mine
@@ -98,6 +99,17 @@ def test_the_password_is_drawn_once_for_each_home(tmp_path, monkeypatch):
         drawn.add(auth_string())
     assert len(drawn) == 2
     assert authorization()["Authorization"].startswith("Basic ")
+
+
+def test_a_process_is_told_where_the_services_are_once_all_of_them_run(dotenv, monkeypatch):
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    for name in ("prefect", "mlflow", "worker"):
+        with pytest.raises(StackError, match=f"{name} does not run: start the services with `make up`"):
+            use_services()
+        write_service(Service(name, os.getpid(), psutil.Process().create_time(), "http://127.0.0.1:4200"))
+    use_services()
+    assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
+    assert os.environ["PREFECT_API_AUTH_STRING"] == auth_string()
 
 
 def test_no_proxy_is_sent_the_password(dotenv, monkeypatch):

@@ -18,6 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from infra.installation import CODE
 from infra.stack import control, services
 from infra.stack.password import auth_string, authorization
 from infra.stack.prefect_client import answer, password_works
@@ -183,7 +184,7 @@ def test_a_password_changed_under_a_running_server_is_told(servers):
 def test_a_server_without_a_password_does_not_start(monkeypatch):
     monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
     done = subprocess.run(
-        [sys.executable, "-m", "infra.stack.prefect_server"], capture_output=True, text=True, cwd=services.REPOSITORY
+        [sys.executable, "-m", "infra.stack.prefect_server"], capture_output=True, text=True, cwd=CODE
     )
     assert done.returncode == 2
     assert "PREFECT_SERVER_API_AUTH_STRING is not set" in done.stderr

@@ -1,0 +1,315 @@
+"""The command `shareverse`: one thin function per command.
+
+Prefect, torch and Ray are imported by the commands that need them, so that `shareverse --help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="shareverse",
+    help="Several agents, one generated world: record clip pairs, train a model on them, see what it generates.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+Function = Callable[..., None]
+
+
+def command(example: str) -> Callable[[Function], Function]:
+    """Make a function a command of its name whose help ends with an example."""
+    return app.command(epilog=f"\b\nExample:\n  {example}")
+
+
+class Target(StrEnum):
+    """Which deployment of a flow: the one of this machine, or that of the paper's scale on CARLA and GPUs."""
+
+    LOCAL = "local"
+    PAPER = "paper"
+
+
+Where = Annotated[Target, typer.Option("--target", envvar="SHAREVERSE_DEPLOYMENT", help="The deployment to run.")]
+Preset = Annotated[str | None, typer.Option(help="A preset's name, or the full path of a TOML file.")]
+Dataset = Annotated[str | None, typer.Option(help="The data set's name.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--override", metavar="KEY=VALUE", help="Change a field of the preset; repeatable.")
+]
+Parameters = Annotated[
+    list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="Set a parameter of the flow; repeatable.")
+]
+Watched = Annotated[bool, typer.Option("--watch/--no-watch", help="Show the log until the run ends, or start it only.")]
+
+
+def refuse(sentence: object) -> typer.Exit:
+    """Print a sentence on stderr; return what ends the command with code 1."""
+    print(" ".join(str(sentence).split()), file=sys.stderr)
+    return typer.Exit(1)
+
+
+def assignments(options: Sequence[str] | None, name: str) -> dict[str, Any]:
+    """Return the values of KEY=VALUE options: JSON where it is JSON, else text, as `prefect deployment run` takes them.
+
+    typer.BadParameter for an option without "=" and for a key that is given twice.
+    """
+    values: dict[str, Any] = {}
+    for option in options or ():
+        key, equals, value = option.partition("=")
+        if not key or not equals:
+            raise typer.BadParameter(f"{option!r} is not KEY=VALUE.", param_hint=name)
+        if key in values:
+            raise typer.BadParameter(f"{key!r} is given twice.", param_hint=name)
+        values[key] = value_of(value)
+    return values
+
+
+def value_of(text: str) -> Any:
+    """Return what a text is as JSON, else the text itself: also for NaN and 1e999, which Python alone reads as JSON."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return text
+    return value
+
+
+def parameters(named: dict[str, Any], override: Sequence[str] | None, param: Sequence[str] | None) -> dict[str, Any]:
+    """Return a flow's parameters from a command's options, those that were given.
+
+    typer.BadParameter for one that is given in two ways.
+    """
+    flat = {name: value for name, value in named.items() if value is not None}
+    if override:
+        flat["overrides"] = assignments(override, "--override")
+    further = assignments(param, "--param")
+    for name in sorted(flat.keys() & further.keys()):
+        raise typer.BadParameter(f"{name!r} is given by an option of its own too.", param_hint="--param")
+    return flat | further
+
+
+def connect() -> None:
+    """Let Prefect, which reads the environment when it is imported, find this home's services.
+
+    Where one of them does not run, the command ends with a sentence.
+    """
+    from infra.stack import StackError, use_services
+    from infra.storage import StorageError
+
+    try:
+        use_services()
+    except (StackError, StorageError) as error:
+        raise refuse(error) from error
+
+
+def run(flow: str, target: str, given: dict[str, Any], watched: bool) -> None:
+    """Run a flow's deployment on the server that PREFECT_API_URL names, else on this home's own."""
+    if not os.environ.get("PREFECT_API_URL"):
+        connect()
+    from flows.run_log import RunFailed, start, watch
+    from infra.installation import shell_command
+
+    deployment = f"{flow}/{target}"
+    try:
+        run_id = start(deployment, given)
+        print(f"{deployment} is run {run_id}.", flush=True)
+        if watched:
+            watch(deployment, run_id)
+    except RunFailed as error:
+        raise refuse(error) from error
+    except KeyboardInterrupt:
+        raise refuse(
+            f"{deployment} goes on: end it on Prefect's page, or everything by `{shell_command('down')}`."
+        ) from None
+
+
+def stack(action: str) -> None:
+    """Do what `up`, `down` or `status` says; end the command with code 1 where that fails."""
+    from infra.stack.__main__ import perform
+
+    if code := perform(action):
+        raise typer.Exit(code)
+
+
+@command("shareverse up")
+def up() -> None:
+    """Start Prefect, MLflow and a worker.
+
+    They listen on 127.0.0.1 only; what runs already is left alone. Prints their addresses.
+    """
+    stack("up")
+
+
+@command("shareverse down")
+def down() -> None:
+    """End exactly what `up` started.
+
+    Flow runs end with their worker; run again, they go on where they stopped.
+    """
+    stack("down")
+
+
+@command("shareverse status")
+def status() -> None:
+    """Print a line per service.
+
+    Its name, state, address and process id.
+    """
+    stack("status")
+
+
+@command("shareverse demo")
+def demo() -> None:
+    """Record, train and score a small model.
+
+    About 20 minutes on two cores, with nothing but this machine; starts the services. Run again, it goes on where it
+    stopped, or says that all is done.
+    """
+    from infra.installation import CODE
+
+    # In a process of its own: as children of this one, ended services would stay zombies, and `down` wait for them.
+    if code := subprocess.run([sys.executable, "-m", "infra.stack", "up"], cwd=CODE, check=False).returncode:
+        raise typer.Exit(code)
+    connect()
+    from flows.demo import main
+
+    raise typer.Exit(main())
+
+
+@command("shareverse collect --dataset crossings --preset demo --override 'trajectory_types=[\"crossing\"]'")
+def collect(
+    dataset: Dataset = None,
+    preset: Preset = None,
+    override: Overrides = None,
+    param: Parameters = None,
+    target: Where = Target.LOCAL,
+    watch: Watched = True,
+) -> None:
+    """Record a data set of clip pairs.
+
+    What a plan preset says, going on where an earlier run stopped. Runs the deployment collect-dataset of
+    the services that `shareverse up` starts.
+    """
+    run("collect-dataset", target, parameters({"dataset": dataset, "plan_preset": preset}, override, param), watch)
+
+
+@command("shareverse train --dataset demo --preset demo --override ema_decay=0.99 --param run_name=slow-average")
+def train(
+    dataset: Dataset = None,
+    preset: Preset = None,
+    override: Overrides = None,
+    param: Parameters = None,
+    target: Where = Target.LOCAL,
+    watch: Watched = True,
+) -> None:
+    """Train a model on a data set, then score it.
+
+    What a model preset says, going on where an earlier run stopped. Runs the deployment train-shareverse of
+    the services that `shareverse up` starts.
+    """
+    run("train-shareverse", target, parameters({"dataset": dataset, "preset": preset}, override, param), watch)
+
+
+@command("shareverse evaluate --run 1a2b3c4d5e6f --param split=val")
+def evaluate(
+    run_id: Annotated[str | None, typer.Option("--run", help="The run's id (default: the one opened last).")] = None,
+    dataset: Dataset = None,
+    param: Parameters = None,
+    watch: Watched = True,
+) -> None:
+    """Score a run's last checkpoint again.
+
+    On towns never trained on. Runs the deployment evaluate-shareverse of the services that `shareverse up` starts.
+    """
+    run("evaluate-shareverse", Target.LOCAL, parameters({"dataset": dataset, "run_id": run_id}, None, param), watch)
+
+
+@command("shareverse generate --run 1a2b3c4d5e6f --clip KEY --out videos")
+def generate(
+    clip: Annotated[str, typer.Option(help="Key of a clip of the run's data set.")],
+    out: Annotated[Path, typer.Option(help="Folder for the videos.")],
+    run_id: Annotated[str, typer.Option("--run", help="The run's id (default: the one opened last).")] = "",
+    steps: Annotated[int, typer.Option(help="Sampling steps (0: the preset's).")] = 0,
+    windows: Annotated[int, typer.Option(help="Windows of the model's length, one after another.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the noise, from 0.")] = 0,
+) -> None:
+    """Generate a clip with a trained run.
+
+    From its first frames and cameras; writes both agents' mosaics and their eight views as videos.
+    """
+    from tasks.evaluation.__main__ import main
+
+    options = {"run": run_id, "clip": clip, "out": out, "steps": steps, "windows": windows, "seed": seed}
+    raise typer.Exit(main(["generate", *(f"--{name}={value}" for name, value in options.items())]))
+
+
+@command("shareverse export 1a2b3c4d5e6f my-model")
+def export(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or `last`: the one opened last.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+) -> None:
+    """Write a run's model as a folder to hand on.
+
+    Its weights as safetensors, their configuration, and a model card with what the evaluation measured.
+    """
+    from infra.storage import StorageError
+    from tasks.evaluation.errors import EvaluationError
+    from tasks.evaluation.export import export_run
+    from tasks.runs.errors import RunError
+    from tasks.runs.run import read_run
+
+    try:
+        export_run(read_run("" if run_id == "last" else run_id), folder)
+    except (EvaluationError, RunError, StorageError) as error:
+        raise refuse(error) from error
+    except OSError as error:
+        raise refuse(
+            f"{error.filename or folder}: {error.strerror or error}: make room, or name another DIR."
+        ) from error
+    print(folder)
+
+
+@command("shareverse convert my-clips ~/.local/share/shareverse/datasets/mine --view 360x240")
+def convert(
+    folder: Annotated[Path, typer.Argument(help="train/NAME/, val/NAME/, test/NAME/ (docs/OTHER_DATA.md).")],
+    dataset: Annotated[Path, typer.Argument(help="Folder to make, best under the state folder's datasets/.")],
+    frames: Annotated[int, typer.Option(help="Frames of a stored clip, 8k+1.")] = 49,
+    view: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the stored views (default: as they are).")] = None,
+) -> None:
+    """Make a data set of clips of other origin.
+
+    From videos, cameras and, where there is any, depth.
+    """
+    from tasks.sharding.__main__ import main
+
+    size = [f"--view={view}"] if view is not None else []
+    raise typer.Exit(main(["convert", f"--frames={frames}", *size, "--", str(folder), str(dataset)]))
+
+
+@command("shareverse verify demo")
+def verify(
+    dataset: Annotated[str, typer.Argument(help="Folder of a data set, or the name of one in the state folder.")],
+) -> None:
+    """Read a data set from end to end.
+
+    Compares every hash and count, and checks every camera, pose and frame.
+    """
+    from infra.storage import home
+    from tasks.sharding.__main__ import main
+
+    folder = dataset if os.path.exists(dataset) else str(home() / "datasets" / dataset)
+    raise typer.Exit(main(["verify", "--", folder]))
+
+
+if __name__ == "__main__":
+    app()

@@ -37,8 +37,9 @@ test-slow: $(VENV)/.ready  ## the long ones: kills, resumption, the whole line
 test-hostile: $(VENV)/.ready  ## damaged files and hostile messages, with counts by outcome
 	@$(BIN) -m pytest -m slow tests/hostile -s
 
-lint: $(VENV)/.ready  ## ruff and mypy
+lint: $(VENV)/.ready  ## ruff (check and format) and mypy
 	@$(BIN) -m ruff check .
+	@$(BIN) -m ruff format --check .
 	@$(BIN) -m mypy
 
 bench: $(VENV)/.ready  ## ratios against physical limits and peers

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
+from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -66,7 +67,7 @@ class Reports:
     Only the newest report counts; what a slow server has made old is dropped. The thread ends when nothing waits.
     """
 
-    def __init__(self, key: str, logger) -> None:
+    def __init__(self, key: str, logger: Any) -> None:
         self.key, self.logger = key, logger
         self.artifact: UUID | None = None
         self.lock = threading.Lock()

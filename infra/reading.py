@@ -59,7 +59,9 @@ def finite(text: str) -> float:
     return value
 
 
-def parse_json(text: str | bytes, where: str, advice: str, *, kind: type = dict, error: type[Exception] = StorageError):
+def parse_json(
+    text: str | bytes, where: str, advice: str, *, kind: type = dict, error: type[Exception] = StorageError
+) -> Any:
     """Return the value of a JSON text, of type `kind`; NaN and Infinity are refused. `error` for anything else."""
     try:
         value = json.loads(text, parse_constant=refuse_constant, parse_float=finite)

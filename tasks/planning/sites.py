@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -150,7 +151,7 @@ def lane_before(manoeuvre: Manoeuvre) -> tuple | None:
     return lane_key(before[0]) if before else None
 
 
-def waypoint_name(waypoint) -> str:
+def waypoint_name(waypoint: Any) -> str:
     road, section, lane = lane_key(waypoint)
     return f"{road}.{section}.{lane}@{waypoint.s:.1f}"
 

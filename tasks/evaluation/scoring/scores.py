@@ -19,7 +19,6 @@ FULL_STEPS, ONE_STEP, SHUFFLED_RAYMAPS = "model", "model_1_step", "model_1_step_
 GROUND_TRUTH, CODEC, COPY, BLUR, SHUFFLED_PAIRS = (
     "ground_truth", "codec", "copy_first_frame", "blurred_first_frame", "shuffled_pairs",
 )  # fmt: skip
-BASELINES = (GROUND_TRUTH, CODEC, COPY, BLUR, SHUFFLED_PAIRS)
 TRIVIAL = ("psnr", "ssim", "lpips")
 """Figures that say nothing of a video beside itself."""
 GROUPED_BY = {"town": "town", "weather": "weather", "type": "trajectory_type"}

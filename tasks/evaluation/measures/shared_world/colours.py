@@ -13,7 +13,9 @@ LEAST_SPREAD = 1e-6
 
 
 @njit(cache=True, nogil=True)
-def add_pairs(sums, use, view, place, picture, other):
+def add_pairs(
+    sums: np.ndarray, use: np.ndarray, view: np.ndarray, place: np.ndarray, picture: np.ndarray, other: np.ndarray
+) -> None:
     """Add to sums [10]: the count, x by channel, y by channel, xx, yy and xy over all channels.
 
     x is `picture` [V, h, w, 3], y is `other` [W, h, w, 3] at view and place (shares of width and height), bilinear.

@@ -17,7 +17,16 @@ thinner than this share of its distance counts as seen."""
 
 
 @njit(cache=True, nogil=True)
-def trace(inverse, ids, K, c2w, moves, target_inverse, target_K, target_w2c):
+def trace(
+    inverse: np.ndarray,
+    ids: np.ndarray,
+    K: np.ndarray,
+    c2w: np.ndarray,
+    moves: np.ndarray,
+    target_inverse: np.ndarray,
+    target_K: np.ndarray,
+    target_w2c: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Follow the pixels of one agent's views into the views of another.
 
     inverse, ids [V, h, w]; K [V, 3, 3]; c2w [V, 4, 4]; moves [M, 4, 4]: what the points of id 1..M undergo before;

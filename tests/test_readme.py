@@ -17,7 +17,7 @@ from tests.synthetic_dataset import write_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -67,7 +67,8 @@ def test_every_number_is_filled_in(page):
 
 def test_targets_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"`make ([a-z-]+)", README)) | {words[1] for words in commands("make")}
+    text = "\n".join(page.read_text() for page in PAGES)
+    named = set(re.findall(r"`make ([a-z-]+)", text)) | {words[1] for words in commands("make")}
     assert {"demo", "test", "status", "down"} <= named <= targets
 
 
@@ -103,8 +104,8 @@ def test_modules_that_are_run_exist():
 def test_the_snippet_runs(tmp_path, monkeypatch, capsys):
     write_dataset(tmp_path / "var" / "datasets" / "demo", train=1, val=1, test=1, frames=9)
     monkeypatch.chdir(tmp_path)
-    (snippet,) = blocks(README, "python")
-    exec(compile(snippet, "README.md", "exec"), {})
+    (snippet,) = blocks((ROOT / "docs" / "DATA_SET.md").read_text(), "python")
+    exec(compile(snippet, "DATA_SET.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("1 ")
     assert lines[1:] == ["(2, 9, 64, 96, 3)", "(2, 4, 9, 4, 4)", "(2, 9, 64, 96)"]
@@ -121,5 +122,14 @@ def test_the_paper_is_cited_with_all_its_authors():
 def test_variables_that_the_user_sets_are_read_somewhere():
     files = [ROOT / "docker" / "compose.yaml", *(ROOT / "infra").rglob("*.py"), *(ROOT / "tasks").rglob("*.py")]
     sources = "\n".join(path.read_text() for path in files)
-    for name in set(re.findall(r"SHAREVERSE_[A-Z_]+", README)):
+    for name in set(re.findall(r"SHAREVERSE_[A-Z_]+", "\n".join(page.read_text() for page in PAGES))):
         assert name in sources, name
+
+
+def test_sentences_of_the_page_on_troubles_are_said_somewhere():
+    page = (ROOT / "docs" / "TROUBLESHOOTING.md").read_text()
+    said = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    sources = [path for folder in ("infra", "tasks", "model", "flows") for path in (ROOT / folder).rglob("*")]
+    text = "\n".join(path.read_text() for path in sources if path.suffix in (".py", ".sh"))
+    assert len(said) > 20
+    assert not [sentence for sentence in said if sentence not in text]

@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '' 2>/dev/nu
 BIN := $(VENV)/bin/python
 export SHAREVERSE_HOME ?= $(CURDIR)/var
 
-.PHONY: help setup demo up down status test test-slow test-hostile lint bench
+.PHONY: help setup demo up down status test test-slow test-hostile lint docs bench
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -41,6 +41,11 @@ lint: $(VENV)/.ready  ## ruff (check and format) and mypy
 	@$(BIN) -m ruff check .
 	@$(BIN) -m ruff format --check .
 	@$(BIN) -m mypy
+
+docs:            ## the documentation site, in site/ (an environment of its own, .venv-docs)
+	@test -x .venv-docs/bin/mkdocs || { "$(PYTHON)" -m venv .venv-docs && .venv-docs/bin/python -m pip install -q \
+		"mkdocs>=1.6,<2" "mkdocs-material>=9.7,<10" "mkdocstrings[python]>=1,<2"; }
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet && echo "site/index.html"
 
 bench: $(VENV)/.ready  ## ratios against physical limits and peers
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN) "$$script" || exit 1; done

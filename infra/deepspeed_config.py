@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 COMPILED_AT_START = "deepspeed_shm_comm"
-"""The C++ op that DeepSpeed would build on a CPU when it starts; it only serves inference (trap 27)."""
+"""The C++ op that DeepSpeed would build on a CPU when it starts; it only serves inference (trap 27: DeepSpeed compiles
+ops)."""
 
 
 class DeepSpeedConfigError(ValueError):
@@ -59,7 +60,8 @@ def without_compiled_ops() -> None:
 
 
 def multiplies_bf16() -> bool:
-    """Say whether the hardware multiplies bfloat16: any CUDA card of Ampere or later, CPUs by their flags (trap 40)."""
+    """Say whether the hardware multiplies bfloat16: any CUDA card of Ampere or later, CPUs by their flags (trap 40:
+    bfloat16 needs hardware)."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Files that survive a crash: written under a temporary name, synced, renamed (trap 32)."""
+"""Files that survive a crash: written under a temporary name, synced, renamed (trap 32: temporary names first)."""
 
 from __future__ import annotations
 

@@ -145,7 +145,8 @@ class LinearCodec(ModelMixin, ConfigMixin):
 
 
 class VaeCodec:
-    """CogVideoX's VAE behind the same interface, always with tiling, which changes latents (trap 22)."""
+    """CogVideoX's VAE behind the same interface, always with tiling, which changes latents (trap 22: tokens straddle
+    views)."""
 
     tiling = "diffusers default tiles"
 

@@ -83,7 +83,8 @@ class CarlaServer:
         return self.process is not None and self.process.poll() is None
 
     def start(self, launches: int = LAUNCHES) -> CarlaServer:
-        """Launch and wait until the server renders; try again after a failed launch (one in ten fails, trap 6).
+        """Launch and wait until the server renders; try again after a failed launch (one in ten fails, trap 6: launches
+        fail silently).
 
         Each failure is logged. NotReady with all reasons when every launch failed: later ones may work. Any other
         CarlaServerError (an executable that is missing, the wrong version, software rendering, root refused) is
@@ -163,14 +164,15 @@ class CarlaServer:
         return self.spec.kind == "carla" and os.geteuid() == 0
 
     def refuse_software_rendering(self) -> None:
-        """Raise CarlaServerError when the real CARLA said that it renders in software (trap 8)."""
+        """Raise CarlaServerError when the real CARLA said that it renders in software (trap 8: GPUs are
+        misnumbered)."""
         assert self.output is not None
         for name in SOFTWARE_RENDERERS:
             if self.spec.kind == "carla" and name in self.output.seen:
                 raise CarlaServerError(f"CARLA renders in software ({name}): install the GPU's Vulkan driver.")
 
     def check_gpu(self) -> None:
-        """Raise CarlaServerError when a server runs on another GPU than it was given (trap 8).
+        """Raise CarlaServerError when a server runs on another GPU than it was given (trap 8: GPUs are misnumbered).
 
         In a container the driver may tell other pids than ours, or none: then nothing is known, and the log says so.
         """

@@ -31,7 +31,8 @@ class ServerOutput:
         self.failed = False
 
     def drain(self, pipe: IO[bytes]) -> None:
-        """Take what comes through a pipe, to its end: a full pipe would block the server (trap 6)."""
+        """Take what comes through a pipe, to its end: a full pipe would block the server (trap 6: launches fail
+        silently)."""
         with pipe:
             for line in iter(lambda: pipe.readline(LINE_BYTES), b""):
                 text = line.decode(errors="replace").strip()

@@ -1,4 +1,4 @@
-"""Blocks of ports, leased under file locks: the kernel frees them when their holder dies (trap 7)."""
+"""Blocks of ports, leased under file locks: the kernel frees them when their holder dies (trap 7: ports collide)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""When a CARLA server is ready: it answers with the right version, has a map, ticks and renders (trap 6)."""
+"""When a CARLA server is ready: it answers with the right version, has a map, ticks and renders (trap 6: launches fail
+silently)."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from infra.carla_servers.errors import CarlaServerError, NotReady
 from infra.process_guard import GuardedProcess
 
 WORKER_THREADS = 28
-"""Of the carla client: more than cameras, or callbacks starve the world's state (trap 2)."""
+"""Of the carla client: more than cameras, or callbacks starve the world's state (trap 2: batches that tick hang)."""
 CALL_S = 5.0
 """Patience with the first call on a connection: a server that has just begun to listen may never answer it."""
 IMAGE_S = 2.0

@@ -43,7 +43,8 @@ class VideoConfig(Settings):
     """What the model sees of a clip."""
 
     frames: Frames = 49
-    """Length of a clip, 8k+1: CogVideoX's VAE decodes other lengths wrongly, without an error (trap 37)."""
+    """Length of a clip, 8k+1: CogVideoX's VAE decodes other lengths wrongly, without an error (trap 37: 8k+1 frames
+    only)."""
     height: Side = 480
     """Height in pixels of the mosaic, or of the front view where `views` is "front"."""
     width: Side = 720

@@ -35,7 +35,8 @@ class Setting:
 
     @property
     def preset(self) -> Preset:
-        """The model preset as it fits the scenes: their frames, raymaps that tell nothing of the future (trap 41)."""
+        """The model preset as it fits the scenes: their frames, raymaps that tell nothing of the future (trap 41:
+        future leaks)."""
         preset = Preset.load(self.model)
         steps = round(self.length * preset.training.train_steps)
         return preset.replace(frames=FRAMES, raymap_centroid="first", train_steps=steps)

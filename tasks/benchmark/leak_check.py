@@ -1,7 +1,8 @@
 """Is the fact hidden? What its observer is given must be the same in a scene and in its twin.
 
 Given are the observer's first frame and its cameras. Two recordings of one scene may differ a little on a real
-simulator (trap 12), so the first frames may differ by MARGIN times as much as the recorded repeats do (of a few repeats
+simulator (trap 12: large maps differ), so the first frames may differ by MARGIN times as much as the recorded repeats
+do (of a few repeats
 not one need differ as much as the most different of hundreds of scenes), and the fact must have no pixel by the
 instance ids of any scene; on the embedded one repeats are equal, and the check is exact, cameras included: instance ids
 are looked at where there are some, in the test split.

@@ -194,7 +194,8 @@ def slots_of(fact: dict[str, Any]) -> list[list[tuple[int, int]]]:
 
 
 def at_model_size(maps: torch.Tensor, video: VideoConfig, mode: str) -> torch.Tensor:
-    """Return maps [N, T, H, W] over stored mosaics at the model's size, resized view by view (trap 22)."""
+    """Return maps [N, T, H, W] over stored mosaics at the model's size, resized view by view (trap 22: tokens straddle
+    views)."""
     views = mosaic.split(maps[:, :, None])  # N T 4 1 h w
     if video.views == "front":
         small = F.interpolate(views[:, :, 0].flatten(0, 1), (video.height, video.width), mode=mode)

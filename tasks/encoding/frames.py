@@ -12,7 +12,8 @@ from model.presets import VideoConfig
 def model_video(frames: np.ndarray, video: VideoConfig) -> torch.Tensor:
     """Return [A, 3, T, height, width] float32 in [-1, 1] of stored mosaics [A, T, H, W, 3] uint8.
 
-    Shrunk view by view, so that no pixel mixes two views (trap 22); the front view alone for views "front".
+    Shrunk view by view, so that no pixel mixes two views (trap 22: tokens straddle views); the front view alone for
+    views "front".
     """
     pixels = torch.from_numpy(frames.transpose(0, 4, 1, 2, 3).astype(np.float32, order="C"))
     if video.views == "front":

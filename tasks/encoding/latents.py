@@ -1,10 +1,11 @@
 """The latent cache of a data set: `datasets/<name>/latents/<key>/`, written once, read by index.
 
 latents.json       what the key is made from, counts and hashes; written last
-codec/             the linear codec where the preset has one, fitted once (trap 38)
+codec/             the linear codec where the preset has one, fitted once (trap 38: small VAEs are worse)
 index.parquet      a row a window: key, clip, start, split, shard, offset, bytes, sha256
 shards/<split>/    tars; a window has `window.safetensors` (mean, logvar where the codec has one, K, c2w) and
-                   `agentN.first.png`, its first frames, to whose pixels training adds noise (trap 19)
+                   `agentN.first.png`, its first frames, to whose pixels training adds noise (trap 19: training-only
+                   noise)
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class LatentWindow:
     clip: str
     start: int
     mean: torch.Tensor
-    """[A, F, C, h, w] float16, scaled (trap 17)"""
+    """[A, F, C, h, w] float16, scaled (trap 17: scaled twice or never)"""
     logvar: torch.Tensor | None
     """[A, F, C, h, w] float16; None for a codec without variance"""
     first: torch.Tensor
@@ -64,7 +65,7 @@ class LatentWindow:
 
 
 def what_determines(digest: str, preset: Preset) -> dict[str, Any]:
-    """Return everything that latents depend on: their key is its hash (trap 22)."""
+    """Return everything that latents depend on: their key is its hash (trap 22: tokens straddle views)."""
     linear = preset.codec.codec == "linear"
     return {
         "layout": LAYOUT,

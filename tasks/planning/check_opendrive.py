@@ -1,4 +1,5 @@
-"""`python -m tasks.planning.check_opendrive FILE ...`: read maps in a process that may crash (trap 14).
+"""`python -m tasks.planning.check_opendrive FILE ...`: read maps in a process that may crash (trap 14: malformed
+OpenDRIVE crashes).
 
 carla.Map ends the process on some malformed files; a survey runs this first and only then reads a map itself.
 """

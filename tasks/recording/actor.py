@@ -29,7 +29,8 @@ Of `record`: "done"; "gate", rejected; "fault", the recording's; "server", the s
 
 class RecorderActor:
     """Owns one CARLA server. After a fault the driver replaces the whole process: a client whose server is dead or
-    confused hangs in its own clean-up (trap 5). It needs two threads: `stop` is called while another call hangs."""
+    confused hangs in its own clean-up (trap 5: ticks can hang). It needs two threads: `stop` is called while another
+    call hangs."""
 
     def __init__(self, spec: SimulatorSpec, dataset_dir: str, name: str, gpu: int | None = None) -> None:
         self.dataset_dir = Path(dataset_dir)

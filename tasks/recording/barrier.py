@@ -1,4 +1,5 @@
-"""One tick, all images: nothing is used unless every sensor delivered the frame of that very tick (trap 4)."""
+"""One tick, all images: nothing is used unless every sensor delivered the frame of that very tick (trap 4: frames
+arrive late)."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ class Barrier:
         self.arrived: queue.SimpleQueue = queue.SimpleQueue()
 
     def receiver(self, sensor: int) -> Callable[[Any], None]:
-        """Return the callback of a sensor. It copies the buffer, which the client reuses (trap 3), and nothing else."""
+        """Return the callback of a sensor. It copies the buffer, which the client reuses (trap 3: buffers are reused),
+        and nothing else."""
 
         def receive(image: Any) -> None:
             pixels = np.frombuffer(image.raw_data, np.uint8).reshape(image.height, image.width, 4).copy()

@@ -128,7 +128,8 @@ class Recorder:
         write_record(folder, recording, scores.summary())
 
     def warm_up(self, recording: PlannedRecording) -> None:
-        """Put the cars at their start and tick until the picture's brightness stands (trap 11)."""
+        """Put the cars at their start and tick until the picture's brightness stands (trap 11: brightness must
+        settle)."""
         before, steady = -1.0, 0
         for _ in range(WARM_UP_TICKS):
             shots, _ = self.step(recording, 0)

@@ -17,7 +17,7 @@ AGENTS = 2
 VEHICLE = "vehicle.audi.tt"
 COLOR = "178,14,20"
 TICK_S = 60.0
-"""Patience with a tick and its images; after that the server is not used again (trap 5)."""
+"""Patience with a tick and its images; after that the server is not used again (trap 5: ticks can hang)."""
 PLACE_TOLERANCE_M, ANGLE_TOLERANCE_DEG = 1e-3, 1e-2
 FACING_M = 9.0
 """Distance at which the cars stand when their instance codes are found."""
@@ -30,7 +30,7 @@ RGB_ATTRIBUTES = {
     "lens_flare_intensity": "0.0",
     "enable_postprocess_effects": "true",
 }
-"""Equal and fixed on all eight cameras; lens defaults stay untouched (trap 11)."""
+"""Equal and fixed on all eight cameras; lens defaults stay untouched (trap 11: brightness must settle)."""
 
 
 def transform_of(pose: np.ndarray) -> carla.Transform:
@@ -39,7 +39,7 @@ def transform_of(pose: np.ndarray) -> carla.Transform:
 
 
 def check_pose(what: str, found: Any, wanted: np.ndarray) -> None:
-    """Raise RecordingError unless two poses agree to 1 mm and 0.01 degrees (trap 1)."""
+    """Raise RecordingError unless two poses agree to 1 mm and 0.01 degrees (trap 1: poses arrive late)."""
     place = float(np.abs(np.subtract(found[:3], wanted[:3])).max())
     angle = float(np.abs((np.subtract(found[3:], wanted[3:]) + 180) % 360 - 180).max())
     if place > PLACE_TOLERANCE_M or angle > ANGLE_TOLERANCE_DEG:
@@ -113,7 +113,7 @@ class Rig:
         """Move both cars to poses [A, 6] with one acknowledged batch. RecordingError when one cannot be moved."""
         pairs = zip(self.cars, poses, strict=True)
         commands = [carla.command.ApplyTransform(car, transform_of(pose)) for car, pose in pairs]
-        for answer in client.apply_batch_sync(commands):  # never with a tick in it (trap 2)
+        for answer in client.apply_batch_sync(commands):  # never with a tick in it (trap 2: batches that tick hang)
             if answer.error:
                 raise RecordingError(f"a car could not be moved: {answer.error}")
 
@@ -167,7 +167,7 @@ class Rig:
         raise RecordingError("the agents' instance codes could not be told from the instance images.")
 
     def destroy(self) -> None:
-        """Stop and destroy sensors through their own handles, then the cars (trap 10)."""
+        """Stop and destroy sensors through their own handles, then the cars (trap 10: sensors before cars)."""
         for sensor in (*self.sensors, *self.collision_sensors):
             sensor.stop()
             sensor.destroy()

@@ -75,7 +75,8 @@ def described(marker: Path) -> str:
 
 
 def road_network(dataset_dir: Path, row: PlannedRecording) -> RoadNetwork:
-    """Return a town's roads. ShardError for a map that is not the plan's: a damaged one ends the process (trap 14)."""
+    """Return a town's roads. ShardError for a map that is not the plan's: a damaged one ends the process (trap 14:
+    malformed OpenDRIVE crashes)."""
     path = dataset_dir / "maps" / f"{row.town}.xodr"
     data = read_bytes(path, AGAIN, ShardError)
     if sha256_bytes(data) != row.opendrive_sha256:

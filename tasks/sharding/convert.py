@@ -57,8 +57,8 @@ def convert(
 ) -> ShardSummary:
     """Convert every clip of `folder` and write the shards, index and dataset.json of `dataset_dir`.
 
-    frames: length of a stored clip, 8k+1 (trap 37). view: (width, height) of the stored views, the source's by default.
-    ShardError in one sentence for the first thing that is wrong.
+    frames: length of a stored clip, 8k+1 (trap 37: 8k+1 frames only). view: (width, height) of the stored views, the
+    source's by default. ShardError in one sentence for the first thing that is wrong.
     """
     if frames < 9 or frames % 8 != 1:
         raise ShardError(f"frames is {frames}: the model takes 8k+1 of them, give 9, 17, ... 49.")

@@ -1,4 +1,4 @@
-"""Checkpoints: `checkpoints/step-NNNNNN/`, complete or not there (trap 30)."""
+"""Checkpoints: `checkpoints/step-NNNNNN/`, complete or not there (trap 30: whole checkpoints only)."""
 
 from __future__ import annotations
 

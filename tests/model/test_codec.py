@@ -139,7 +139,7 @@ def test_the_vae_behind_the_same_interface_scales_once():
     mean, logvar = codec.encode(video)
     posterior = model.encode(video).latent_dist
     assert mean.shape == (1, 3, 4, 2, 3)
-    torch.testing.assert_close(mean, 0.7 * posterior.mean.transpose(1, 2))  # trap 17
+    torch.testing.assert_close(mean, 0.7 * posterior.mean.transpose(1, 2))  # trap 17: scaled twice or never
     torch.testing.assert_close(logvar.exp().sqrt(), 0.7 * posterior.std.transpose(1, 2))
     plain = model.decode(posterior.mean).sample.clamp(-1, 1)
     assert plain.shape == video.shape

@@ -3,7 +3,7 @@
 base     four views, raymaps, cross-agent attention
 front    trained on the front view alone, with as many tokens; compared on front views at one resolution
 raw      raw camera values in place of raymaps
-within   blocks of equal capacity that see one's own agent only: the control (trap 39)
+within   blocks of equal capacity that see one's own agent only: the control (trap 39: ablations need controls)
 off      no cross-agent blocks
 """
 

@@ -1,4 +1,5 @@
-"""What the paper's ablations show, and which comparison proves nothing at this size (trap 39)."""
+"""What the paper's ablations show, and which comparison proves nothing at this size (trap 39: ablations need
+controls)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""LPIPS-alex in plain torch: torchmetrics ships the linear heads, the user brings AlexNet's weights (trap 34).
+"""LPIPS-alex in plain torch: torchmetrics ships the linear heads, the user brings AlexNet's weights (trap 34: metric
+conventions differ).
 
 The backbone is torchvision's alexnet-owt-7be5be79.pth, named by the environment variable SHAREVERSE_ALEXNET.
 """

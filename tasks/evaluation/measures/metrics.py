@@ -1,4 +1,5 @@
-"""Figures of a generated video beside the true one (paper, Tables 1 and 2), each a frame and a view (trap 34)."""
+"""Figures of a generated video beside the true one (paper, Tables 1 and 2), each a frame and a view (trap 34: metric
+conventions differ)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""VBench's own virtual environment: it needs transformers 4.33 and numpy below 2, we need newer ones (trap 33)."""
+"""VBench's own virtual environment: it needs transformers 4.33 and numpy below 2, we need newer ones (trap 33: VBench
+pins packages)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Temporal flickering without VBench: it needs no weights (VBench, CVPR 2024, section 3.2.1; trap 35)."""
+"""Temporal flickering without VBench: it needs no weights (VBench, CVPR 2024, section 3.2.1; trap 35: motion is
+punished)."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ CONVENTION = (
 )
 NAME = "{:05d}.mp4"
 SCALE = {"imaging_quality": 100.0}
-"""VBench's number of one video is so many times that of the table (trap 34)."""
+"""VBench's number of one video is so many times that of the table (trap 34: metric conventions differ)."""
 
 
 @dataclass(frozen=True)

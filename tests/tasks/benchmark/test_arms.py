@@ -43,7 +43,7 @@ def test_arms_differ_in_the_switch_alone():
     presets = [arm.preset.flat() for arm in SIZES["quick"].arms_of(LARGE)]
     assert [preset.pop("cross_agent") for preset in presets] == ["on", "within", "off"]
     assert presets[0] == presets[1] == presets[2]
-    assert presets[0]["raymap_centroid"] == "first"  # trap 41
+    assert presets[0]["raymap_centroid"] == "first"  # trap 41: future leaks
     assert {arm.preset.training.seed for arm in SIZES["full"].arms_of(LARGE)} == {0, 1, 2}
 
 
@@ -58,7 +58,7 @@ def test_a_larger_model_gets_scenes_of_its_own_size():
     large, medium, *_ = ablation_of("full", "single-gpu").settings
     given, wanted = Preset.load("single-gpu"), large.preset
     assert (given.video.frames, given.transformer.raymap_centroid) == (49, "all")
-    assert (wanted.video.frames, wanted.transformer.raymap_centroid) == (9, "first")  # trap 41
+    assert (wanted.video.frames, wanted.transformer.raymap_centroid) == (9, "first")  # trap 41: future leaks
     assert wanted == given.replace(frames=9, raymap_centroid="first")
     assert medium.preset.training.train_steps == 2 * given.training.train_steps
     assert (large.dataset, medium.dataset) == ("shared-world-bench-192x128", "shared-world-bench-medium-192x128")

@@ -6,7 +6,7 @@ later frames, all agents and views pooled; `noise_psnr` that between two outputs
 what the order may cost by chance.
 Range: 0..60 dB; 60 means symmetric. Ground truth and codec are symmetric by construction.
 Failure cases: a model that ignores its input or always gives one picture is symmetric; RoPE over doubled frames is not
-(trap 24), nor are raymaps in agent 0's axes: the figure says how much training has made up for it.
+(trap 24: agent order matters), nor are raymaps in agent 0's axes: the figure says how much training has made up for it.
 Source: the paper's agents have no order; RoPE over 2f frames (section 4.3) gives them one.
 """
 

@@ -132,7 +132,7 @@ def main() -> None:
                 taken[name].append(seconds)
     median = {name: statistics.median(seconds[1:]) for name, seconds in taken.items()}
     for name, seconds in median.items():
-        print(f"{name:13} {seconds:6.2f} CPU s a pair, {seconds / median['decode']:5.2f} x decoding")
+        print(f"{name:13} {seconds:6.2f} CPU s per pair, {seconds / median['decode']:5.2f} x decoding")
     measuring = sum(median.values()) / median["decode"] - 1
     print(f"all measuring together {measuring:.2f} x decoding")
     print(

@@ -116,7 +116,7 @@ def measure(name: str, repeats: int) -> None:
         for weather, numbers in WEATHERS.items():
             cost = median_ms(partial(drawn, weather=numbers), repeats)
             nanoseconds = 1e6 * cost / (VIEWS * width * height)
-            cells.append(f"{weather} {cost:6.1f} ms = {cost / floor:4.1f} x floor, {nanoseconds:4.0f} ns a pixel")
+            cells.append(f"{weather} {cost:6.1f} ms = {cost / floor:4.1f} x floor, {nanoseconds:4.0f} ns per pixel")
         print("; ".join(cells), flush=True)
 
 

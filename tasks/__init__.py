@@ -1,1 +1,1 @@
-"""The steps of the flows, one package a step, in the order of the data."""
+"""The steps of the flows, one package per step, in the order of the data."""

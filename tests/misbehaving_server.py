@@ -1,6 +1,6 @@
 """The embedded server with CARLA's bad habits: `python -m tests.misbehaving_server FOLDER -carla-rpc-port=N ...`.
 
-FOLDER/faults lists one fault a line; each launch takes the next that no earlier one took, and behaves when none is
+FOLDER/faults lists one fault per line; each launch takes the next that no earlier one took, and behaves when none is
 left. `FAULT TICKS`: what happens, and after how many ticks (where that means anything).
 """
 

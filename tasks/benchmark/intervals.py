@@ -20,7 +20,7 @@ Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
 def share_interval(shares: Sequence[float] | np.ndarray) -> Interval:
-    """Return the mean of one share a scene, each in [0, 1], and its interval. ValueError for no scene."""
+    """Return the mean of one share per scene, each in [0, 1], and its interval. ValueError for no scene."""
     values = np.asarray(shares, np.float64)
     count = len(values)
     if not count:

@@ -85,7 +85,7 @@ def chosen(scenes: BenchScenes, count: int = ROWS) -> list[int]:
 
 
 def explaining_picture(scenes: BenchScenes, exchange: Outcome, without: Outcome, count: int = ROWS) -> Image.Image:
-    """Return a sheet: a scene a row; what each car sees at the start, what A sees later, recorded and generated.
+    """Return a sheet, one scene per row: what each car sees at the start, what A sees later, recorded and generated.
 
     `exchange` and `without` are outcomes on these scenes of an arm with cross-agent exchange and of one without.
     """

@@ -48,7 +48,7 @@ class Outcome:
     """What could not be measured -> why."""
 
     def by_scene(self, name: str) -> np.ndarray:
-        """Return one value a scene: a share of FIGURES, or "psnr_fact" in dB, nan where the fact has no pixel.
+        """Return one value per scene: a share of FIGURES, or "psnr_fact" in dB, nan where the fact has no pixel.
 
         Over the scenes that the partner can inform, those named "_uninformative" over the others. "_decided": of the
         clips alone that the detector could read, over the scenes that have one. BenchmarkError for what was not

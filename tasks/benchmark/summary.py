@@ -36,7 +36,7 @@ def cell(row: dict[str, Any], name: str) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return a Markdown table, a row an arm."""
+    """Return a Markdown table, one row per arm."""
     columns = {name: title for name, title in COLUMNS.items() if any(name in row for row in rows)}
     head = ["task", "distance", "arm", "seed", "chance", *columns.values()]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -63,7 +63,7 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def sentences(scores: Sequence[ArmScore]) -> list[str]:
-    """Return what the arms show, a sentence a seed, what all seeds show, and what must not be: a leak."""
+    """Return what the arms show, one sentence per seed, what all seeds show, and what must not be: a leak."""
     seeds = sorted({score.arm.seed for score in scores})
     lines = []
     for seed in seeds:

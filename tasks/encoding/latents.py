@@ -2,7 +2,7 @@
 
 latents.json       what the key is made from, counts and hashes; written last
 codec/             the linear codec where the preset has one, fitted once (trap 38: small VAEs are worse)
-index.parquet      a row a window: key, clip, start, split, shard, offset, bytes, sha256
+index.parquet      one row per window: key, clip, start, split, shard, offset, bytes, sha256
 shards/<split>/    tars; a window has `window.safetensors` (mean, logvar where the codec has one, K, c2w) and
                    `agentN.first.png`, its first frames, to whose pixels training adds noise (trap 19: training-only
                    noise)

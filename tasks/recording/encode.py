@@ -1,4 +1,4 @@
-"""Images to clips while recording, through ffmpeg: four halved views a frame; equal bytes for equal images."""
+"""Images to clips while recording, through ffmpeg: four halved views per frame; equal bytes for equal images."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Window:
             self.writers.append(VideoWriter(truth, *size, fps, lossless_16bit=True))
 
     def write(self, colours: list[np.ndarray], truth: list[np.ndarray]) -> None:
-        """Append a tick: a mosaic an agent, then depth and instance of each agent, nothing where none is recorded."""
+        """Append a tick: one mosaic per agent, then depth and instance per agent, nothing where none is recorded."""
         for writer, frames in zip(self.writers, (colours, truth), strict=False):
             writer.write(*frames)
 

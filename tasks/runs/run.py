@@ -1,7 +1,7 @@
 """A run: one configuration trained on one data set, in `runs/<id>/`.
 
 run.json                  what decides the run, and its name
-metrics.jsonl             the metric spool, a row a line (training never waits for MLflow)
+metrics.jsonl             the metric spool, one row per line (training never waits for MLflow)
 checkpoints/step-000200/  engine/ (DeepSpeed), model/ (weights to sample with), trainer.json; renamed when complete
 evaluation/               videos, tables, report.json
 finished.json             written last: trained to the end and scored

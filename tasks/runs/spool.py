@@ -1,4 +1,4 @@
-"""The metric spool, metrics.jsonl: a row a line, `{"step", "time_s", name: number, ...}`."""
+"""The metric spool, metrics.jsonl: one row per line, `{"step", "time_s", name: number, ...}`."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def contact_sheet(path: Path, town: str, clips: Sequence[ClipPair]) -> None:
-    """Write a PNG: for each clip a row an agent, from its first frame to its last."""
+    """Write a PNG: for each clip one row per agent, from its first frame to its last."""
     height, width = clips[0].videos.shape[2:4]
     cell = CELL_WIDTH, round(CELL_WIDTH * height / width)
     block = CAPTION + 2 * (cell[1] + GAP) + 18

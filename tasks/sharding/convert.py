@@ -263,7 +263,7 @@ def write_pictures(
 def write_codes(
     clip: ForeignClip, agent: ForeignAgent, kind: str, places: Sequence[Path], frames: int, view: tuple[int, int]
 ) -> None:
-    """Write an agent's depth or instance ids as 16-bit mosaics, a file a window."""
+    """Write an agent's depth or instance ids as 16-bit mosaics, one file per window."""
     shape = (clip.frames, clip.height, clip.width)
     arrays = [open_array(agent.folder / f"{name}.{kind}.npy", shape) for name in VIEWS]
     size = (2 * view[0], 2 * view[1], float(clip.description["fps"]))

@@ -264,7 +264,7 @@ def tone(c):
 
 @kernel()
 def draw(w, light, shade, body, ahead, below, eye, axes, tan_x, first, step, rgb, depth, tag, identity, surface):
-    """Cast one ray a pixel for every `step`-th row of tiles: sRGB bytes, depth in m, tag, id, surface number."""
+    """Cast one ray per pixel for every `step`-th row of tiles: sRGB bytes, depth in m, tag, id, surface number."""
     height, width = depth.shape
     tan_y, pixel, across = tan_x * height / width, 2 * tan_x / width, (width + TILE - 1) // TILE
     for row in range(first, (height + TILE - 1) // TILE, step):

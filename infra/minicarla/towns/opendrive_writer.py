@@ -1,4 +1,5 @@
-"""A `Layout` as OpenDRIVE text (CARLA_PROTOCOL 10: one one-way connecting road per manoeuvre, junction ids apart)."""
+"""A `Layout` as OpenDRIVE text, written as in CARLA's own maps: one one-way connecting road per manoeuvre, junction
+ids that are no road ids."""
 
 from __future__ import annotations
 

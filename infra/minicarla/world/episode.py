@@ -63,7 +63,7 @@ class Settings:
 
     @property
     def step_s(self) -> float:
-        """Simulated time a tick: fixed_delta_seconds, or 0.05 s."""
+        """Simulated time per tick: fixed_delta_seconds, or 0.05 s."""
         fixed = self.values[2]
         return DEFAULT_STEP_S if fixed is None else fixed
 

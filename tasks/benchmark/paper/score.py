@@ -53,7 +53,7 @@ class PaperScore:
 
 
 def by_scene(values: Mapping[str, float], scenes: Mapping[str, str]) -> Interval:
-    """Return the mean of one value a window with its interval by scene. BenchmarkError with fewer than two scenes."""
+    """Return the mean of one value per window with its interval by scene. BenchmarkError with fewer than two scenes."""
     try:
         return cluster_interval(list(values.values()), [scenes[window] for window in values])
     except ValueError as error:

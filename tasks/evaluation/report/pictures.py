@@ -106,7 +106,7 @@ def jpeg(frame: np.ndarray) -> bytes:
 
 
 def comparison(film: Film) -> np.ndarray:
-    """Return [T, H, W, 3] uint8: a row a source, a column an agent, labelled."""
+    """Return [T, H, W, 3] uint8: one row per source, one column per agent, labelled."""
     agents, count = next(iter(film.sources.values())).shape[:2]
     height, width = enlarged(next(iter(film.sources.values()))[0, 0], WIDTH_PX).shape[:2]
     size = (agents * (width + GAP) + GAP, BAR + len(film.sources) * (height + BAR) + GAP)
@@ -129,7 +129,7 @@ def comparison(film: Film) -> np.ndarray:
 
 
 def still(film: Film) -> Image.Image:
-    """Return a sheet that explains itself: a column a time, for each agent recorded over generated."""
+    """Return a sheet that explains itself: one column per time, for each agent recorded over generated."""
     rows = {label: videos for label, videos in film.sources.items() if not label.startswith("error")}
     agents, count = next(iter(rows.values())).shape[:2]
     shown = np.linspace(0, count - 1, min(STILL_FRAMES, count)).round().astype(int)

@@ -78,7 +78,7 @@ def plot_by_frame(report: Report, folder: Path) -> str:
 
 
 def plot_by_group(report: Report, folder: Path) -> list[str]:
-    """A plot for town, weather, type and distance: a dot a row with its 95 % interval. Return the plots' names."""
+    """A plot for town, weather, type and distance: one dot per row with its 95 % interval. Return the plots' names."""
     shown = [row for row in DOTS if row in report.psnr_by_group]
     written = []
     tables = report.psnr_by_group[shown[0]]

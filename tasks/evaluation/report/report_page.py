@@ -63,7 +63,7 @@ def order_cell(report: Report, metric: str) -> str | None:
 
 
 def pictures_table(report: Report) -> Table:
-    """Return the paper's figures: a line a source."""
+    """Return the paper's figures: one line per source."""
     metrics = [metric for metric in measured(report) if metric in METRICS]
     rows = []
     for row in report.rows:
@@ -83,7 +83,7 @@ HOW_TO_READ = (
 
 
 def shared_table(report: Report) -> Table | None:
-    """Return every other figure: a line a figure, a column a source."""
+    """Return every other figure: one line per figure, one column per source."""
     metrics = [metric for metric in measured(report) if metric not in METRICS]
     sources = [row for row in report.rows if any(metric in row for metric in metrics)]
     rows = []
@@ -111,7 +111,7 @@ def further_table(report: Report) -> Table | None:
 
 
 def missing_table(report: Report) -> Table | None:
-    """Return a line a figure and reason, with the sources that lack it."""
+    """Return one line per figure and reason, with the sources that lack it."""
     labels = {row["row"]: row["label"] for row in report.rows}
     lacking: dict[tuple[str, str], list[str]] = {}
     for name, reason in report.missing.items():
@@ -150,7 +150,7 @@ def worst_table(report: Report) -> Table | None:
         place = ", ".join(line[title].replace("_", " ") for title in ("town", "type", "weather"))
         psnr = [line["psnr"].get(row) for row in columns]
         rows.append(Row(place, [None if value is None else Estimate(value, digits=2) for value in psnr]))
-    return Table(["window", *columns.values()], rows, note="PSNR, dB, the lowest first; one window a recording.")
+    return Table(["window", *columns.values()], rows, note="PSNR, dB, the lowest first; one window per recording.")
 
 
 def video(film: Film, fps: float) -> Video:

@@ -137,7 +137,7 @@ class Scores:
         return np.mean([values.mean((0, 1)) for values in self.arrays[row, "psnr"].values()], 0).tolist()
 
     def table(self) -> list[dict[str, Any]]:
-        """Return a line a window and row: where it lies and its figures."""
+        """Return one line per window and row: where it lies and its figures."""
         lines = []
         for row in self.rows():
             for name in dict.fromkeys(name for metric in self.metrics(row) for name in self.arrays[row, metric]):

@@ -38,7 +38,7 @@ def test_a_figure_does_not_depend_on_how_the_frames_lie_in_memory(pair):
         assert torch.equal(figure(*apart), figure(*pair))
         with pytest.raises(ValueError, match="are compared with"):
             figure(pair[0][:1], pair[1])
-    assert psnr(*pair).flatten().unique().numel() == 6  # a figure a frame
+    assert psnr(*pair).flatten().unique().numel() == 6  # one figure per frame
 
 
 def test_temporal_flickering_is_vbenchs_formula(pair):

@@ -17,7 +17,7 @@ from tasks.sharding.reader import ClipIndex, read_cameras
 
 
 def scores_of(means: dict[str, float]) -> Scores:
-    """Scores of one window a scene; scene s1 lies in Town1, and so on, and shares its recording with none."""
+    """Scores of one window per scene; scene s1 lies in Town1, and so on, and shares its recording with none."""
     scores = Scores(None)
     for name, mean in means.items():
         row = {"key": name, "scene_id": name, "recording_id": name, "town": f"Town{name[1]}",

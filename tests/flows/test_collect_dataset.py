@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 
@@ -134,10 +135,13 @@ def test_a_town_without_room_for_a_type_is_named(state, tmp_path):
 
 @pytest.fixture
 def without_one(tiny, state):
-    """The data set `tiny` in which a recording is gone, without spares; and that recording's id."""
+    """The data set `tiny` in which a recording is gone, planned without spares; and that recording's id."""
     folder = state / "datasets" / "tiny"
     shutil.copytree(tiny.folder, folder)
     (folder / "spares.parquet").unlink()
+    record = json.loads((folder / "plan.json").read_text())
+    del record["files_sha256"]["spares.parquet"]
+    (folder / "plan.json").write_text(json.dumps(record))
     gone = sorted(path.name for path in (folder / "recordings").iterdir())[0]
     shutil.rmtree(folder / "recordings" / gone)
     return folder, gone

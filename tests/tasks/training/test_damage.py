@@ -173,7 +173,7 @@ def test_averages_of_another_model_or_none(checkpoints):
         (lambda weights: {n: torch.full_like(v, torch.nan) for n, v in weights.items()}, "values that are not finite"),
         (lambda weights: dict(list(weights.items())[1:]), "lacks the tensor"),
         (lambda weights: weights | {"more": torch.zeros(1)}, "holds the tensor more"),
-        (lambda weights: {n: v.flatten()[:1].clone() for n, v in weights.items()}, "its config.json describes"),
+        (lambda weights: {n: v.flatten()[:1].clone() for n, v in weights.items()}, "where its config.json says"),
     ],
 )
 def test_weights_that_are_no_weights_of_the_run_generate_nothing(checkpoints, change, said):

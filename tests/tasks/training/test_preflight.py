@@ -81,7 +81,7 @@ def test_what_fits_passes(check):
         (lambda file: file.write_bytes(b""), "cannot be read"),
         (lambda file: rewrite(file, lambda w: w | {"extra": torch.zeros(1)}), "holds the tensor extra"),
         (lambda file: rewrite(file, lambda w: dict(list(w.items())[1:])), "lacks the tensor"),
-        (lambda file: rewrite(file, lambda w: {n: v[:1].clone() for n, v in w.items()}), "describes"),
+        (lambda file: rewrite(file, lambda w: {n: v[:1].clone() for n, v in w.items()}), "where its config.json says"),
         (lambda file: rewrite(file, lambda w: {n: v.to(torch.int32) for n, v in w.items()}), "which are no weights"),
         (lambda file: (file.parent / "config.json").write_text("{"), "holds no readable JSON"),
         (lambda file: (file.parent / "config.json").write_text("[]"), "holds a JSON list"),

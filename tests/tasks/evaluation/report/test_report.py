@@ -345,7 +345,7 @@ def test_scoring_that_fails_marks_the_run_as_failed_and_says_why(scored, run, mo
 
     _, client, _ = scored
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.evaluation.report.report.write.measured", refuse)
+        patch.setattr("tasks.evaluation.report.write.measured", refuse)
         with pytest.raises(EvaluationError, match="cannot be read"):
             score(run)
     (logged,) = client.search_runs([client.get_experiment_by_name("shareverse").experiment_id])
@@ -359,7 +359,7 @@ def test_unknown_distances_are_missing_with_their_reason(run, tmp_path, monkeypa
     def refuse(*arguments):
         raise EvaluationError("not measured: clip a does not hold the poses")
 
-    monkeypatch.setattr("tasks.evaluation.report.report.write.distances", refuse)
+    monkeypatch.setattr("tasks.evaluation.report.write.distances", refuse)
     evaluation = evaluation_with(tmp_path, one_step=19.4, blur=17.9, shuffled=18.9)
     assert known_distances(run, evaluation) is None
     report = report_of(evaluation)

@@ -13,7 +13,6 @@ import math
 import os
 import stat
 import struct
-import tomllib
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
@@ -119,14 +118,6 @@ def read_sha256(path: Path, advice: str, error: type[Exception] = StorageError) 
 def read_json(path: Path, advice: str, *, kind: type = dict, error: type[Exception] = StorageError) -> Any:
     """Return a JSON file's value, of type `kind` (dict or list). `error` for a missing or damaged file."""
     return parse_json(read_bytes(path, advice, error), str(path), advice, kind=kind, error=error)
-
-
-def read_toml(path: Path, advice: str, error: type[Exception] = StorageError) -> dict[str, Any]:
-    """Return a TOML file's table. `error` for a missing or damaged file."""
-    try:
-        return tomllib.loads(read_bytes(path, advice, error).decode())
-    except (ValueError, RecursionError) as cause:
-        raise error(f"{path} holds no readable TOML ({one_line(cause)}): {advice}") from cause
 
 
 def read_table(

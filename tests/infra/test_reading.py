@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra import reading
-from infra.reading import read_json, read_npz, read_parquet, read_part, read_sha256, read_toml
+from infra.reading import read_json, read_npz, read_parquet, read_part, read_sha256
 from infra.storage import StorageError, sha256_bytes
 
 
@@ -57,7 +57,7 @@ def test_json_is_read_as_the_kind_asked_for(tmp_path):
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
     for path in (tmp_path / "gone", tmp_path):
-        for read in (read_json, read_toml, read_parquet):
+        for read in (read_json, read_parquet):
             with pytest.raises(StorageError, match=r"cannot be read \(.*\): make it"):
                 read(path, "make it.")
 
@@ -67,7 +67,7 @@ def test_what_is_no_plain_file_is_refused_and_not_waited_for(tmp_path):
     (tmp_path / "endless").symlink_to("/dev/zero")
     (tmp_path / "itself").symlink_to("itself")
     for path in tmp_path.iterdir():
-        for read in (read_json, read_toml, read_parquet, read_sha256):
+        for read in (read_json, read_parquet, read_sha256):
             with pytest.raises(StorageError, match=r"cannot be read \(.*\): make it"):
                 read(path, "make it.")
     with pytest.raises(StorageError, match="cannot be read"):
@@ -106,13 +106,6 @@ def test_more_rows_than_memory_holds_are_refused_by_their_number(tmp_path, monke
     monkeypatch.setattr(reading, "MOST_ROWS", 999)
     with pytest.raises(StorageError, match="declares 1000 rows"):
         read_parquet(path, "write it again.")
-
-
-def test_damaged_toml_gets_one_sentence(tmp_path):
-    path = tmp_path / "preset.toml"
-    path.write_bytes(b"a = \xff")
-    with pytest.raises(StorageError, match="no readable TOML"):
-        read_toml(path, "mend it.")
 
 
 def test_a_parquet_file_that_lacks_a_column_is_refused(tmp_path):

@@ -267,7 +267,6 @@ def _bay(radius: float, angle_deg: float) -> tuple[float, float]:
     return x, y - 330.0
 
 
-WHITE_DOUBLE = replace(STREET, centre="double")
 YELLOW = replace(STREET, centre_colour="yellow")
 
 LAYOUTS: dict[str, tuple[Callable[..., Layout], dict[str, Any]]] = {

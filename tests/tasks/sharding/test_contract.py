@@ -274,6 +274,11 @@ def test_a_plan_that_was_changed_is_refused(changed, capsys):
     refused(changed, "row 0 is the first that differs", capsys)
 
 
+def test_shards_in_another_order_than_the_plan_are_refused(changed, capsys):
+    change_plan(changed, lambda rows: rows.reverse())
+    refused(changed, "the shards of train are not in the plan's order", capsys)
+
+
 def test_a_planned_recording_that_nobody_speaks_of_is_refused(changed, capsys):
     def add(rows):
         rows.append(rows[0] | {"recording_id": "f" * 12})

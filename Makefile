@@ -43,8 +43,9 @@ lint: $(VENV)/.ready  ## ruff (check and format) and mypy
 	@$(BIN) -m mypy
 
 docs:            ## the documentation site, in site/ (an environment of its own, .venv-docs)
-	@test -x .venv-docs/bin/mkdocs || { "$(PYTHON)" -m venv .venv-docs && .venv-docs/bin/python -m pip install -q \
-		"mkdocs>=1.6,<2" "mkdocs-material>=9.7,<10" "mkdocstrings[python]>=1,<2"; }
+	@test -x .venv-docs/bin/mkdocs || { "$(PYTHON)" -m venv .venv-docs && .venv-docs/bin/python -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+		| .venv-docs/bin/python -m pip install -q -r /dev/stdin; }
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet && echo "site/index.html"
 
 bench: $(VENV)/.ready  ## ratios against physical limits and peers

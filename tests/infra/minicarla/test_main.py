@@ -133,7 +133,7 @@ def test_all_towns_load_and_render_in_time_and_memory(served):
     assert max(times.values()) < LOAD_CPU_S, times
     psutil.wait_procs(process.children(), timeout=20.0)  # the last town's builder may just be ending
     assert not process.children()
-    assert memory[TOWNS[-1]] < before + 250, (before, memory)  # the same town again: eleven others, 40 MB each, are gone
+    assert memory[TOWNS[-1]] < before + 250, (before, memory)  # the same town again: eleven others are gone
 
 
 def test_a_second_client_watches_while_the_first_records(port):

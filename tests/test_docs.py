@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import csv
 import importlib.util
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+COLUMNS = ["date", "entry", "commit", "machine", "subject", "metric", "value", "low", "high", "unit", "command"]
 
 
 def script(name: str) -> ModuleType:
@@ -53,3 +57,20 @@ def test_the_picture_of_the_packages_is_drawn_from_the_code():
     for package in ("tasks", "infra"):
         for path in (ROOT / package).glob("*/__init__.py"):
             assert f"{path.parent.relative_to(ROOT)}/" in drawn
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "results").glob("*.csv")), ids=lambda path: path.stem)
+def test_measured_figures_belong_to_an_entry_of_the_log(path):
+    log = (ROOT / "docs" / "LOG.md").read_text()
+    entries = {line.removeprefix("## ") for line in log.splitlines() if line.startswith("## ")}
+    assert f"(results/{path.name})" in log
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == COLUMNS
+    for row in rows:
+        assert f"{date.fromisoformat(row['date'])}: {row['entry']}" in entries, row
+        assert all(row[name] for name in ("machine", "subject", "metric", "command")), row
+        assert row["value"] or (row["low"] and row["high"]), row
+        low, high = (float(row[name] or "nan") for name in ("low", "high"))
+        assert not low > float(row["value"] or high), row
+        assert not float(row["value"] or low) > high, row

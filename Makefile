@@ -28,7 +28,7 @@ status:          ## one line a service
 	@test -x $(BIN) || { echo "Nothing is set up yet: run make demo." >&2; exit 1; }
 	@$(BIN) -m flows.cli status
 
-test: $(VENV)/.ready  ## the tests (about 20 minutes on 2 cores)
+test: $(VENV)/.ready  ## the tests (about 15 minutes on 2 idle cores)
 	@$(BIN) -m pytest
 
 test-slow: $(VENV)/.ready  ## the long ones: kills, resumption, the whole line

@@ -156,6 +156,7 @@ def until(condition, seconds=200):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_killed_ranks_and_parents_change_nothing(new_run):
     changes = FOUR | {"train_steps": 40, "seed": 3, "checkpoint_every": 5}
     calm, latents = new_run("calm", **changes)

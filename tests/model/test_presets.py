@@ -165,7 +165,7 @@ def test_a_folder_is_no_preset(tmp_path):
 
 
 def test_an_unknown_preset_lists_the_known():
-    with pytest.raises(PresetError, match=r"'demos'.*demo, paper"):
+    with pytest.raises(PresetError, match=r"'demos'.*demo, .*paper"):
         Preset.load("demos")
 
 

@@ -70,7 +70,7 @@ def test_demo_is_a_latin_square(demo):
         mine = [row for row in rows if row["town"] == town]
         assert len({row["trajectory_type"] for row in mine}) == len({row["weather"] for row in mine}) == 3
     held_out = [row for row in rows if row["split"] == "test"]
-    assert {row["trajectory_type"] for row in held_out} == set(TYPES)
+    assert {row["trajectory_type"] for row in held_out} == set(PlanPreset.load("demo").trajectory_types)
     assert Counter(row["split"] for row in rows) == {"train": 27, "val": 3, "test": 6}
 
 

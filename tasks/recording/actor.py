@@ -15,32 +15,36 @@ from tasks.recording.errors import GateError, RecordingError, ServerFault
 from tasks.recording.recorder import Recorder
 from tasks.recording.rig import Rig
 
-LOAD_S, CALL_S = 120.0, 20.0
-"""Patience with a town's loading and with any other call but a tick."""
-ANSWER_S = 5.0
-"""Patience with a server that is asked whether it is still there."""
+LOAD_TIMEOUT_S, CALL_TIMEOUT_S = 120.0, 20.0
+"""Limits for loading a town, and for any other call but a tick."""
+ANSWER_TIMEOUT_S = 5.0
+"""Limit for the answer of a server that is asked whether it still works."""
 LONGEST_SUBSTEPPED_S = 0.1
-"""CARLA's ten substeps of 0.01 s; kinematic cars need none."""
+"""Longest step that CARLA divides: ten substeps of 0.01 s. Cars without physics need none."""
 
 Answer = tuple[str, str]
-"""What became of a call, and a sentence. Of `start`: "ready"; "unready", where another launch may work; "unusable".
-Of `record`: "done"; "gate", rejected; "fault", the recording's; "server", the server's. Of both: "disk"."""
+"""Outcome of a call, and its reason in a sentence. Of `start`: "ready"; "unready", another launch may work; "unusable".
+Of `record`: "done"; "gate", a quality gate rejects it; "fault" of the recording; "server", a fault of the server. Of
+both: "disk"."""
 
 
 class RecorderActor:
-    """Owns one CARLA server. After a fault the driver replaces the whole process: a client whose server is dead or
-    confused hangs in its own clean-up (trap 5: ticks can hang). It needs two threads: `stop` is called while another
-    call hangs."""
+    """Owns one CARLA server.
+
+    After a fault the driver replaces the whole process, because a client hangs in its own clean-up when its server is
+    dead or confused (trap 5: ticks can hang). The actor needs two threads: `stop` is called while another call hangs.
+    """
 
     def __init__(self, spec: SimulatorSpec, dataset_dir: str, name: str, gpu: int | None = None) -> None:
         self.dataset_dir = Path(dataset_dir)
         self.server = CarlaServer(spec, self.dataset_dir / "logs", name, gpu)
         self.recorder: Recorder | None = None
-        self.place: tuple = ()
+        self.episode: tuple = ()
+        """What the current recorder was made for: town, size of a view, ground truth, length of a tick."""
         self.stopping = False
 
     def placed(self) -> None:
-        """Answer: then Ray has placed this actor."""
+        """Do nothing: that it answers shows that Ray has placed this actor."""
 
     def start(self) -> Answer:
         """Launch the server, once."""
@@ -54,7 +58,7 @@ class RecorderActor:
         except (OSError, RuntimeError) as error:
             fault = self.disk_fault(error)
             return ("disk", str(fault)) if fault else ("unready", one_line(error))
-        threading.Thread(target=self.die_with_server, daemon=True).start()
+        threading.Thread(target=self.exit_with_server, daemon=True).start()
         return "ready", ""
 
     def record(self, recording: PlannedRecording) -> Answer:
@@ -73,41 +77,41 @@ class RecorderActor:
             fault = self.disk_fault(error)
             return ("disk", str(fault)) if fault else ("fault", one_line(error))
         except RuntimeError as error:  # the carla client's only class of errors
-            return "fault" if self.answers() and "time-out" not in str(error) else "server", one_line(error)
+            return "fault" if self.is_answering() and "time-out" not in str(error) else "server", one_line(error)
         return "done", ""
 
     def stop(self) -> None:
-        """End the server. It is called beside a call that may hang, so nothing is asked of the client."""
+        """End the server. Another call may hang meanwhile, so the client is not used."""
         self.stopping = True
         self.server.stop()
 
     def disk_fault(self, error: BaseException | None) -> StorageError | None:
         return disk_fault(error, self.dataset_dir) if isinstance(error, OSError) else None
 
-    def answers(self) -> bool:
-        """Tell whether the server still does."""
+    def is_answering(self) -> bool:
+        """Tell whether the server still answers."""
         try:
-            self.server.client.set_timeout(ANSWER_S)
+            self.server.client.set_timeout(ANSWER_TIMEOUT_S)
             self.server.client.get_server_version()
         except RuntimeError:
             return False
         return True
 
     def recorder_for(self, recording: PlannedRecording) -> Recorder:
-        """Return a recorder in the recording's town: the current one, or a new episode with a new rig."""
+        """Return a recorder in the recording's town: the current one, or one with a new episode and a new rig."""
         import carla
 
-        place = (recording.town, recording.view_width, recording.view_height, recording.record_ground_truth,
-                 recording.fixed_delta_s)  # fmt: skip
-        if self.recorder is not None and self.place == place:
+        episode = (recording.town, recording.view_width, recording.view_height, recording.record_ground_truth,
+                   recording.fixed_delta_s)  # fmt: skip
+        if self.recorder is not None and self.episode == episode:
             return self.recorder
         if self.recorder is not None:
             self.recorder.rig.destroy()
             self.recorder = None
         client = self.server.client
-        client.set_timeout(LOAD_S)
+        client.set_timeout(LOAD_TIMEOUT_S)
         world = client.load_world(recording.town, True, carla.MapLayer.All)
-        client.set_timeout(CALL_S)
+        client.set_timeout(CALL_TIMEOUT_S)
         settings = world.get_settings()
         settings.synchronous_mode, settings.fixed_delta_seconds = True, recording.fixed_delta_s
         settings.substepping = recording.fixed_delta_s <= LONGEST_SUBSTEPPED_S
@@ -115,11 +119,11 @@ class RecorderActor:
         rig = Rig(world, recording.view_width, recording.view_height, ground_truth=recording.record_ground_truth)
         if recording.record_ground_truth:
             rig.find_instance_codes(client)
-        self.recorder, self.place = Recorder(world, client, rig), place
+        self.recorder, self.episode = Recorder(world, client, rig), episode
         return self.recorder
 
-    def die_with_server(self) -> None:
-        """End this process when the server's ends unasked: a tick would wait a minute for an answer."""
+    def exit_with_server(self) -> None:
+        """End this process when the server's ends unasked; otherwise a tick would wait a minute for an answer."""
         process: Any = self.server.process
         if process is not None:
             process.wait()

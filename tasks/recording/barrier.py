@@ -1,5 +1,5 @@
-"""One tick, all images: nothing is used unless every sensor delivered the frame of that very tick (trap 4: frames
-arrive late)."""
+"""Waits for the images of one tick: none is used unless every camera delivered the frame of that very tick (trap 4:
+frames arrive late)."""
 
 from __future__ import annotations
 
@@ -15,53 +15,52 @@ from tasks.recording.errors import ServerFault
 
 
 @dataclass(frozen=True)
-class Shot:
+class CameraImage:
     """One camera's image of one tick."""
 
     frame: int
     pose: tuple[float, float, float, float, float, float]
-    """Of the camera in the world: x, y, z, pitch, yaw, roll."""
+    """Of the camera in CARLA's world: x, y, z in metres; pitch, yaw, roll in degrees."""
     bgra: np.ndarray
-    """[h, w, 4] uint8, our own copy"""
+    """[h, w, 4] uint8, a copy of the client's buffer"""
 
 
-def pose_of(transform: Any) -> tuple[float, float, float, float, float, float]:
+def pose_from_transform(transform: Any) -> tuple[float, float, float, float, float, float]:
     """Return x, y, z, pitch, yaw, roll of a carla.Transform."""
-    place, turn = transform.location, transform.rotation
-    return place.x, place.y, place.z, turn.pitch, turn.yaw, turn.roll
+    location, rotation = transform.location, transform.rotation
+    return location.x, location.y, location.z, rotation.pitch, rotation.yaw, rotation.roll
 
 
 class Barrier:
-    """Collects the images of `count` sensors."""
+    """Collects the images of `cameras` cameras, which arrive on the client's threads."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.arrived: queue.SimpleQueue = queue.SimpleQueue()
+    def __init__(self, cameras: int) -> None:
+        self.cameras = cameras
+        self.arrived: queue.SimpleQueue[tuple[int, CameraImage]] = queue.SimpleQueue()
 
-    def receiver(self, sensor: int) -> Callable[[Any], None]:
-        """Return the callback of a sensor. It copies the buffer, which the client reuses (trap 3: buffers are reused),
-        and nothing else."""
+    def callback(self, camera: int) -> Callable[[Any], None]:
+        """Return the callback for `sensor.listen`. It only copies the buffer (trap 3: buffers are reused)."""
 
         def receive(image: Any) -> None:
             pixels = np.frombuffer(image.raw_data, np.uint8).reshape(image.height, image.width, 4).copy()
-            self.arrived.put((sensor, Shot(image.frame, pose_of(image.transform), pixels)))
+            self.arrived.put((camera, CameraImage(image.frame, pose_from_transform(image.transform), pixels)))
 
         return receive
 
-    def wait(self, frame: int, patience_s: float) -> list[Shot]:
-        """Return every sensor's image of `frame`; ServerFault when one is missing or from the future."""
-        deadline = time.monotonic() + patience_s
-        found: dict[int, Shot] = {}
-        while len(found) < self.count:
+    def wait(self, frame: int, timeout_s: float) -> list[CameraImage]:
+        """Return every camera's image of `frame`, dropping older ones. ServerFault when one is missing or newer."""
+        deadline = time.monotonic() + timeout_s
+        images: dict[int, CameraImage] = {}
+        while len(images) < self.cameras:
             try:
-                sensor, shot = self.arrived.get(timeout=max(deadline - time.monotonic(), 0.001))
+                camera, image = self.arrived.get(timeout=max(deadline - time.monotonic(), 0.001))
             except queue.Empty:
-                absent = sorted(set(range(self.count)) - set(found))
+                missing = sorted(set(range(self.cameras)) - set(images))
                 raise ServerFault(
-                    f"cameras {absent} sent no image of frame {frame} within {patience_s:.0f} s."
+                    f"cameras {missing} sent no image of frame {frame} within {timeout_s:.0f} s."
                 ) from None
-            if shot.frame > frame:
-                raise ServerFault(f"camera {sensor} sent frame {shot.frame} while frame {frame} was expected.")
-            if shot.frame == frame:
-                found[sensor] = shot
-        return [found[sensor] for sensor in range(self.count)]
+            if image.frame > frame:
+                raise ServerFault(f"camera {camera} sent frame {image.frame} while frame {frame} was expected.")
+            if image.frame == frame:
+                images[camera] = image
+        return [images[camera] for camera in range(self.cameras)]

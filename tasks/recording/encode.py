@@ -1,4 +1,4 @@
-"""Images to clips while recording, through ffmpeg: four halved views per frame; equal bytes for equal images."""
+"""Encodes images into clips while they are recorded, through ffmpeg. Equal images give equal bytes."""
 
 from __future__ import annotations
 
@@ -37,15 +37,18 @@ TO_BT709 = {
     # without these swscale rounds down: everything turns darker, greys greenish, by 1 to 3 of 255
     "flags": "bicubic+accurate_rnd+full_chroma_int",
 }
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-"""What ffmpeg says of the disk, in the system's words."""
-FULL_BYTES = 2**20
-"""Less free space than this is a full disk, whatever ffmpeg says."""
+DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""Errors of the disk, which ffmpeg reports in the system's words."""
+DISK_FULL_BYTES = 2**20
+"""With less free space than this the disk is full, whatever ffmpeg says."""
 FFV1 = {"vcodec": "ffv1", "level": 3, "pix_fmt": "gray16le"}
 
 
 class VideoWriter:
-    """An ffmpeg process that is fed frame by frame: one video, or several of one size, whose frames go in stacked."""
+    """An ffmpeg process that is fed frame by frame.
+
+    It writes one video, or several of one size: their frames are stacked vertically on its input and cropped apart.
+    """
 
     def __init__(
         self,
@@ -64,8 +67,8 @@ class VideoWriter:
         stacked = ffmpeg.input("pipe:", format="rawvideo", pix_fmt=source, s=f"{width}x{count * height}", r=fps)
         copies = stacked.filter_multi_output("split", count)
         outputs = []
-        for place, path in enumerate(self.paths):
-            stream = copies[place].filter("crop", width, height, 0, place * height)
+        for index, path in enumerate(self.paths):
+            stream = copies[index].filter("crop", width, height, 0, index * height)
             stream = stream if lossless_16bit else stream.filter("scale", **TO_BT709)
             outputs.append(stream.output(str(path), **options))
         command = ffmpeg.merge_outputs(*outputs).global_args("-loglevel", "error", "-nostdin")
@@ -79,35 +82,36 @@ class VideoWriter:
         )
 
     @property
-    def name(self) -> str:
-        """The files' names."""
+    def file_names(self) -> str:
+        """The videos' file names, for messages."""
         return ", ".join(path.name for path in self.paths)
 
     def write(self, *frames: np.ndarray) -> None:
-        """Append a frame to each video: [H, W, 3] uint8 BGR, or [H, W] uint16 when lossless.
+        """Append one frame per video: [H, W, 3] uint8 BGR, or [H, W] uint16 when lossless.
 
-        ValueError for another number of frames than of videos: all that follow would be in the wrong one.
+        ValueError unless there are as many frames as videos: every later frame would go to the wrong one.
         """
         assert self.process.stdin is not None
         if len(frames) != len(self.paths):
-            raise ValueError(f"{len(frames)} frames were given for {len(self.paths)} videos ({self.name})")
+            raise ValueError(f"{len(frames)} frames were given for {len(self.paths)} videos ({self.file_names})")
         try:
             for frame in frames:
                 self.process.stdin.write(np.ascontiguousarray(frame).data)
         except OSError as error:
-            raise self.failure("ffmpeg stopped writing", error) from error
+            raise self.as_error("ffmpeg stopped writing", error) from error
         self.frames += 1
 
-    def failure(self, what: str, error: OSError | None = None) -> RuntimeError:
+    def as_error(self, what: str, error: OSError | None = None) -> RuntimeError:
         """Return the error to raise for an ffmpeg that failed: StorageError when it was the disk."""
-        reason = self.reason() or str(error or "it gave no reason")
-        numbers = [number for number in DISK_ERRORS if os.strerror(number) in reason]
-        if not numbers and shutil.disk_usage(self.paths[0].parent.parent).free < FULL_BYTES:
-            numbers = [errno.ENOSPC]
-        fault = disk_fault(OSError(numbers[0], ""), self.paths[0].parent) if numbers else None
-        return fault or RecordingError(f"{what} {self.name}: {reason}")
+        reason = self.ffmpeg_message() or str(error or "it gave no reason")
+        errnos = [number for number in DISK_ERRNOS if os.strerror(number) in reason]
+        if not errnos and shutil.disk_usage(self.paths[0].parent.parent).free < DISK_FULL_BYTES:
+            errnos = [errno.ENOSPC]
+        fault = disk_fault(OSError(errnos[0], ""), self.paths[0].parent) if errnos else None
+        return fault or RecordingError(f"{what} {self.file_names}: {reason}")
 
-    def reason(self) -> str:
+    def ffmpeg_message(self) -> str:
+        """Return the end of what ffmpeg wrote to stderr."""
         self.errors.seek(0)
         return self.errors.read().decode(errors="replace").strip()[-300:]
 
@@ -119,14 +123,14 @@ class VideoWriter:
             code = self.process.wait(60)
         except (OSError, subprocess.TimeoutExpired) as error:
             self.abort()
-            raise RecordingError(f"ffmpeg did not finish {self.name}: {error}") from error
-        failure = self.failure("ffmpeg failed on") if code else None
+            raise RecordingError(f"ffmpeg did not finish {self.file_names}: {error}") from error
+        failure = self.as_error("ffmpeg failed on") if code else None
         self.errors.close()
         if failure is not None:
             raise failure
 
     def abort(self) -> None:
-        """End the process without a file to keep."""
+        """End the process; what it has written is of no use."""
         self.process.kill()
         self.process.wait(10)
         if self.process.stdin:
@@ -143,12 +147,12 @@ def halved(bgra: np.ndarray) -> np.ndarray:
 
 
 def halved_nearest(image: np.ndarray) -> np.ndarray:
-    """Return every second row and column: depths and ids are not to be averaged."""
+    """Return every second row and column, for depths and ids, which must not be averaged."""
     return image[::2, ::2]
 
 
 def mosaic(views: list[np.ndarray]) -> np.ndarray:
-    """Lay front, rear / left, right."""
+    """Join four views [h, w, ...] into one picture [2h, 2w, ...]: front, rear above left, right."""
     return np.concatenate([np.concatenate(views[:2], 1), np.concatenate(views[2:], 1)], 0)
 
 

@@ -1,8 +1,8 @@
-"""The only truth on what is done: SQLite, one writer, and 'done' means that the artefact exists and its hash agrees.
+"""The ledger decides what is done: SQLite, one writer; 'done' means that the recording exists and its hash agrees.
 
-A recording that a quality gate rejected is settled: it would come out the same again. One that failed for any other
-reason stays open for the next run; after three runs it is quarantined: settled too, until `release_quarantined`.
-A ledger that is lost or damaged is made again from the artefacts; only rejections and failures are forgotten with it.
+A recording that a quality gate rejected is settled, because it would come out the same again. One that failed for any
+other reason stays open for the next run. After three runs it is quarantined: settled too, until `release_quarantined`.
+A ledger that is lost or damaged is rebuilt from the recordings; only rejections and failures are forgotten with it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tasks.recording.errors import RecordingError
 
 LOG = logging.getLogger(__name__)
 FAILED_RUNS = 3
-"""Runs in a row in which a recording failed; then it is quarantined."""
+"""Runs in a row in which a recording failed before it is quarantined."""
 STATES = ("done", "rejected", "failed")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS recordings (
@@ -36,72 +36,76 @@ CREATE TABLE IF NOT EXISTS recordings (
     changed TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 )
 """
-"""`attempts`: runs in a row in which it failed."""
-COMPANIONS = ("", "-wal", "-shm", "-journal")
-"""What SQLite keeps beside a database; nothing of a damaged one may meet its successor."""
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
-FULL_BYTES = 2**20
-"""Less free space than this is a full disk, whatever SQLite calls it."""
+"""`attempts`: runs in a row in which the recording failed."""
+DATABASE_SUFFIXES = ("", "-wal", "-shm", "-journal")
+"""SQLite's files of one database; none of a damaged one may be left beside the new one."""
+LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
+DISK_FULL_BYTES = 2**20
+"""With less free space than this the disk is full, whatever SQLite calls the error."""
 
 
-class Damaged(RecordingError):
-    """A ledger that holds nothing to be trusted."""
+class LedgerDamaged(RecordingError):
+    """A ledger whose content cannot be trusted."""
 
 
 class Ledger:
     """States of the recordings of one data set. Only the driver writes."""
 
     def __init__(self, dataset_dir: Path, log: logging.Logger | logging.LoggerAdapter = LOG) -> None:
-        """Open the ledger; put a damaged one aside and begin another.
+        """Open the ledger; rename a damaged one and begin another.
 
-        RecordingError when another run has it open (the kernel frees it when that run dies), or when it cannot be
-        locked there. StorageError when the disk cannot be written.
+        RecordingError when another run has it open (the kernel frees the lock when that run dies), or when its lock
+        file cannot be opened. StorageError when the disk cannot be written or has no locks.
         """
         self.dataset_dir, self.path, self.log = dataset_dir, dataset_dir / "ledger.sqlite", log
-        self.lock = locked(dataset_dir / "ledger.lock")
+        self.lock = lock_dataset(dataset_dir / "ledger.lock")
         try:
             try:
-                self.base = opened(self.path)
-            except Damaged as why:
+                self.database = open_database(self.path)
+            except LedgerDamaged as why:
                 aside = put_aside(self.path)
                 log.warning(f"{self.path} is damaged ({why}) and was put aside as {aside.name}; a new ledger is made "
                             "from the recordings that are there.")  # fmt: skip
-                self.base = opened(self.path)
+                self.database = open_database(self.path)
         except BaseException:
             self.lock.close()
             raise
 
-    def artefact(self, recording_id: str) -> Path:
+    def record_file(self, recording_id: str) -> Path:
+        """Return the path of recording.json, which every complete recording has."""
         return self.dataset_dir / "recordings" / recording_id / "recording.json"
 
     def is_done(self, recording_id: str) -> bool:
-        """Tell whether a recording need not be made. One that the ledger does not know, as after a crash, is read
-        whole and entered now; one that was changed is to be made again."""
-        artefact = self.artefact(recording_id)
-        if not artefact.is_file():
+        """Tell whether a recording need not be made.
+
+        One that the ledger does not know, as after a crash, has all its hashes checked and is marked done now. One that
+        was changed is to be made again.
+        """
+        record_file = self.record_file(recording_id)
+        if not record_file.is_file():
             return False
-        row = self.query("SELECT state, sha256 FROM recordings WHERE recording_id = ?", (recording_id,))
-        entered = bool(row) and row[0][0] == "done"
+        rows = self.query("SELECT state, sha256 FROM recordings WHERE recording_id = ?", (recording_id,))
+        marked_done = bool(rows) and rows[0][0] == "done"
         try:
-            if entered and row[0][1] != self.sha256_of(artefact):
-                raise RecordingError(f"{artefact} was changed")
-            self.check_artefact(recording_id, hashes=not entered)
+            if marked_done and rows[0][1] != self.sha256_of(record_file):
+                raise RecordingError(f"{record_file} was changed")
+            self.check_recording(recording_id, hashes=not marked_done)
         except (RecordingError, OSError) as why:
             self.log.warning(f"Recording {recording_id} is made again: {one_line(why)}.")
             return False
-        if not entered:
-            self.done(recording_id)
+        if not marked_done:
+            self.mark_done(recording_id)
         return True
 
-    def check_artefact(self, recording_id: str, *, hashes: bool) -> None:
-        """Raise RecordingError unless every file of a recording is there and, where asked, has the hash on record."""
-        artefact = self.artefact(recording_id)
-        record = read_json(artefact, "nothing in it can be trusted", error=RecordingError)
+    def check_recording(self, recording_id: str, *, hashes: bool) -> None:
+        """Raise RecordingError unless all files of a recording exist and, with `hashes`, have their recorded hashes."""
+        record_file = self.record_file(recording_id)
+        record = read_json(record_file, "nothing in it can be trusted", error=RecordingError)
         files = record.get("files")
         if record.get("recording_id") != recording_id or not isinstance(files, dict):
-            raise RecordingError(f"{artefact} is not the record of {recording_id}")
+            raise RecordingError(f"{record_file} is not the record of {recording_id}")
         for name, digest in files.items():
-            file = artefact.parent / name
+            file = record_file.parent / name
             if not file.is_file() or (hashes and self.sha256_of(file) != digest):
                 raise RecordingError(f"{file} is damaged or gone")
 
@@ -109,18 +113,18 @@ class Ledger:
         """Return a file's hash. RecordingError where it cannot be read, or claims a size that no recording has."""
         return read_sha256(path, "nothing in it can be trusted", RecordingError)
 
-    def done(self, recording_id: str) -> None:
-        self.enter(recording_id, "done", self.sha256_of(self.artefact(recording_id)), "")
+    def mark_done(self, recording_id: str) -> None:
+        self.write_state(recording_id, "done", self.sha256_of(self.record_file(recording_id)), "")
 
-    def rejected(self, recording_id: str, reason: str) -> None:
-        self.enter(recording_id, "rejected", "", reason)
+    def mark_rejected(self, recording_id: str, reason: str) -> None:
+        self.write_state(recording_id, "rejected", "", reason)
 
-    def failed(self, recording_id: str, reason: str) -> None:
-        """Enter that a recording failed in this run; to be called once a run."""
-        self.enter(recording_id, "failed", "", reason)
+    def mark_failed(self, recording_id: str, reason: str) -> None:
+        """Count a failed run of a recording. Call it at most once per recording and run."""
+        self.write_state(recording_id, "failed", "", reason)
 
     def reasons(self, *states: str) -> dict[str, str]:
-        """Return why recordings are not there, by id: of the states 'rejected', 'failed' and 'quarantined'."""
+        """Return id -> reason of the recordings in these states: 'rejected', 'failed', 'quarantined'."""
         rows = self.query("SELECT recording_id, state, attempts, reason FROM recordings ORDER BY recording_id")
         return {
             recording_id: reason
@@ -134,7 +138,7 @@ class Ledger:
         self.query("UPDATE recordings SET attempts = 0 WHERE state = 'failed' AND attempts >= ?", (FAILED_RUNS,))
         return count
 
-    def enter(self, recording_id: str, state: str, sha256: str, reason: str) -> None:
+    def write_state(self, recording_id: str, state: str, sha256: str, reason: str) -> None:
         self.query(
             "INSERT INTO recordings (recording_id, state, sha256, attempts, reason) VALUES (?, ?, ?, ?, ?) "
             "ON CONFLICT (recording_id) DO UPDATE SET state = excluded.state, sha256 = excluded.sha256, "
@@ -144,20 +148,20 @@ class Ledger:
         )
 
     def query(self, statement: str, values: tuple = ()) -> list[tuple]:
-        """Return a statement's rows. StorageError or RecordingError when the ledger cannot be read or written."""
+        """Run a statement and return its rows. StorageError or RecordingError when the ledger cannot be used."""
         try:
-            with sentences(self.path):
-                return self.base.execute(statement, values).fetchall()
-        except Damaged as why:
-            raise Damaged(f"{self.path} was damaged while in use ({why}): run again, it is made anew.") from why
+            with as_sentences(self.path):
+                return self.database.execute(statement, values).fetchall()
+        except LedgerDamaged as why:
+            raise LedgerDamaged(f"{self.path} was damaged while in use ({why}): run again, it is made anew.") from why
 
     def close(self) -> None:
-        self.base.close()
+        self.database.close()
         self.lock.close()
 
 
-def locked(path: Path) -> IO[str]:
-    """Return the lock file, locked. RecordingError or StorageError when it cannot be."""
+def lock_dataset(path: Path) -> IO[str]:
+    """Open and lock the file `path`; return it. RecordingError or StorageError when it cannot be locked."""
     try:
         lock = open(path, "a")  # noqa: SIM115 - held as long as the ledger
     except OSError as error:
@@ -172,7 +176,7 @@ def locked(path: Path) -> IO[str]:
             raise RecordingError(
                 f"another run is recording into {path.parent}: wait until it ends, or end it."
             ) from None
-        if error.errno in NO_LOCKS:
+        if error.errno in LOCKS_UNSUPPORTED:
             raise StorageError(
                 f"{path} cannot be locked ({error.strerror}), its file system has no locks: set SHAREVERSE_HOME to a "
                 "folder on a local disk, or mount this one with locks."
@@ -181,55 +185,58 @@ def locked(path: Path) -> IO[str]:
     return lock
 
 
-def opened(path: Path) -> sqlite3.Connection:
-    """Return the ledger's database. Damaged unless all that it holds is a ledger's."""
-    for name in COMPANIONS:
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open the ledger's database, made where there is none. LedgerDamaged where it holds anything but a ledger."""
+    for name in DATABASE_SUFFIXES:
         companion = path.with_name(path.name + name)
         if companion.exists() and not companion.is_file():
-            raise Damaged(f"{companion.name} is no file")
-    base: sqlite3.Connection | None = None
+            raise LedgerDamaged(f"{companion.name} is no file")
+    database: sqlite3.Connection | None = None
     try:
-        with sentences(path):
-            base = sqlite3.connect(path, isolation_level=None)
+        with as_sentences(path):
+            database = sqlite3.connect(path, isolation_level=None)
             for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", SCHEMA):
-                base.execute(statement)
-            check_content(base)
-            return base
+                database.execute(statement)
+            check_content(database)
+            return database
     except BaseException:
-        if base is not None:
-            base.close()
+        if database is not None:
+            database.close()
         raise
 
 
-def check_content(base: sqlite3.Connection) -> None:
-    """Raise Damaged unless the database is whole and every row is one of ours."""
-    ((answer, *_), *_) = base.execute("PRAGMA quick_check").fetchall()
+def check_content(database: sqlite3.Connection) -> None:
+    """Raise LedgerDamaged unless the database is intact and every row is one that a ledger can hold."""
+    ((answer, *_), *_) = database.execute("PRAGMA quick_check").fetchall()
     if answer != "ok":
-        raise Damaged(one_line(ValueError(answer)))
-    rows = base.execute("SELECT recording_id, state, sha256, attempts, reason, changed FROM recordings")
+        raise LedgerDamaged(one_line(ValueError(answer)))
+    rows = database.execute("SELECT recording_id, state, sha256, attempts, reason, changed FROM recordings")
     for recording_id, state, sha256, attempts, reason, _ in rows:
         texts = all(isinstance(value, str) for value in (recording_id, sha256, reason))
         if not texts or state not in STATES or not isinstance(attempts, int) or attempts < 0:
-            raise Damaged(f"its row {recording_id!r} is none of a ledger's")
+            raise LedgerDamaged(f"its row {recording_id!r} is none of a ledger's")
 
 
 @contextlib.contextmanager
-def sentences(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into sentences: StorageError for the disk's, Damaged for what cannot be a ledger."""
+def as_sentences(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into sentences: StorageError for the disk's, LedgerDamaged for what cannot be a ledger."""
     try:
         yield
     except sqlite3.Error as error:
         code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-        raise disk_error(code, path) or named_error(code, path, error) from error
+        raise disk_fault_of(code, path) or ledger_error(code, path, error) from error
     except UnicodeDecodeError as error:
-        raise Damaged(one_line(error)) from error
+        raise LedgerDamaged(one_line(error)) from error
 
 
-def disk_error(code: int, path: Path) -> StorageError | None:
-    """Return what is wrong with the disk when SQLite cannot write or read, None when it is not the disk."""
+def disk_fault_of(code: int, path: Path) -> StorageError | None:
+    """Return the disk's fault behind an error code of SQLite, None when it is not the disk."""
     known = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_READONLY: errno.EROFS, sqlite3.SQLITE_IOERR: errno.EIO}
     number = known.get(code)
-    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and shutil.disk_usage(path.parent).free < FULL_BYTES:
+    if (
+        code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+        and shutil.disk_usage(path.parent).free < DISK_FULL_BYTES
+    ):
         number = errno.ENOSPC
     elif code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) and os.statvfs(path.parent).f_flag & os.ST_RDONLY:
         number = errno.EROFS
@@ -238,20 +245,20 @@ def disk_error(code: int, path: Path) -> StorageError | None:
     return disk_fault(OSError(number, ""), path) if number else None
 
 
-def named_error(code: int, path: Path, error: sqlite3.Error) -> RecordingError:
-    """Return the sentence on an error that is not the disk's."""
+def ledger_error(code: int, path: Path, error: sqlite3.Error) -> RecordingError:
+    """Return the error to raise for an error code of SQLite that is not the disk's fault."""
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return RecordingError(f"another program has {path} open ({one_line(error)}): close it and run again.")
-    return Damaged(one_line(error))
+    return LedgerDamaged(one_line(error))
 
 
 def put_aside(path: Path) -> Path:
-    """Rename a damaged ledger with all that SQLite keeps beside it; return its new path."""
+    """Rename a damaged ledger and SQLite's files beside it; return the new path."""
     number = 1
-    while any(path.with_name(f"{path.name}.damaged-{number}{name}").exists() for name in COMPANIONS):
+    while any(path.with_name(f"{path.name}.damaged-{number}{name}").exists() for name in DATABASE_SUFFIXES):
         number += 1
     aside = path.with_name(f"{path.name}.damaged-{number}")
-    for name in COMPANIONS:
+    for name in DATABASE_SUFFIXES:
         companion = path.with_name(path.name + name)
         if companion.exists() or companion.is_symlink():
             try:

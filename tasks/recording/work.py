@@ -124,12 +124,12 @@ class RecordingQueue:
         return row
 
     def done(self, row: PlannedRecording) -> None:
-        self.ledger.done(row.recording_id)
+        self.ledger.mark_done(row.recording_id)
         self.recorded += 1
 
     def rejected(self, row: PlannedRecording, reason: str) -> None:
         """Settle a recording that failed a quality gate: it would fail again."""
-        self.ledger.rejected(row.recording_id, describe_failure(row, reason))
+        self.ledger.mark_rejected(row.recording_id, describe_failure(row, reason))
         self.add_spares()
 
     def failed(self, row: PlannedRecording, reason: str) -> None:
@@ -152,7 +152,7 @@ class RecordingQueue:
     def give_up(self, row: PlannedRecording, reason: str) -> None:
         """Leave a recording to the next run, or quarantine it if it has failed in too many runs."""
         self.faults[row.recording_id] = describe_failure(row, reason)
-        self.ledger.failed(row.recording_id, self.faults[row.recording_id])
+        self.ledger.mark_failed(row.recording_id, self.faults[row.recording_id])
         self.add_spares()
 
     def summary(self) -> RecordingSummary:

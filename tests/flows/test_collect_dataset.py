@@ -150,7 +150,7 @@ def without_one(tiny, state):
 def test_rejections_are_told(without_one, log):
     folder, gone = without_one
     ledger = Ledger(folder)
-    ledger.rejected(gone, "Mini01, crossing, clear_noon: a view is black: luminance 2, limit 6.")
+    ledger.mark_rejected(gone, "Mini01, crossing, clear_noon: a view is black: luminance 2, limit 6.")
     ledger.close()
     made = collect(dataset="tiny", plan_preset="tiny")
     assert made["missing"] == {gone: "Mini01, crossing, clear_noon: a view is black: luminance 2, limit 6."}
@@ -164,7 +164,7 @@ def test_the_data_set_is_written_without_what_failed(without_one, log, monkeypat
     why = "Mini01, crossing, clear_noon: no image of frame 7."
     told = RecordingSummary(0, 1, {}, {gone: why})
     ledger = Ledger(folder)
-    ledger.failed(gone, why)
+    ledger.mark_failed(gone, why)
     ledger.close()
     monkeypatch.setattr("tasks.recording.task.record_plan", lambda *arguments, **named: told)
     made = collect(dataset="tiny", plan_preset="tiny")

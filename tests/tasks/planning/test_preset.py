@@ -14,7 +14,7 @@ from model.presets.messages import schema_of
 from tasks.planning.errors import PlanningError
 from tasks.planning.preset import FOLDER, Gates, PlanPreset, WeatherName
 from tasks.planning.weather import WEATHERS
-from tasks.recording.gates import DEFAULTS
+from tasks.recording.gates import DEFAULT_THRESHOLDS
 from tests.junk import JUNK, refused_or_within_bounds, toml_of, unbounded
 
 DEMO = PlanPreset.load("demo")
@@ -31,7 +31,7 @@ def test_every_preset_loads_and_survives_json_and_toml(name, tmp_path):
 
 def test_names_are_those_of_the_modules_that_use_them():
     assert get_args(WeatherName) == tuple(WEATHERS)
-    assert set(Gates.__annotations__) == set(DEFAULTS)
+    assert set(Gates.__annotations__) == set(DEFAULT_THRESHOLDS)
 
 
 def test_every_number_and_text_is_bounded_and_every_field_described():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.recording.errors import GateError
-from tasks.recording.gates import Scores
+from tasks.recording.gates import RecordingScores
 
 
 def views(seed: int, level: int = 120) -> list[np.ndarray]:
@@ -14,8 +14,8 @@ def views(seed: int, level: int = 120) -> list[np.ndarray]:
     return [rng.integers(level - 40, level + 40, (8, 12, 3)).astype(np.uint8) for _ in range(4)]
 
 
-def good() -> Scores:
-    scores = Scores()
+def good() -> RecordingScores:
+    scores = RecordingScores()
     for frame in range(5):
         for agent in (0, 1):
             scores.add(0, agent, views(10 * frame + agent), seen=frame == 3)
@@ -40,7 +40,7 @@ def test_one_black_view_is_enough():
 
 
 def test_frozen_frames_are_counted_by_agent_and_window():
-    scores = Scores()
+    scores = RecordingScores()
     for window in (0, 49):
         for agent in (0, 1):
             scores.add(window, agent, views(1), seen=True)
@@ -70,7 +70,7 @@ def test_the_plan_sets_the_thresholds():
         scores.judge({"min_visible_frames": 0, "max_collisions": 3, "min_motion": 99})
 
 
-def with_fact(first: int = 0, later: int = 40, told: int = 6, informative: bool = True) -> Scores:
+def with_fact(first: int = 0, later: int = 40, told: int = 6, informative: bool = True) -> RecordingScores:
     """Scores of a recording whose fact is extra actor 1, id 4, in so many pixels of each kind of frame."""
     scores = good()
     scores.fact = {"observer": 0, "actors": [1], "informative": informative}

@@ -30,36 +30,36 @@ def ledger(tmp_path):
 
 def finish(ledger: Ledger, recording_id: str, text: str = "x") -> None:
     """Let a recording's folder appear, as the recorder does with its last rename."""
-    artefact = ledger.artefact(recording_id)
-    artefact.parent.mkdir(parents=True, exist_ok=True)
-    (artefact.parent / "clip.mp4").write_text(text)
+    record = ledger.record_file(recording_id)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    (record.parent / "clip.mp4").write_text(text)
     files = {"clip.mp4": sha256_bytes(text.encode())}
-    artefact.write_text(json.dumps({"recording_id": recording_id, "files": files, "scores": {}}))
+    record.write_text(json.dumps({"recording_id": recording_id, "files": files, "scores": {}}))
 
 
 def test_done_means_that_the_artefact_is_there(ledger):
     assert not ledger.is_done("a")
     finish(ledger, "a")
-    ledger.done("a")
+    ledger.mark_done("a")
     assert ledger.is_done("a")
-    (ledger.artefact("a").parent / "clip.mp4").unlink()
+    (ledger.record_file("a").parent / "clip.mp4").unlink()
     assert not ledger.is_done("a")
     finish(ledger, "a")
     assert ledger.is_done("a")
-    ledger.artefact("a").unlink()
+    ledger.record_file("a").unlink()
     assert not ledger.is_done("a")
 
 
 def test_a_crash_between_rename_and_entry_loses_nothing(ledger):
-    finish(ledger, "a")  # and the driver died before ledger.done
+    finish(ledger, "a")  # and the driver died before ledger.mark_done
     assert ledger.is_done("a")
-    rows = ledger.base.execute("SELECT recording_id, state FROM recordings").fetchall()
+    rows = ledger.database.execute("SELECT recording_id, state FROM recordings").fetchall()
     assert rows == [("a", "done")]
 
 
 def test_a_lost_ledger_is_made_from_the_artefacts(ledger, tmp_path):
     finish(ledger, "a")
-    ledger.done("a")
+    ledger.mark_done("a")
     ledger.close()
     for file in tmp_path.glob("ledger.*"):
         file.unlink()
@@ -71,14 +71,14 @@ def test_a_lost_ledger_is_made_from_the_artefacts(ledger, tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"recording_id": "b", "files": {}}', '{"recording_id": "a"}', "\0\0"])
 def test_a_record_that_is_none_is_made_again(ledger, text, caplog):
     finish(ledger, "a")
-    ledger.artefact("a").write_text(text)
+    ledger.record_file("a").write_text(text)
     assert not ledger.is_done("a")
     assert "Recording a is made again: " in caplog.text
 
 
 def test_a_clip_that_was_changed_before_it_was_entered_is_made_again(ledger):
     finish(ledger, "a")
-    (ledger.artefact("a").parent / "clip.mp4").write_text("changed")
+    (ledger.record_file("a").parent / "clip.mp4").write_text("changed")
     assert not ledger.is_done("a")
 
 
@@ -91,7 +91,7 @@ def test_one_writer_at_a_time(ledger, tmp_path):
 
 def test_a_changed_artefact_is_not_done(ledger):
     finish(ledger, "a")
-    ledger.done("a")
+    ledger.mark_done("a")
     finish(ledger, "a", text="changed")
     assert not ledger.is_done("a")
 
@@ -100,16 +100,16 @@ def test_a_record_or_clip_that_claims_a_terabyte_is_not_read(ledger):
     for recording_id, entered in (("a", False), ("b", True)):
         finish(ledger, recording_id)
         if entered:
-            ledger.done(recording_id)
-        os.truncate(ledger.artefact(recording_id), 2**40)
+            ledger.mark_done(recording_id)
+        os.truncate(ledger.record_file(recording_id), 2**40)
         assert not ledger.is_done(recording_id)
     finish(ledger, "c")
-    os.truncate(ledger.artefact("c").parent / "clip.mp4", 2**40)
+    os.truncate(ledger.record_file("c").parent / "clip.mp4", 2**40)
     assert not ledger.is_done("c")
 
 
 def test_a_failure_is_open_until_it_succeeds(ledger):
-    ledger.failed("a", "the server died")
+    ledger.mark_failed("a", "the server died")
     assert not ledger.is_done("a")
     assert ledger.reasons("failed") == {"a": "the server died"}
     finish(ledger, "a")
@@ -118,25 +118,25 @@ def test_a_failure_is_open_until_it_succeeds(ledger):
 
 
 def test_three_failures_in_a_row_are_a_quarantine(ledger):
-    ledger.rejected("a", "a view is black")
+    ledger.mark_rejected("a", "a view is black")
     for run in range(FAILED_RUNS):
         assert ledger.reasons("quarantined") == {}
-        ledger.failed("b", f"no image {run}")
+        ledger.mark_failed("b", f"no image {run}")
     assert ledger.reasons("failed") == {}
     assert ledger.reasons("rejected") == {"a": "a view is black"}
     assert ledger.reasons("quarantined") == {"b": f"no image {FAILED_RUNS - 1}"}
     assert ledger.release_quarantined() == 1
     assert list(ledger.reasons("failed")) == ["b"]
-    ledger.failed("b", "no image again")
+    ledger.mark_failed("b", "no image again")
     assert list(ledger.reasons("failed")) == ["b"]  # it has three runs again
 
 
 def test_a_success_forgets_the_failures_before_it(ledger):
-    ledger.failed("a", "no image")
-    ledger.failed("a", "no image")
+    ledger.mark_failed("a", "no image")
+    ledger.mark_failed("a", "no image")
     finish(ledger, "a")
-    ledger.done("a")
-    ledger.failed("a", "no image")
+    ledger.mark_done("a")
+    ledger.mark_failed("a", "no image")
     assert list(ledger.reasons("failed")) == ["a"]
 
 
@@ -191,9 +191,9 @@ def as_text(path: Path) -> None:
 )
 def test_a_damaged_ledger_is_put_aside_and_made_again(ledger, tmp_path, caplog, damage):
     finish(ledger, "a")
-    ledger.done("a")
+    ledger.mark_done("a")
     for number in range(200):
-        ledger.failed(f"b{number}", "no image " * 20)
+        ledger.mark_failed(f"b{number}", "no image " * 20)
     ledger.close()
     damage(tmp_path / "ledger.sqlite")
     again = Ledger(tmp_path, logging.getLogger("told"))
@@ -210,7 +210,7 @@ def test_a_damaged_ledger_is_put_aside_and_made_again(ledger, tmp_path, caplog, 
 @pytest.mark.parametrize("name", ["ledger.sqlite-wal", "ledger.sqlite-shm"])
 def test_what_lies_beside_a_damaged_ledger_goes_with_it(ledger, tmp_path, name):
     finish(ledger, "a")
-    ledger.done("a")
+    ledger.mark_done("a")
     ledger.close()
     (tmp_path / name).mkdir()
     again = Ledger(tmp_path)
@@ -282,11 +282,11 @@ def fill(folder: Path) -> Path:
 def test_a_full_disk_is_one_true_sentence_and_nothing_is_lost(small_disk):
     ledger = Ledger(small_disk)
     finish(ledger, "a")
-    ledger.done("a")
+    ledger.mark_done("a")
     ballast = fill(small_disk)
     with pytest.raises(StorageError, match=r"cannot be written, the disk is full: free some space") as caught:
         for number in range(1000):
-            ledger.failed(f"b{number}", "no image " * 50)
+            ledger.mark_failed(f"b{number}", "no image " * 50)
     assert "\n" not in str(caught.value)
     ledger.close()
     ballast.unlink()

@@ -50,7 +50,7 @@ class Books(Ledger):
     def is_done(self, recording_id: str) -> bool:
         return recording_id in self.made
 
-    def done(self, recording_id: str) -> None:
+    def mark_done(self, recording_id: str) -> None:
         self.made.add(recording_id)
 
 

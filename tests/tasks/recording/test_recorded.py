@@ -15,7 +15,7 @@ from model.camera import MOUNTS, VIEWS, project
 from tasks.planning.rows import read_plan
 from tasks.recording.pool import record_plan
 from tasks.recording.recorder import ticks_to_drive
-from tasks.recording.rig import AGENTS, transform_of
+from tasks.recording.rig import AGENTS, transform_from_pose
 from tasks.sharding.reader import ClipPairs
 from tests.conftest import SPEC, planned
 
@@ -88,14 +88,14 @@ def test_cameras_agree_with_carla_transforms(pairs):
         for agent in range(AGENTS):
             for number, view in enumerate(VIEWS):
                 for frame in (0, -1):
-                    car = transform_of(cameras.agent_pose[agent, frame])
+                    car = transform_from_pose(cameras.agent_pose[agent, frame])
                     x, y, z, _, yaw, _ = MOUNTS[view]
                     mount = car.transform(carla.Location(x, y, z))
                     pose = cameras.carla_pose[agent, number, frame]
                     assert np.allclose(pose[:3], (mount.x, mount.y, mount.z), atol=1e-4)
                     assert abs((pose[4] - cameras.agent_pose[agent, frame, 4] - yaw + 180) % 360 - 180) < 1e-4
                     right, down, forward = 0.7, -0.4, 5.0
-                    there = transform_of(pose).transform(carla.Location(forward, right, -down))
+                    there = transform_from_pose(pose).transform(carla.Location(forward, right, -down))
                     mine = cameras.c2w[agent, number, frame] @ (right, down, forward, 1.0)
                     assert np.allclose(mine[:3], (there.x, -there.y, there.z), atol=2e-4)
 
@@ -110,7 +110,7 @@ def test_the_other_cars_middle_lies_in_its_mask(pairs):
             other = 1 - agent
             height, width = depth.shape[-2:]
             for frame, pose in enumerate(cameras.agent_pose[other]):
-                middle = np.array(transform_of(pose).get_matrix()) @ (*cameras.agent_box_center[other], 1.0)
+                middle = np.array(transform_from_pose(pose).get_matrix()) @ (*cameras.agent_box_center[other], 1.0)
                 for view in range(len(VIEWS)):
                     pixel, along = project(
                         middle[None, :3] * (1, -1, 1), cameras.K[agent, view], cameras.c2w[agent, view, frame]

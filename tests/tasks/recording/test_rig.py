@@ -9,11 +9,11 @@ import pytest
 from infra.carla_servers import CarlaServer
 from model.camera import VIEWS, carla_matrix, carla_to_c2w, intrinsics, project
 from tasks.planning.weather import WEATHERS
-from tasks.recording.barrier import pose_of
+from tasks.recording.barrier import pose_from_transform
 from tasks.recording.depth import depth_cm
 from tasks.recording.errors import RecordingError
 from tasks.recording.rig import AGENTS, Rig
-from tasks.recording.seeing import FOV_DEG, camera_poses, remapped
+from tasks.recording.visibility import FOV_DEG, camera_poses, stored_ids
 from tests.conftest import SPEC
 
 WIDTH, HEIGHT = 192, 128
@@ -48,14 +48,14 @@ def beside(pose: np.ndarray, forward_m: float, right_m: float, turn_deg: float) 
 
 
 def spots(rig: Rig) -> list[np.ndarray]:
-    return [np.array(pose_of(point)) for point in rig.world.get_map().get_spawn_points()]
+    return [np.array(pose_from_transform(point)) for point in rig.world.get_map().get_spawn_points()]
 
 
-def mask_of(shots, rig: Rig, view: str) -> tuple[np.ndarray, np.ndarray]:
+def mask_of(images, rig: Rig, view: str) -> tuple[np.ndarray, np.ndarray]:
     """Return agent 0's picture [h, w, 3] RGB of a view and agent 1's mask in it."""
     number = VIEWS.index(view)
-    instance = remapped(shots[2 * COUNT + number].bgra, rig.instance_codes, {})
-    return shots[number].bgra[..., 2::-1].astype(float), instance == 2
+    instance = stored_ids(images[2 * COUNT + number].bgra, rig.agent_ids, {})
+    return images[number].bgra[..., 2::-1].astype(float), instance == 2
 
 
 def red_share(rgb: np.ndarray, mask: np.ndarray) -> float:
@@ -72,20 +72,20 @@ def red_share(rgb: np.ndarray, mask: np.ndarray) -> float:
 )  # fmt: skip
 def test_the_other_car_is_where_it_is_projected_and_red(stage, view, forward, right, turn):
     client, rig = stage
-    extent, centre = rig.box()
+    extent, centre = rig.bounding_boxes()
     checked = 0
     for here in spots(rig)[:4]:
         if view == "right":
             here = beside(here, 0.0, 0.0, 180.0)  # the street is on that side
         poses = np.stack([here, beside(here, forward, right, turn)])
-        shots, _ = rig.step(client, poses)
-        rgb, mask = mask_of(shots, rig, view)
+        images, _ = rig.step(client, poses)
+        rgb, mask = mask_of(images, rig, view)
         number = VIEWS.index(view)
         camera = camera_poses(poses[0])[number]
         middle = (carla_matrix(poses[1]) @ (*centre[1], 1.0))[:3] * (1, -1, 1)
         pixel, along = project(middle[None], intrinsics(WIDTH, HEIGHT, FOV_DEG), carla_to_c2w(camera))
         u, v = np.floor(pixel[0]).astype(int)
-        depth = depth_cm(shots[COUNT + number].bgra)[v, u] / 100
+        depth = depth_cm(images[COUNT + number].bgra)[v, u] / 100
         if depth < along[0] - extent[1].max() - 0.3:
             continue  # a tree or a lamp stands before it
         assert mask[v, u]
@@ -100,8 +100,8 @@ def test_it_is_red_in_shade_too(stage):
     client, rig = stage
     light, shares = [], []
     for here in spots(rig)[:24]:
-        shots, _ = rig.step(client, np.stack([here, beside(here, 7.0, 0.0, 0.0)]))
-        rgb, mask = mask_of(shots, rig, "front")
+        images, _ = rig.step(client, np.stack([here, beside(here, 7.0, 0.0, 0.0)]))
+        rgb, mask = mask_of(images, rig, "front")
         light.append(rgb[mask].max(-1).mean())
         shares.append(red_share(rgb, mask))
     assert max(light) > 1.5 * min(light), "no spot in shade was among them"

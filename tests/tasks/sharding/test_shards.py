@@ -179,7 +179,7 @@ def test_a_missing_recording_leaves_a_hole_and_its_reason(copy):
     gone = next(row["recording_id"] for row in rows if row["split"] == "train")
     shutil.rmtree(copy / "recordings" / gone)
     ledger = Ledger(copy)
-    ledger.rejected(gone, "Mini01, crossing, clear_noon: a view is black: luminance 2, limit 6.")
+    ledger.mark_rejected(gone, "Mini01, crossing, clear_noon: a view is black: luminance 2, limit 6.")
     ledger.close()
     summary = write_shards(copy, samples_per_shard=1)
     assert list(summary.missing) == [gone]

@@ -51,9 +51,9 @@ def enter(folder: Path, *lost: str, quarantined: tuple[str, ...] = ()) -> None:
     """Write into the ledger what a run found."""
     ledger = Ledger(folder)
     for name in lost:
-        ledger.rejected(name, "too dark")
+        ledger.mark_rejected(name, "too dark")
     for name in quarantined * 3:
-        ledger.failed(name, "no spawn point")
+        ledger.mark_failed(name, "no spawn point")
     ledger.close()
 
 
@@ -103,7 +103,7 @@ def test_when_the_lost_one_is_made_after_all_the_data_set_is_the_undisturbed_one
     assert write_shards(copy).digest != tiny.sharding.digest
     shutil.move(kept, copy / "recordings" / gone)
     ledger = Ledger(copy)
-    ledger.done(gone)
+    ledger.mark_done(gone)
     ledger.close()
     assert write_shards(copy).digest == tiny.sharding.digest
     assert [path.name for path in sorted(copy.glob("shards/train/*"))] == ["train-000000.json", "train-000000.tar"]

@@ -1,7 +1,7 @@
 """Localisation of the other car: is it in the picture where it truly is, and not where it is not?
 
 Definition: both agents' cars are red. In every view of every later frame the detector takes the largest connected
-region of red paint (tasks/recording/seeing.py's rule, its strength calibrated); true is where the instance ids show
+region of red paint (tasks/recording/visibility.py's rule, its strength calibrated); true is where the instance ids show
 another agent's car. Over the view-frames in which it covers LEAST_SHARE of the view (at least LEAST_PIXELS) or more:
   other_recall          share in which the detector finds something,
   other_centre_px       mean distance of the centroids of region and truth, pixels of the model's view, found ones,

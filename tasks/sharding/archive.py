@@ -1,7 +1,7 @@
-"""The tars of shards: plain files in the USTAR format, `<key>.<member>`, a sample's members one after another.
+"""The tars of shards: plain files in the USTAR format, named `<key>.<member>`, a sample's members one after another.
 
-They are read header by header. Nothing else that a tar can hold (links, devices, folders, long names, extended headers)
-is of a shard, and none of it is interpreted.
+They are read header by header. Whatever else a tar can hold (links, devices, folders, long names, extended headers) is
+refused and never interpreted.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tasks.sharding.errors import ShardError
 
 BLOCK = tarfile.BLOCKSIZE
 CHUNK = 2**20
-MEMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+MEMBER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 WRITE_AGAIN = "write the shards again."
 
 
 def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Append a member with nothing in its header that differs between machines or days."""
+    """Append a member; nothing in its header depends on the machine or the day."""
     member = tarfile.TarInfo(name)
     member.size, member.mode, member.mtime = len(data), 0o644, 0
     member.uid = member.gid = 0
@@ -36,7 +36,7 @@ def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def write_samples(path: Path, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> None:
-    """Write a tar of samples, key and members by name; it appears whole or not at all."""
+    """Write a tar of samples, each a key and its members by name. The tar appears complete or not at all."""
     with (
         atomic_file(path) as temporary,
         tarfile.open(temporary, mode="w", format=tarfile.USTAR_FORMAT) as tar,
@@ -55,56 +55,56 @@ def write_sidecar(path: Path, source: str, **more: Any) -> str:
 
 
 def complete_record(path: Path, source: str) -> dict[str, Any] | None:
-    """Return the record beside a shard that is whole and made from `source`, else None: it is written again then."""
+    """Return the record beside a shard that is complete and made from `source`, else None: write the shard again."""
     try:
         record: dict[str, Any] = read_json(path.with_suffix(".json"), "")
-        whole = record.get("source") == source and record.get("sha256") == read_sha256(path, "")
+        complete = record.get("source") == source and record.get("sha256") == read_sha256(path, "")
     except StorageError:
         return None
-    return record if whole else None
+    return record if complete else None
 
 
-def read_header(header: bytes, room: int, where: str) -> tuple[str, str, int]:
-    """Return key, member name and size of a member whose header this is and behind which `room` bytes are left.
+def read_header(header: bytes, bytes_left: int, where: str) -> tuple[str, str, int]:
+    """Return the key, name and size of the member with this header. `bytes_left`: behind the header.
 
-    ShardError for one that is no plain file, or promises more than there is.
+    ShardError for a member that is no plain file, or is longer than that.
     """
     try:
         member = tarfile.TarInfo.frombuf(header, "ascii", "strict")
     except (tarfile.HeaderError, ValueError) as error:
         raise ShardError(f"{where} is no readable tar ({error}): {WRITE_AGAIN}") from error
     key, _, name = member.name.partition(".")
-    if member.type != tarfile.REGTYPE or not MEMBER.fullmatch(key) or not MEMBER.fullmatch(name):
+    if member.type != tarfile.REGTYPE or not MEMBER_NAME.fullmatch(key) or not MEMBER_NAME.fullmatch(name):
         raise ShardError(f"{where} holds a foreign member {member.name!r}: {WRITE_AGAIN}")
-    if not 0 <= member.size <= room:
+    if not 0 <= member.size <= bytes_left:
         raise ShardError(f"{where} is cut short in {member.name}: {WRITE_AGAIN}")
     return key, name, member.size
 
 
 def members_of(data: bytes, key: str) -> dict[str, bytes]:
-    """Return a sample's members by name. ShardError for a member that is no plain file of this sample, or is twice."""
+    """Return the members of sample `key` by name. ShardError for one that is not of this sample, or comes twice."""
     members: dict[str, bytes] = {}
     position, where = 0, f"sample {key}"
     while position < len(data):
-        room = len(data) - position - BLOCK
-        found, name, size = read_header(data[position : position + BLOCK], room, where)
-        if found != key or name in members:
-            raise ShardError(f"{where} holds a foreign member {f'{found}.{name}'!r}: {WRITE_AGAIN}")
+        bytes_left = len(data) - position - BLOCK
+        member_key, name, size = read_header(data[position : position + BLOCK], bytes_left, where)
+        if member_key != key or name in members:
+            raise ShardError(f"{where} holds a foreign member {f'{member_key}.{name}'!r}: {WRITE_AGAIN}")
         members[name] = data[position + BLOCK : position + BLOCK + size]
         position += BLOCK + padded(size)
     return members
 
 
 def padded(size: int) -> int:
-    """Return how many bytes a member of `size` bytes takes."""
+    """Return the bytes that `size` bytes of content take in a tar: whole blocks."""
     return -(-size // BLOCK) * BLOCK
 
 
 def samples_of(path: Path) -> list[dict[str, Any]]:
-    """Return key, offset, bytes and sha256 of every sample of a shard, in its order. ShardError for what is none."""
+    """Return key, offset, bytes and sha256 of every sample of a shard, in order. ShardError for what is no shard."""
     samples: list[dict[str, Any]] = []
     with opened(path, WRITE_AGAIN, ShardError) as file:
-        for key, offset, size in extents(file, path):
+        for key, offset, size in member_extents(file, path):
             if samples and samples[-1]["key"] == key:
                 samples[-1]["bytes"] += size
             else:
@@ -114,8 +114,8 @@ def samples_of(path: Path) -> list[dict[str, Any]]:
     return samples
 
 
-def extents(file: IO[bytes], path: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield key, offset and length of every member, header and padding included, up to the end mark."""
+def member_extents(file: IO[bytes], path: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield each member's key, offset and length, header and padding included, up to the tar's end mark."""
     position, end = 0, os.fstat(file.fileno()).st_size
     while True:
         file.seek(position)
@@ -128,7 +128,7 @@ def extents(file: IO[bytes], path: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def sha256_part(file: IO[bytes], offset: int, size: int) -> str:
-    """Return the sha256 of a part of a file, which is not read into memory whole."""
+    """Return the sha256 of a part of a file, read in chunks."""
     digest = hashlib.sha256()
     file.seek(offset)
     while size > 0 and (chunk := file.read(min(size, CHUNK))):

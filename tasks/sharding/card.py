@@ -1,4 +1,4 @@
-"""The data card: what is in a data set, how it looks, how to read its cameras. Made once for each digest."""
+"""The data card: what a data set holds, how it looks, how to read its cameras. Written once per digest."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tasks.sharding.errors import ShardError
 from tasks.sharding.reader import ClipIndex, ClipPair, read_pair
 from tasks.sharding.trajectory_plot import trajectory_plot
 
-FOLDER = "dataset_card"
-AGAIN = "move the folder away and collect the data set anew."
-SHOWN, SHOWN_FACTS = 6, 2
-"""Recordings of a town that are drawn, one a trajectory type first; of hidden facts, which look alike, fewer."""
+CARD_FOLDER = "dataset_card"
+COLLECT_ANEW = "move the folder away and collect the data set anew."
+MAX_DRAWN, MAX_DRAWN_FACTS = 6, 2
+"""Recordings drawn per town, those of different trajectory types first. Hidden facts look alike: fewer are drawn."""
 
 SNIPPET = """
 import io
@@ -45,19 +45,19 @@ for view, name in enumerate(["front", "rear", "left", "right"]):
 """
 
 
-def shown(recordings: Sequence[PlannedRecording]) -> list[PlannedRecording]:
-    """Return a few recordings, of as many types as there are, in the plan's order."""
-    first: dict[str, PlannedRecording] = {}
+def choose_drawn(recordings: Sequence[PlannedRecording]) -> list[PlannedRecording]:
+    """Return a few recordings, of as many trajectory types as possible, in the plan's order."""
+    first_of_type: dict[str, PlannedRecording] = {}
     for row in recordings:
-        first.setdefault(row.trajectory_type, row)
-    others = [row for row in recordings if row not in first.values()]
-    most = SHOWN_FACTS if recordings[0].fact else SHOWN
-    chosen = {row.recording_id for row in [*first.values(), *others][:most]}
+        first_of_type.setdefault(row.trajectory_type, row)
+    others = [row for row in recordings if row not in first_of_type.values()]
+    max_drawn = MAX_DRAWN_FACTS if recordings[0].fact else MAX_DRAWN
+    chosen = {row.recording_id for row in [*first_of_type.values(), *others][:max_drawn]}
     return [row for row in recordings if row.recording_id in chosen]
 
 
-def first_clips(index: ClipIndex, recordings: Sequence[PlannedRecording]) -> list[ClipPair]:
-    """Decode the clip around the meeting, a recording's middle one, of each recording."""
+def middle_clips(index: ClipIndex, recordings: Sequence[PlannedRecording]) -> list[ClipPair]:
+    """Decode the middle clip of each recording, in which the cars meet."""
     clips = []
     for recording in recordings:
         rows = [row for row in index.rows if row["recording_id"] == recording.recording_id]
@@ -66,8 +66,8 @@ def first_clips(index: ClipIndex, recordings: Sequence[PlannedRecording]) -> lis
     return clips
 
 
-def described(marker: Path) -> str:
-    """Return the digest that a card describes; nothing where there is no card, or one that must be made again."""
+def described_digest(marker: Path) -> str:
+    """Return the digest of the data set that a card describes; empty where there is no readable card."""
     try:
         return str(read_json(marker, "").get("digest"))
     except StorageError:
@@ -75,42 +75,42 @@ def described(marker: Path) -> str:
 
 
 def road_network(dataset_dir: Path, row: PlannedRecording) -> RoadNetwork:
-    """Return a town's roads. ShardError for a map that is not the plan's: a damaged one ends the process (trap 14:
-    malformed OpenDRIVE crashes)."""
+    """Return a town's roads. ShardError for a map that is not the plan's, because a damaged one would end the process
+    (trap 14: malformed OpenDRIVE crashes)."""
     path = dataset_dir / "maps" / f"{row.town}.xodr"
-    data = read_bytes(path, AGAIN, ShardError)
+    data = read_bytes(path, COLLECT_ANEW, ShardError)
     if sha256_bytes(data) != row.opendrive_sha256:
-        raise ShardError(f"{path} is not the road network that was planned on: {AGAIN}")
+        raise ShardError(f"{path} is not the road network that was planned on: {COLLECT_ANEW}")
     return RoadNetwork(row.town, data.decode())
 
 
 def write_card(dataset_dir: Path, *, on_progress: OnProgress = no_progress) -> bool:
-    """Write dataset_card/ unless it describes these very data already; return whether it was written."""
+    """Write dataset_card/ unless it already describes this digest; return whether it was written."""
     index = ClipIndex(dataset_dir)
-    marker = dataset_dir / FOLDER / "card.json"
-    if described(marker) == index.digest:
+    marker = dataset_dir / CARD_FOLDER / "card.json"
+    if described_digest(marker) == index.digest:
         return False
     recorded = {row["recording_id"] for row in index.rows}
     planned = [*read_plan(dataset_dir / "plan.parquet"), *read_spares(dataset_dir)]
     plan = [row for row in planned if row.recording_id in recorded]
     towns = list(dict.fromkeys(row.town for row in plan))
-    with atomic_dir(dataset_dir / FOLDER) as folder:
+    with atomic_dir(dataset_dir / CARD_FOLDER) as folder:
         for done, town in enumerate(towns):
             on_progress(done, len(towns), town)
-            mine = shown([row for row in plan if row.town == town and row.frames > 1])
-            roads = road_network(dataset_dir, mine[0])
-            trajectory_plot(folder / f"trajectories-{town}.png", roads, mine)
-            contact_sheet(folder / f"contact-sheet-{town}.png", town, first_clips(index, mine))
-        (folder / "README.md").write_text(text(index, plan, towns), encoding="utf-8")
+            drawn = choose_drawn([row for row in plan if row.town == town and row.frames > 1])
+            roads = road_network(dataset_dir, drawn[0])
+            trajectory_plot(folder / f"trajectories-{town}.png", roads, drawn)
+            contact_sheet(folder / f"contact-sheet-{town}.png", town, middle_clips(index, drawn))
+        (folder / "README.md").write_text(card_markdown(index, plan, towns), encoding="utf-8")
         (folder / "card.json").write_text(json.dumps({"digest": index.digest}))
     on_progress(len(towns), len(towns), "")
     return True
 
 
-def text(index: ClipIndex, plan: Sequence[PlannedRecording], towns: Sequence[str]) -> str:
+def card_markdown(index: ClipIndex, plan: Sequence[PlannedRecording], towns: Sequence[str]) -> str:
     """Return the card as Markdown."""
     record, first = index.record, plan[0]
-    most = SHOWN_FACTS if first.fact else SHOWN
+    most = MAX_DRAWN_FACTS if first.fact else MAX_DRAWN
     width, height = first.view_width // 2, first.view_height // 2
     shard = index.dataset_dir.resolve() / min(record["shards"])
     duration = (first.frames - 1) * first.stride * first.fixed_delta_s
@@ -118,7 +118,7 @@ def text(index: ClipIndex, plan: Sequence[PlannedRecording], towns: Sequence[str
         f"# Data card: {record['name']}",
         f"{record['clips']} pairs of clips from {len(plan)} recordings in {len(towns)} towns: two cars that meet in "
         f"CARLA, each with four cameras (front, rear, left, right), recorded in lock step.",
-        table(
+        markdown_table(
             ("", ""),
             [
                 ("digest", f"`{record['digest']}`"),
@@ -134,7 +134,7 @@ def text(index: ClipIndex, plan: Sequence[PlannedRecording], towns: Sequence[str
         "## Counts",
         cross_table(index.rows),
         *(count_table(name, record["counts"][name]) for name in ("trajectory_type", "weather", "variant")),
-        *fact_text(plan),
+        *fact_sections(plan),
         "## Not in it",
         missing_text(record["missing_recordings"]),
         "## Cameras",
@@ -155,8 +155,8 @@ def text(index: ClipIndex, plan: Sequence[PlannedRecording], towns: Sequence[str
     return "\n\n".join(parts) + "\n"
 
 
-def fact_text(plan: Sequence[PlannedRecording]) -> list[str]:
-    """Return what a data set of hidden facts measures and what it cannot; nothing for an ordinary one."""
+def fact_sections(plan: Sequence[PlannedRecording]) -> list[str]:
+    """Return the sections on what a data set of hidden facts can measure and what not; none for an ordinary one."""
     facts = [row for row in plan if row.fact]
     if not facts:
         return []
@@ -174,33 +174,33 @@ def fact_text(plan: Sequence[PlannedRecording]) -> list[str]:
         "It measures whether a model passes on what one agent saw to the other agent's video. It says nothing on "
         "picture quality, on facts smaller than these, or on whether the two worlds agree in everything else; "
         "colours and vehicles are few, and a model may have learned these scenes' layout.",
-        table(head, [(*key, count) for key, count in sorted(counts.items())]),
+        markdown_table(head, [(*key, count) for key, count in sorted(counts.items())]),
     ]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def count_table(name: str, counts: dict[str, int]) -> str:
-    return table((name.replace("_", " "), "clip pairs"), list(counts.items()))
+    return markdown_table((name.replace("_", " "), "clip pairs"), list(counts.items()))
 
 
 def cross_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return towns by weathers."""
+    """Return a table of clip pairs per town and weather."""
     weathers = sorted({row["weather"] for row in rows})
     lines = []
     for town in dict.fromkeys(row["town"] for row in rows):
-        mine = [row for row in rows if row["town"] == town]
-        counts = [sum(row["weather"] == weather for row in mine) for weather in weathers]
-        lines.append([town, mine[0]["split"], *counts, len(mine)])
-    return table(("town", "split", *weathers, "clip pairs"), lines)
+        town_rows = [row for row in rows if row["town"] == town]
+        counts = [sum(row["weather"] == weather for row in town_rows) for weather in weathers]
+        lines.append([town, town_rows[0]["split"], *counts, len(town_rows)])
+    return markdown_table(("town", "split", *weathers, "clip pairs"), lines)
 
 
 def missing_text(missing: dict[str, str]) -> str:
-    """Return which recordings of the plan are not there, and why."""
+    """Return a table of the plan's recordings that the data set lacks, and why."""
     if not missing:
         return "Nothing: every recording of the plan is there."
-    return table(("recording", "why"), list(missing.items()))
+    return markdown_table(("recording", "why"), list(missing.items()))

@@ -1,4 +1,4 @@
-"""Contact sheets of a data card: both agents' mosaics of each recording, at a few moments."""
+"""Contact sheets of a data card: both agents' mosaics of each clip, at a few moments."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from tasks.sharding.reader import ClipPair
 
 MOMENTS = 4
+"""Frames shown per clip, from its first to its last."""
 CELL_WIDTH = 288
-"""Pixels of a mosaic on the sheet."""
+"""Width of a mosaic on the sheet, in pixels."""
 GAP, MARGIN, HEADING, CAPTION = 6, 24, 40, 26
 INK, QUIET = "#1a1a1a", "#6b6b6b"
 
@@ -24,7 +25,7 @@ def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def contact_sheet(path: Path, town: str, clips: Sequence[ClipPair]) -> None:
-    """Write a PNG: for each clip one row per agent, from its first frame to its last."""
+    """Write a PNG with one row per clip and agent."""
     height, width = clips[0].videos.shape[2:4]
     cell = CELL_WIDTH, round(CELL_WIDTH * height / width)
     block = CAPTION + 2 * (cell[1] + GAP) + 18

@@ -1,4 +1,4 @@
-"""Reading shards: map-style by the index, with a sampler that resumes exactly; plain `webdataset` reads them too."""
+"""Reads shards: map-style by the index, with a sampler that resumes exactly. Plain `webdataset` reads them too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from av.video.reformatter import Interpolation
 
 from tasks.recording.depth import metres
 from tasks.sharding.archive import members_of
-from tasks.sharding.contract import WRITE_AGAIN, Cameras, check_ids, read_cameras, read_description
+from tasks.sharding.contract import RECORD_AGAIN, Cameras, check_ids, read_cameras, read_meta_and_cameras
 from tasks.sharding.errors import ShardError
 from tasks.sharding.index import ClipIndex
 
@@ -23,13 +23,13 @@ __all__ = [
     "read_cameras", "read_pair",
 ]  # fmt: skip
 
-EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-"""swscale's own choice rounds down, each channel by another amount."""
+EXACT_CONVERSION = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+"""swscale's default rounds down, each channel by another amount."""
 
 
 @dataclass(frozen=True)
 class ClipPair:
-    """Both agents' mosaics and cameras, ground truth where it was recorded."""
+    """All agents' mosaics and cameras, and ground truth where it was recorded: A agents, F frames, mosaics H x W."""
 
     key: str
     meta: dict[str, Any]
@@ -37,15 +37,15 @@ class ClipPair:
     """[A, F, H, W, 3] uint8"""
     cameras: Cameras
     depth_m: np.ndarray | None
-    """[A, F, H, W] float32 along the camera's axis, inf where farther than 655 m"""
+    """[A, F, H, W] float32 along the camera's axis, inf beyond 655.34 m"""
     instance: np.ndarray | None
-    """[A, F, H, W] uint16: 0 no agent, 1 agent 0, 2 agent 1, others from 3"""
+    """[A, F, H, W] uint16: 0 no vehicle, 1 agent 0, 2 agent 1, other vehicles from 3"""
 
 
-def decode_video(data: bytes, most: int | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Return [F, H, W, 3] uint8 RGB of an H.264 clip, [F, H, W] uint16 of a 16-bit grey one (trap 36: PyAV).
+def decode_video(data: bytes, max_frames: int | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Return the frames of a video: [F, H, W, 3] uint8 RGB of H.264, [F, H, W] uint16 of 16-bit grey (trap 36: PyAV).
 
-    `most`: no more than so many frames. `size`: (width, height) that it must have; another is not even decoded.
+    max_frames: decode no more than these. size: (width, height) to insist on; another one is not even decoded.
     ShardError for what is no video, has no frame or another size.
     """
     frames: list[np.ndarray] = []
@@ -56,13 +56,13 @@ def decode_video(data: bytes, most: int | None = None, size: tuple[int, int] | N
             size = size or (stream.width, stream.height)
             check_size(stream, size)
             for frame in container.decode(stream):
-                if len(frames) == most:
+                if len(frames) == max_frames:
                     break
                 check_size(frame, size)
                 frames.append(pixels_of(frame))
         return np.stack(frames)
     except (av.FFmpegError, OSError, ValueError, IndexError) as error:
-        raise ShardError(f"a video cannot be decoded ({' '.join(str(error).split())}): {WRITE_AGAIN}") from error
+        raise ShardError(f"a video cannot be decoded ({' '.join(str(error).split())}): {RECORD_AGAIN}") from error
 
 
 def check_size(picture: Any, size: tuple[int, int]) -> None:
@@ -72,15 +72,15 @@ def check_size(picture: Any, size: tuple[int, int]) -> None:
 
 
 def pixels_of(frame: av.VideoFrame) -> np.ndarray:
-    """Return a frame's pixels [H, W, 3] uint8 RGB, or [H, W] uint16."""
+    """Return a frame's pixels: [H, W, 3] uint8 RGB, or [H, W] uint16 of 16-bit grey."""
     if frame.format.name.startswith("gray16"):
         return frame.to_ndarray(format="gray16le")
-    return frame.reformat(format="rgb24", src_colorspace="itu709", interpolation=EXACT).to_ndarray()
+    return frame.reformat(format="rgb24", src_colorspace="itu709", interpolation=EXACT_CONVERSION).to_ndarray()
 
 
 def decode_mosaics(key: str, members: dict[str, bytes], cameras: Cameras, kind: str = "mp4") -> np.ndarray:
     """Return all agents' videos of a kind: [A, F, H, W, 3] uint8 of "mp4", [A, F, H, W] uint16 of "depth.mkv" and
-    "instance.mkv". ShardError for one that is not as many frames of the size that the cameras promise."""
+    "instance.mkv". ShardError for one whose frames do not agree with the cameras in number and size."""
     width, height = cameras.view_size
     size, frames = (2 * width, 2 * height), len(cameras.time_s)
     pixel = (3,) if kind == "mp4" else ()
@@ -94,14 +94,14 @@ def decode_mosaics(key: str, members: dict[str, bytes], cameras: Cameras, kind: 
         if videos[-1].shape != (frames, size[1], size[0], *pixel):
             raise ShardError(
                 f"sample {key} has {name} of {len(videos[-1])} frames and cameras of {frames}, or other pixels: "
-                f"{WRITE_AGAIN}"
+                f"{RECORD_AGAIN}"
             )
     return np.stack(videos)
 
 
 def read_pair(key: str, members: dict[str, bytes]) -> ClipPair:
-    """Decode a sample's members. ShardError where one is missing, cannot be read, or contradicts another."""
-    meta, cameras = read_description(key, members)
+    """Decode a sample. ShardError where a member is missing, cannot be read, or contradicts another."""
+    meta, cameras = read_meta_and_cameras(key, members)
     videos = decode_mosaics(key, members, cameras)
     depth = instance = None
     if "agent0.depth.mkv" in members:
@@ -113,7 +113,7 @@ def read_pair(key: str, members: dict[str, bytes]) -> ClipPair:
 
 
 class ClipPairs:
-    """Map-style view of a split: `len`, `[i] -> ClipPair`."""
+    """A split as a map-style data set: `len(pairs)`, `pairs[i] -> ClipPair`."""
 
     def __init__(self, dataset_dir: Path, split: str) -> None:
         self.index = ClipIndex(dataset_dir)
@@ -128,9 +128,10 @@ class ClipPairs:
 
 
 class ResumableSampler:
-    """An endless seeded permutation, epoch after epoch; its whole state is the number of samples consumed.
+    """Yields positions in a seeded order without end, permuted anew each epoch.
 
-    The order does not depend on how many processes share it: each takes its part of the global batch.
+    Its whole state is the number of samples consumed. The order does not depend on the number of processes: each takes
+    its part of the global batch.
     """
 
     def __init__(self, length: int, seed: int, consumed: int = 0) -> None:

@@ -1,8 +1,8 @@
-"""Writing shards: each a pure function of the plan and the recorded clips, byte for byte (notes: traps 31 and 32).
+"""Writes shards: each is a pure function of the plan and the recorded clips, byte for byte.
 
-Shard k of a split holds the clips k*n .. (k+1)*n-1 of the plan's order. A recording that failed leaves a hole there;
-nothing shifts. Spare recordings that stand in for lost ones come after, in shards of their own. The sidecar
-`<shard>.json`, renamed last, marks a shard complete and says what it was made from.
+Shard k of a split holds the clips k*n .. (k+1)*n-1 in the plan's order. A failed recording leaves a gap; nothing
+shifts. Spare recordings that replace lost ones follow in shards of their own. The sidecar `<shard>.json`, renamed last,
+marks a shard complete and says what it was made from (trap 32: temporary names first).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from infra.storage import (
 from tasks.planning.rows import PLAN_FILE
 from tasks.planning.spares import SPARES_FILE, stand_ins
 from tasks.recording.ledger import Ledger
-from tasks.sharding.archive import MEMBER, complete_record, samples_of, write_samples, write_sidecar
-from tasks.sharding.contract import check_meta_row, is_count, is_file_name, is_text, read_description
+from tasks.sharding.archive import MEMBER_NAME, complete_record, samples_of, write_samples, write_sidecar
+from tasks.sharding.contract import check_meta_row, is_count, is_file_name, is_text, read_meta_and_cameras
 from tasks.sharding.errors import ShardError
-from tasks.sharding.index import COPIED, SPLITS, counts_of, digest_of, is_mapping, is_sha256
+from tasks.sharding.index import PLAN_COLUMNS, SPLITS, counts_of, digest_of, is_mapping, is_sha256
 
 VERSIONED = ("carla", "numpy", "numba", "av", "imageio-ffmpeg", "webdataset", "pyarrow")
 CAMERA_CONVENTION = (
@@ -48,8 +48,8 @@ CAMERA_CONVENTION = (
 
 
 @dataclass(frozen=True)
-class Clip:
-    """One window of one recording: the folder its members lie in, and its row of the index."""
+class PlannedClip:
+    """One window of a planned recording: the folder that holds its files once recorded, and its row of the index."""
 
     key: str
     folder: Path
@@ -64,46 +64,46 @@ class ShardSummary:
     kept: int
     clips: int
     missing: dict[str, str]
-    """Recordings of the plan that have no clips -> why."""
+    """Planned recordings without clips: id -> reason."""
     digest: str
 
 
-def read_planned(path: Path) -> list[dict[str, Any]]:
-    """Return the columns of a plan that shards depend on. ShardError for a damaged plan or an impossible row."""
+def read_plan_columns(path: Path) -> list[dict[str, Any]]:
+    """Return the plan's rows with the columns that shards depend on. ShardError where one is impossible."""
     advice = "plan the data set anew in a folder of its own."
     rows: list[dict[str, Any]] = (
-        read_table(path, advice, (*COPIED, "windows"), ShardError).select([*COPIED, "windows"]).to_pylist()
+        read_table(path, advice, (*PLAN_COLUMNS, "windows"), ShardError).select([*PLAN_COLUMNS, "windows"]).to_pylist()
     )
     for row in rows:
-        right = {name: is_text(row[name]) for name in COPIED} | {
+        checks = {name: is_text(row[name]) for name in PLAN_COLUMNS} | {
             name: is_file_name(row[name]) for name in ("recording_id", "town")
         }
-        right["split"] = row["split"] in SPLITS
-        right["windows"] = isinstance(row["windows"], list) and all(is_count(k, 0, 10**9) for k in row["windows"])
-        wrong = next((name for name, holds in right.items() if not holds), None)
+        checks["split"] = row["split"] in SPLITS
+        checks["windows"] = isinstance(row["windows"], list) and all(is_count(k, 0, 10**9) for k in row["windows"])
+        wrong = next((name for name, is_valid in checks.items() if not is_valid), None)
         if wrong is not None:
             raise ShardError(f"{path} says {wrong} {row[wrong]!r:.80}: {advice}")
     return rows
 
 
-def read_spare(dataset_dir: Path) -> list[dict[str, Any]]:
-    """Return the same of the plan's spare rows; none for a plan without."""
+def read_spare_columns(dataset_dir: Path) -> list[dict[str, Any]]:
+    """Return the same columns of the plan's spare recordings; none for a plan without spares."""
     path = dataset_dir / SPARES_FILE
-    return read_planned(path) if os.path.lexists(path) else []
+    return read_plan_columns(path) if os.path.lexists(path) else []
 
 
-def planned_clips(dataset_dir: Path, split: str) -> list[Clip]:
-    """Return the split's clips in the plan's order, recorded or not; spare ones come last."""
-    return clips_of(dataset_dir, [*read_planned(dataset_dir / PLAN_FILE), *read_spare(dataset_dir)], split)
+def planned_clips(dataset_dir: Path, split: str) -> list[PlannedClip]:
+    """Return a split's clips in the plan's order, recorded or not; spare ones come last."""
+    return clips_of(dataset_dir, [*read_plan_columns(dataset_dir / PLAN_FILE), *read_spare_columns(dataset_dir)], split)
 
 
-def clips_of(dataset_dir: Path, rows: Sequence[Mapping[str, Any]], split: str) -> list[Clip]:
-    """Return the clips that a split has of the rows of a plan."""
+def clips_of(dataset_dir: Path, rows: Sequence[Mapping[str, Any]], split: str) -> list[PlannedClip]:
+    """Return a split's clips of these rows of a plan."""
     return [
-        Clip(
+        PlannedClip(
             f"{row['recording_id']}-{window:03d}",
             dataset_dir / "recordings" / row["recording_id"] / f"w{window:03d}",
-            {name: row[name] for name in COPIED} | {"window": window},
+            {name: row[name] for name in PLAN_COLUMNS} | {"window": window},
         )
         for row in rows
         if row["split"] == split
@@ -111,60 +111,65 @@ def clips_of(dataset_dir: Path, rows: Sequence[Mapping[str, Any]], split: str) -
     ]
 
 
-def source_digest(clips: Sequence[Clip]) -> str:
-    """Return a hash of what a shard is made from: keys and the recordings' own records of their files' hashes."""
+def source_digest(clips: Sequence[PlannedClip]) -> str:
+    """Return a hash of what a shard is made from: the clips' keys and the hashes of their recording.json."""
     records = [(clip, clip.folder.parent / "recording.json") for clip in clips]
     return sha256_bytes(
-        canonical_json([[clip.key, read_sha256(path, again(clip), ShardError)] for clip, path in records]).encode()
+        canonical_json(
+            [[clip.key, read_sha256(path, collect_again(clip), ShardError)] for clip, path in records]
+        ).encode()
     )
 
 
-def again(clip: Clip) -> str:
+def collect_again(clip: PlannedClip) -> str:
+    """Return what to do about a damaged recording, for messages."""
     return f"delete {clip.folder.parent} and collect again."
 
 
-def recorded_members(clip: Clip) -> Iterator[tuple[str, bytes]]:
-    """Yield a clip's files in order of name. ShardError for one that is not what its recording's record says."""
+def recorded_members(clip: PlannedClip) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of a clip's files, sorted. ShardError for one that contradicts recording.json."""
     path = clip.folder.parent / "recording.json"
-    files = read_json(path, again(clip), error=ShardError).get("files")
+    files = read_json(path, collect_again(clip), error=ShardError).get("files")
     if not is_mapping(is_sha256)(files):
-        raise ShardError(f"{path} does not say its files and their hashes: {again(clip)}")
-    for named, digest in sorted(files.items()):
-        folder, _, name = named.partition("/")
+        raise ShardError(f"{path} does not say its files and their hashes: {collect_again(clip)}")
+    for path_in_recording, digest in sorted(files.items()):
+        folder, _, name = path_in_recording.partition("/")
         if folder != clip.folder.name:
             continue
-        if not MEMBER.fullmatch(name):
-            raise ShardError(f"{path} names a file {named!r}, which is none of a clip's: {again(clip)}")
+        if not MEMBER_NAME.fullmatch(name):
+            raise ShardError(
+                f"{path} names a file {path_in_recording!r}, which is none of a clip's: {collect_again(clip)}"
+            )
         file = clip.folder / name
-        data = read_bytes(file, again(clip), ShardError)
+        data = read_bytes(file, collect_again(clip), ShardError)
         if sha256_bytes(data) != digest:
-            raise ShardError(f"{file} is damaged or gone: {again(clip)}")
+            raise ShardError(f"{file} is damaged or gone: {collect_again(clip)}")
         yield name, data
 
 
-def checked_members(clip: Clip) -> dict[str, bytes]:
-    """Return a clip's files by name, in order. ShardError where they do not keep the contract of a clip pair."""
+def checked_members(clip: PlannedClip) -> dict[str, bytes]:
+    """Return a clip's files by name, sorted. ShardError where they break the contract of a clip pair."""
     members = dict(recorded_members(clip))
-    meta, _ = read_description(clip.key, members)
+    meta, _ = read_meta_and_cameras(clip.key, members)
     check_meta_row(meta, {"key": clip.key, **clip.row})
     return members
 
 
-def index_rows(path: Path, clips: Mapping[str, Clip], dataset_dir: Path) -> list[dict[str, Any]]:
-    """Return the index's rows of a shard, found from the shard itself. ShardError for a sample that is none of `clips`
+def index_rows(path: Path, clips: Mapping[str, PlannedClip], dataset_dir: Path) -> list[dict[str, Any]]:
+    """Derive a shard's rows of the index from the shard itself. ShardError for a sample that is not in `clips`
     (key -> clip)."""
     rows = []
     for sample in samples_of(path):
         if sample["key"] not in clips:
             raise ShardError(f"{path} holds sample {sample['key']}, which is not planned there: delete it, run again.")
-        place = {name: sample[name] for name in ("offset", "bytes", "sha256")}
+        location = {name: sample[name] for name in ("offset", "bytes", "sha256")}
         row = clips[sample["key"]].row
-        rows.append({"key": sample["key"], **row, "shard": str(path.relative_to(dataset_dir)), **place})
+        rows.append({"key": sample["key"], **row, "shard": str(path.relative_to(dataset_dir)), **location})
     return rows
 
 
-def kept_rows(path: Path, clips: Sequence[Clip], source: str, dataset_dir: Path) -> list[dict[str, Any]] | None:
-    """Return the index's rows of a shard that is complete and holds these clips, else None."""
+def kept_rows(path: Path, clips: Sequence[PlannedClip], source: str, dataset_dir: Path) -> list[dict[str, Any]] | None:
+    """Return the index's rows of a shard that can be kept: it is complete and holds these clips. Else None."""
     if complete_record(path, source) is None:
         return None
     try:
@@ -174,74 +179,77 @@ def kept_rows(path: Path, clips: Sequence[Clip], source: str, dataset_dir: Path)
     return rows if [row["key"] for row in rows] == [clip.key for clip in clips] else None
 
 
-def shards_of(
+def planned_shards(
     dataset_dir: Path, split: str, samples_per_shard: int, spares_in_use: Collection[str]
-) -> Iterator[tuple[Path, list[Clip], list[str]]]:
-    """Yield path, recorded clips and missing recordings of every shard of a split. A spare is never missing."""
-    planned = clips_of(dataset_dir, read_planned(dataset_dir / PLAN_FILE), split)
-    spare = clips_of(dataset_dir, read_spare(dataset_dir), split)
+) -> Iterator[tuple[Path, list[PlannedClip], list[str]]]:
+    """Yield path, recorded clips and missing recordings per shard of a split. Spares never count as missing."""
+    planned = clips_of(dataset_dir, read_plan_columns(dataset_dir / PLAN_FILE), split)
+    spare = clips_of(dataset_dir, read_spare_columns(dataset_dir), split)
     chunks = [
         clips[start : start + samples_per_shard]
         for clips in (planned, spare)
         for start in range(0, len(clips), samples_per_shard)
     ]
-    names = {clip.row["recording_id"] for clip in planned}
+    planned_ids = {clip.row["recording_id"] for clip in planned}
     for number, chunk in enumerate(chunks):
-        wanted = [clip for clip in chunk if clip.row["recording_id"] in names.union(spares_in_use)]
+        wanted = [clip for clip in chunk if clip.row["recording_id"] in planned_ids.union(spares_in_use)]
         recorded = [clip for clip in wanted if (clip.folder.parent / "recording.json").exists()]
-        there = {clip.row["recording_id"] for clip in recorded}
-        missing = sorted({clip.row["recording_id"] for clip in chunk} & names - there)
+        recorded_ids = {clip.row["recording_id"] for clip in recorded}
+        missing = sorted({clip.row["recording_id"] for clip in chunk} & planned_ids - recorded_ids)
         yield dataset_dir / "shards" / split / f"{split}-{number:06d}.tar", recorded, missing
 
 
 def write_shards(
     dataset_dir: Path, *, samples_per_shard: int = 32, on_progress: OnProgress = no_progress
 ) -> ShardSummary:
-    """Write what is missing or out of date of shards, index.parquet and dataset.json. Safe to kill and run again."""
+    """Write missing and outdated shards, then index.parquet and dataset.json. Safe to kill and run again.
+
+    ShardError where there are no recorded clips, or recorded files are damaged; StorageError for the disk.
+    """
     if samples_per_shard < 1:
         raise ShardError(f"samples_per_shard is {samples_per_shard}: give 1 or more.")
     sweep_temporary(dataset_dir)
     reasons, spares = read_ledger(dataset_dir)
-    jobs = [job for split in SPLITS for job in shards_of(dataset_dir, split, samples_per_shard, spares)]
+    jobs = [job for split in SPLITS for job in planned_shards(dataset_dir, split, samples_per_shard, spares)]
     if not any(recorded for _, recorded, _ in jobs):
         raise ShardError(f"{dataset_dir} has no recorded clips: run collect-dataset first.")
     rows: list[dict[str, Any]] = []
-    absent: dict[str, str] = {}
+    missing_reasons: dict[str, str] = {}
     hashes: dict[str, str] = {}
     written = 0
     for done, (path, recorded, missing) in enumerate(jobs):
         on_progress(done, len(jobs), path.name)
-        absent |= {key: reasons.get(key, "not recorded yet") for key in missing}
+        missing_reasons |= {key: reasons.get(key, "not recorded yet") for key in missing}
         if not recorded:
-            for left in (path.with_suffix(".json"), path):  # of spares that have made room for what they stood in for
-                left.unlink(missing_ok=True)
+            for unused in (path.with_suffix(".json"), path):  # of spares whose originals were recorded after all
+                unused.unlink(missing_ok=True)
             continue
         sweep_temporary(path.parent)
         source = source_digest(recorded)
-        found = kept_rows(path, recorded, source, dataset_dir)
-        if found is None:
+        shard_rows = kept_rows(path, recorded, source, dataset_dir)
+        if shard_rows is None:
             size = sum(file.stat().st_size for clip in recorded for file in clip.folder.glob("*"))
             require_free_space(path.parent, 2 * size)
             write_samples(path, ((clip.key, checked_members(clip)) for clip in recorded))
-            found = index_rows(path, {clip.key: clip for clip in recorded}, dataset_dir)
+            shard_rows = index_rows(path, {clip.key: clip for clip in recorded}, dataset_dir)
             write_sidecar(path, source)
             written += 1
-        rows += found
+        rows += shard_rows
         sidecar = read_json(path.with_suffix(".json"), "run collect-dataset again.")
         hashes[str(path.relative_to(dataset_dir))] = sidecar["sha256"]
     on_progress(len(jobs), len(jobs), "")
-    digest = write_index(dataset_dir, rows, hashes, absent)
-    return ShardSummary(written, len(hashes) - written, len(rows), absent, digest)
+    digest = write_index(dataset_dir, rows, hashes, missing_reasons)
+    return ShardSummary(written, len(hashes) - written, len(rows), missing_reasons, digest)
 
 
 def read_ledger(dataset_dir: Path) -> tuple[dict[str, str], list[str]]:
-    """Return why recordings are not there, by id, and which spare recordings stand in for those that are lost."""
+    """Return why recordings are missing (id -> reason), and which spare recordings replace those that are lost."""
     if not (dataset_dir / "ledger.sqlite").exists():
         return {}, []
     ledger = Ledger(dataset_dir)
     try:
         lost = ledger.reasons("rejected", "quarantined")
-        spares = stand_ins(read_planned(dataset_dir / PLAN_FILE), read_spare(dataset_dir), lost)
+        spares = stand_ins(read_plan_columns(dataset_dir / PLAN_FILE), read_spare_columns(dataset_dir), lost)
         return lost | ledger.reasons("failed"), spares
     finally:
         ledger.close()

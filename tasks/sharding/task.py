@@ -8,17 +8,17 @@ from prefect.logging import get_run_logger
 from infra.mlflow_tracking import TrackingError
 from infra.prefect_progress import FlowProgress
 from infra.storage import home
-from tasks.sharding.card import FOLDER, write_card
+from tasks.sharding.card import CARD_FOLDER, write_card
 from tasks.sharding.shards import write_shards
 from tasks.sharding.tracking import log_dataset
 
 
 @task(name="write-dataset")
 def write_dataset(dataset: str, samples_per_shard: int) -> dict:
-    """Write what is missing of the shards of `dataset`, its data card and its MLflow run.
+    """Write the shards, data card and MLflow run of `dataset`, as far as they are missing or outdated.
 
-    Returns the folder, the digest, the number of clip pairs, what is missing and why, and the run's address ("" while
-    MLflow is down: the next run of the deployment sends it).
+    Returns the folder, the digest, the number of clip pairs, missing recordings with their reasons, and the run's
+    address ("" while MLflow is down: the next run of the deployment sends it).
     """
     log = get_run_logger()
     folder = home() / "datasets" / dataset
@@ -30,7 +30,7 @@ def write_dataset(dataset: str, samples_per_shard: int) -> dict:
     for recording_id, reason in done.missing.items():
         log.warning(f"Not in the data set: recording {recording_id} ({reason})")
     if write_card(folder, on_progress=FlowProgress("data-card", "towns")):
-        log.info(f"Data card: {folder / FOLDER / 'README.md'}")
+        log.info(f"Data card: {folder / CARD_FOLDER / 'README.md'}")
     tags = {"prefect.flow_run_id": str(runtime.flow_run.id), "prefect.url": runtime.flow_run.ui_url}
     url = ""
     try:

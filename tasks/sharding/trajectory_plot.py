@@ -1,4 +1,4 @@
-"""Trajectory plots of a data card: a town's lanes and the ways both cars take."""
+"""Trajectory plots of a data card: a town's lanes and both cars' paths."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tasks.planning.roads import RoadNetwork
 from tasks.planning.rows import PlannedRecording
 
 AGENT_COLORS = ("#c8202f", "#1f5fa8")
-"""Of the paths of agents 0 and 1 (both cars are red; a plot has to tell them apart)."""
+"""Colours of the paths of agents 0 and 1. Both cars are red, but a plot has to tell them apart."""
 MARGIN_M = 25.0
 FONT: Any = {"font.size": 8, "axes.titlesize": 9, "font.family": "DejaVu Sans"}
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG whose bytes do not depend on the day."""
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a PNG whose bytes depend on the figure alone."""
     figure.savefig(path, dpi=110, metadata={"Software": None}, facecolor="white")
 
 
 def lane_lines(roads: RoadNetwork) -> np.ndarray:
-    """Return [N, 2, 2] short strokes along the driving lanes' centres, the right-handed world's x and y in metres."""
+    """Return short strokes [N, 2, 2] along the driving lanes' centres: x and y of the right-handed world in metres."""
     points = [w.transform for w in roads.map.generate_waypoints(2.0)]
     centre = np.array([(p.location.x, p.location.y) for p in points])
     yaw = np.radians([p.rotation.yaw for p in points])
@@ -35,7 +35,7 @@ def lane_lines(roads: RoadNetwork) -> np.ndarray:
 
 
 def trajectory_plot(path: Path, roads: RoadNetwork, recordings: Sequence[PlannedRecording]) -> None:
-    """Draw the town with all its recordings, and each recording close up: starts, ends, where the cars are nearest."""
+    """Draw a town with all its recordings, and each recording close up with starts, ends and closest approach."""
     lines = lane_lines(roads)
     columns = min(len(recordings), 3)
     rows = -(-len(recordings) // columns)
@@ -58,7 +58,7 @@ def trajectory_plot(path: Path, roads: RoadNetwork, recordings: Sequence[Planned
             )
         overview.set_title("the town")
         figure.legend(*legend_entries(), loc="outside lower center", ncols=5, frameon=False)
-        save(figure, path)
+        save_png(figure, path)
 
 
 def draw_roads(axis: Any, lines: np.ndarray, width: float) -> None:
@@ -72,7 +72,7 @@ def draw_roads(axis: Any, lines: np.ndarray, width: float) -> None:
 
 
 def draw_pair(axis: Any, recording: PlannedRecording, label: str = "") -> None:
-    """Draw both paths; `label` numbers them on an overview instead of marking starts and ends."""
+    """Draw both cars' paths. With `label`, as on the overview, they are numbered and starts and ends not marked."""
     tick, _ = closest_approach(recording.poses)
     for agent, color in enumerate(AGENT_COLORS):
         x, y = recording.poses[:, agent, 0], -recording.poses[:, agent, 1]
@@ -90,9 +90,9 @@ def draw_pair(axis: Any, recording: PlannedRecording, label: str = "") -> None:
 
 def zoom(axis: Any, recording: PlannedRecording) -> None:
     """Show a square around the recording's paths."""
-    places = recording.poses[..., :2].reshape(-1, 2) * (1, -1)
-    middle = (places.min(0) + places.max(0)) / 2
-    reach = float(np.ptp(places, axis=0).max()) / 2 + MARGIN_M
+    points = recording.poses[..., :2].reshape(-1, 2) * (1, -1)
+    middle = (points.min(0) + points.max(0)) / 2
+    reach = float(np.ptp(points, axis=0).max()) / 2 + MARGIN_M
     axis.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - reach, middle[1] + reach))
 
 

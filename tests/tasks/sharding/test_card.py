@@ -14,7 +14,7 @@ from PIL import Image
 from infra import mlflow_tracking
 from infra.mlflow_tracking import DATA_EXPERIMENT, TrackingError
 from tasks.planning.rows import read_plan
-from tasks.sharding.card import SHOWN, shown, write_card
+from tasks.sharding.card import MAX_DRAWN, choose_drawn, write_card
 from tasks.sharding.reader import ClipPairs
 from tasks.sharding.tracking import log_dataset
 
@@ -82,8 +82,8 @@ def test_a_large_town_shows_one_recording_a_type_first(tiny):
     row = read_plan(tiny.folder / "plan.parquet")[0]
     types = ["crossing"] * 9 + ["merging", "following"]
     many = [dataclasses.replace(row, recording_id=str(k), trajectory_type=kind) for k, kind in enumerate(types)]
-    chosen = shown(many)
-    assert len(chosen) == SHOWN
+    chosen = choose_drawn(many)
+    assert len(chosen) == MAX_DRAWN
     assert {row.trajectory_type for row in chosen} == {"crossing", "merging", "following"}
 
 

@@ -13,7 +13,7 @@ from infra.storage import sha256_file
 from tasks.evaluation.generate import find_clip
 from tasks.sharding import contract
 from tasks.sharding.__main__ import main
-from tasks.sharding.contract import read_description
+from tasks.sharding.contract import read_meta_and_cameras
 from tasks.sharding.errors import ShardError
 from tasks.sharding.index import ClipIndex
 from tasks.sharding.reader import ClipPairs
@@ -307,12 +307,12 @@ def test_the_description_is_read_in_a_few_milliseconds(whole):
     members = index.read(index.rows[0])
     start = time.process_time()
     for _ in range(10):
-        read_description(index.rows[0]["key"], members)
+        read_meta_and_cameras(index.rows[0]["key"], members)
     assert time.process_time() - start < 0.5
 
 
 def test_a_bomb_is_refused_by_its_declared_size(changed, monkeypatch, capsys):
-    monkeypatch.setattr(contract, "MOST_CAMERA_BYTES", 10**6)
+    monkeypatch.setattr(contract, "MAX_CAMERA_BYTES", 10**6)
     change_sample(changed, lambda members: members.update({"cameras.npz": npz({"K": np.zeros(10**6)})}))
     refused(changed, "declares 8000128 bytes, more than 1000000", capsys)
 

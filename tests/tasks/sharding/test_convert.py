@@ -16,7 +16,7 @@ from model.presets import Preset
 from tasks.evaluation.scoring.windows import Windows
 from tasks.evaluation.vbench.videos import write_video
 from tasks.sharding.__main__ import main
-from tasks.sharding.convert import convert, nearest, pose_of
+from tasks.sharding.convert import carla_pose_from_c2w, convert, resize_nearest
 from tasks.sharding.reader import ClipIndex, ClipPairs
 from tasks.sharding.shards import ShardError
 from tasks.sharding.verify import verify
@@ -146,11 +146,11 @@ def test_one_agent_another_world_and_smaller_views(tmp_path):
 
 def test_poses_return_to_carlas():
     given = np.array([[1.0, 2, 3, 10, 20, 30], [-4, 5, 0, -80, 179, -5]])
-    np.testing.assert_allclose(pose_of(carla_to_c2w(given)), given, atol=1e-9)
+    np.testing.assert_allclose(carla_pose_from_c2w(carla_to_c2w(given)), given, atol=1e-9)
 
 
 def test_nearest_takes_the_middle_of_each_block():
-    assert nearest(np.arange(36).reshape(6, 6), (2, 2)).tolist() == [[7, 10], [25, 28]]
+    assert resize_nearest(np.arange(36).reshape(6, 6), (2, 2)).tolist() == [[7, 10], [25, 28]]
 
 
 def spoil(name):

@@ -13,7 +13,7 @@ from tasks.evaluation.measures.shared_world import visibility
 from tasks.evaluation.measures.shared_world.sight import SEEN, UNCLEAR, UNSEEN, look
 from tasks.evaluation.measures.shared_world.world import centred, chosen_frames, read_world, taken_before_centre
 from tasks.recording.encode import halved_nearest
-from tasks.sharding.convert import nearest
+from tasks.sharding.convert import resize_nearest
 from tasks.sharding.reader import ClipPairs
 from tests.synthetic_dataset import write_dataset
 from tests.tasks.evaluation.measures.shared_world import room
@@ -90,7 +90,7 @@ def test_at_an_edge_the_sample_stays():
 )
 def test_where_depth_was_taken(rendered, stored, before):
     assert taken_before_centre(rendered, stored) == before
-    kept = nearest(np.tile(np.arange(rendered), (rendered, 1)), (stored, stored))[0]
+    kept = resize_nearest(np.tile(np.arange(rendered), (rendered, 1)), (stored, stored))[0]
     centres = (kept + 0.5) * stored / rendered
     assert centres == pytest.approx(np.arange(stored) + 0.5 - before)
 

@@ -20,11 +20,11 @@ from infra.minicarla.world.scenes import Renders
 
 log = logging.getLogger("infra.minicarla")
 
-SWITCH_S = 0.0005
+THREAD_SWITCH_S = 0.0005
 """Calls are answered at once while another thread computes."""
 
 
-def parser() -> argparse.ArgumentParser:
+def option_parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="python -m infra.minicarla", description=__doc__, allow_abbrev=False)
     options.add_argument("-carla-rpc-port", type=int, default=2000, metavar="N", help="port of the RPCs (2000)")
     options.add_argument("-carla-streaming-port", type=int, metavar="N", help="port of the images (the next one)")
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def checked(options: argparse.Namespace) -> None:
+def check_options(options: argparse.Namespace) -> None:
     """Refuse options that cannot work; ValueError says which and what to do."""
     streaming = options.carla_streaming_port or options.carla_rpc_port + 1
     for name, port in (("-carla-rpc-port", options.carla_rpc_port), ("-carla-streaming-port", streaming)):
@@ -66,7 +66,7 @@ def check_maps(folder: Path) -> None:
         raise ValueError(f"--maps {folder}: the folder holds no .xodr file that can be a town.")
 
 
-class Drawing:
+class RendererBuild:
     """A town's renderer in the making: the scenery in a process, meanwhile the renderer's code in this one."""
 
     def __init__(self, town: Town, threads: int) -> None:
@@ -87,18 +87,18 @@ class Drawing:
 def embedded_towns(maps_dir: str | None, threads: int) -> Towns:
     """The twelve Mini towns, and those of `maps_dir`, drawn by the ray caster."""
     library = towns.TownLibrary(maps_dir)
-    return Towns(library.names, library.load, library.from_opendrive, lambda town: Drawing(town, threads))
+    return Towns(library.names, library.load, library.from_opendrive, lambda town: RendererBuild(town, threads))
 
 
 def main() -> int:
-    options = parser().parse_args()
+    options = option_parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
-    sys.setswitchinterval(SWITCH_S)
+    sys.setswitchinterval(THREAD_SWITCH_S)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):  # a mask would not do: numpy's threads are older than it
         signal.signal(number, lambda *_: stop.set())
     try:
-        checked(options)
+        check_options(options)
         server = Server(
             options.carla_rpc_port,
             embedded_towns(options.maps, options.threads),

@@ -25,7 +25,7 @@ from infra.minicarla.protocol.arguments import (
     Velocity,
     WeatherParameters,
     anything,
-    several,
+    list_of,
 )
 from infra.minicarla.protocol.errors import RpcError
 from infra.minicarla.protocol.listening import listen
@@ -36,7 +36,7 @@ from infra.minicarla.scenery import Town, Weather
 from infra.minicarla.without_effect import ABSENT, WithoutEffect
 from infra.minicarla.world import effects
 from infra.minicarla.world.commands import MAX_COMMANDS, apply_batch
-from infra.minicarla.world.episode import Settings, World
+from infra.minicarla.world.episode import World, WorldSettings
 from infra.minicarla.world.scenes import Build
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class Api(WithoutEffect):
 
     @method
     def set_episode_settings(self, settings: EpisodeSettings):
-        self.world.settings = Settings(settings)
+        self.world.settings = WorldSettings(settings)
         return self.world.frame
 
     @method
@@ -191,7 +191,7 @@ class Api(WithoutEffect):
         return True
 
     @method(raw=True)
-    def apply_batch(self, commands: Annotated[list, several(anything, MAX_COMMANDS)], tick: Flag = False):
+    def apply_batch(self, commands: Annotated[list, list_of(anything, MAX_COMMANDS)], tick: Flag = False):
         answers = apply_batch(self.world, commands)
         if tick and self.world.settings.synchronous:
             self.world.tick()
@@ -199,11 +199,11 @@ class Api(WithoutEffect):
 
     @method(void=True)
     def set_actor_transform(self, actor: Id, transform: Transform):
-        self.world.place(self.world.find(actor), transform)
+        self.world.teleport(self.world.find(actor), transform)
 
     @method(void=True)
     def set_actor_location(self, actor: Id, location: Location):
-        self.world.move(self.world.find(actor), location)
+        self.world.move_to(self.world.find(actor), location)
 
     @method(void=True)
     def set_actor_target_velocity(self, actor: Id, velocity: Velocity):

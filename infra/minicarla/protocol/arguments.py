@@ -28,7 +28,7 @@ _short.maxstring = _short.maxother = 60
 _short.maxlevel = 4
 
 
-def shown(value: Any) -> str:
+def abbreviated(value: Any) -> str:
     """Return a value as a sentence can hold it: printable, and short whatever it is."""
     return ascii(_short.repr(value))[1:-1][:120] if not isinstance(value, str) else ascii(value[:60])
 
@@ -41,18 +41,18 @@ def number(low: float, high: float) -> Parser:
 
     def parse(value: Any, what: str) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise RpcError(f"{what} is {shown(value)}: give a finite number from {low:g} to {high:g}")
+            raise RpcError(f"{what} is {abbreviated(value)}: give a finite number from {low:g} to {high:g}")
         return float(value)
 
     return parse
 
 
-def whole(low: int, high: int) -> Parser:
+def whole_number(low: int, high: int) -> Parser:
     """A whole number from `low` to `high`."""
 
     def parse(value: Any, what: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise RpcError(f"{what} is {shown(value)}: give a whole number from {low} to {high}")
+            raise RpcError(f"{what} is {abbreviated(value)}: give a whole number from {low} to {high}")
         return value
 
     return parse
@@ -60,44 +60,44 @@ def whole(low: int, high: int) -> Parser:
 
 def flag(value: Any, what: str) -> bool:
     if not isinstance(value, bool):
-        raise RpcError(f"{what} is {shown(value)}: give true or false")
+        raise RpcError(f"{what} is {abbreviated(value)}: give true or false")
     return value
 
 
-def text(most: int = MAX_NAME, *, printable: bool = True) -> Parser:
+def text(max_length: int = MAX_NAME, *, printable: bool = True) -> Parser:
     """A string with at most `most` characters."""
 
     def parse(value: Any, what: str) -> str:
         if not isinstance(value, str):
-            raise RpcError(f"{what} is {shown(value)}: give a string")
-        if len(value) > most:
-            raise RpcError(f"{what} has {len(value)} characters: give at most {most}")
+            raise RpcError(f"{what} is {abbreviated(value)}: give a string")
+        if len(value) > max_length:
+            raise RpcError(f"{what} has {len(value)} characters: give at most {max_length}")
         if printable and not value.isprintable():  # no more than a byte that was not UTF-8
-            raise RpcError(f"{what} is {shown(value)}: give printable UTF-8 text")
+            raise RpcError(f"{what} is {abbreviated(value)}: give printable UTF-8 text")
         return value
 
     return parse
 
 
-def several(item: Parser, most: int = MAX_LIST) -> Parser:
+def list_of(item: Parser, max_length: int = MAX_LIST) -> Parser:
     """A list of at most `most` items."""
 
     def parse(value: Any, what: str) -> list:
         if not isinstance(value, list):
-            raise RpcError(f"{what} is {shown(value)}: give a list")
-        if len(value) > most:
-            raise RpcError(f"{what} has {len(value)} items: give at most {most}")
+            raise RpcError(f"{what} is {abbreviated(value)}: give a list")
+        if len(value) > max_length:
+            raise RpcError(f"{what} has {len(value)} items: give at most {max_length}")
         return [item(entry, f"item {index} of {what}") for index, entry in enumerate(value)]
 
     return parse
 
 
-def members(**parsers: Parser) -> Parser:
+def struct_of(**parsers: Parser) -> Parser:
     """A struct: a list with exactly these members in this order."""
 
     def parse(value: Any, what: str) -> list:
         if not isinstance(value, list) or len(value) != len(parsers):
-            raise RpcError(f"{what} is {shown(value)}: give a list of {', '.join(parsers)}")
+            raise RpcError(f"{what} is {abbreviated(value)}: give a list of {', '.join(parsers)}")
         return [parser(part, f"{what} {name}") for part, (name, parser) in zip(value, parsers.items(), strict=True)]
 
     return parse
@@ -111,7 +111,7 @@ def optional(item: Parser) -> Parser:
             return None
         if isinstance(value, list) and len(value) == 2 and value[0] is True:
             return item(value[1], what)
-        raise RpcError(f"{what} is {shown(value)}: give [false], or [true, value]")
+        raise RpcError(f"{what} is {abbreviated(value)}: give [false], or [true, value]")
 
     return parse
 
@@ -124,12 +124,12 @@ def anything(value: Any, what: str) -> Any:
 def vector(limit: float) -> Parser:
     """Three finite numbers within +-limit, returned as a tuple."""
     axis = number(-limit, limit)
-    xyz = members(x=axis, y=axis, z=axis)
+    xyz = struct_of(x=axis, y=axis, z=axis)
     return lambda value, what: tuple(xyz(value, what))
 
 
 _ANGLE = number(-MAX_DEG, MAX_DEG)
-_TRANSFORM = members(location=vector(MAX_M), rotation=members(pitch=_ANGLE, yaw=_ANGLE, roll=_ANGLE))
+_TRANSFORM = struct_of(location=vector(MAX_M), rotation=struct_of(pitch=_ANGLE, yaw=_ANGLE, roll=_ANGLE))
 
 
 def pose(value: Any, what: str) -> tuple[float, ...]:
@@ -143,11 +143,11 @@ def pose(value: Any, what: str) -> tuple[float, ...]:
 Ignored = Annotated[Any, anything]
 Flag = Annotated[bool, flag]
 Name = Annotated[str, text()]
-Id = Annotated[int, whole(0, 2**32 - 1)]
-Ids = Annotated[list[int], several(whole(0, 2**32 - 1))]
-Byte = Annotated[int, whole(0, 255)]
-Port = Annotated[int, whole(0, 65535)]
-Layers = Annotated[int, whole(0, 65535)]
+Id = Annotated[int, whole_number(0, 2**32 - 1)]
+Ids = Annotated[list[int], list_of(whole_number(0, 2**32 - 1))]
+Byte = Annotated[int, whole_number(0, 255)]
+Port = Annotated[int, whole_number(0, 65535)]
+Layers = Annotated[int, whole_number(0, 65535)]
 Location = Annotated[tuple[float, float, float], vector(MAX_M)]
 Velocity = Annotated[tuple[float, float, float], vector(MAX_M_S)]
 """Metres a second."""
@@ -159,7 +159,7 @@ OpenDrive = Annotated[str, text(MAX_OPENDRIVE, printable=False)]
 _COUNT = number(0, 1e5)
 OpenDriveParameters = Annotated[
     list,
-    members(
+    struct_of(
         vertex_distance=_COUNT,
         max_road_length=_COUNT,
         wall_height=_COUNT,
@@ -171,13 +171,13 @@ OpenDriveParameters = Annotated[
 ]
 EpisodeSettings = Annotated[
     list,
-    members(
+    struct_of(
         synchronous_mode=flag,
         no_rendering_mode=flag,
         fixed_delta_seconds=optional(number(1e-3, 10.0)),
         substepping=flag,
         max_substep_delta_time=number(1e-6, 10.0),
-        max_substeps=whole(1, 10_000),
+        max_substeps=whole_number(1, 10_000),
         max_culling_distance=number(0, MAX_M),
         deterministic_ragdolls=flag,
         tile_stream_distance=number(0, MAX_M),
@@ -188,7 +188,7 @@ EpisodeSettings = Annotated[
 _PERCENT, _FACTOR = number(-1, 100), number(-1, 1e6)
 WeatherParameters = Annotated[
     list,
-    members(
+    struct_of(
         cloudiness=_PERCENT,
         precipitation=_PERCENT,
         precipitation_deposits=_PERCENT,
@@ -209,20 +209,20 @@ WeatherParameters = Annotated[
 _SHARE = number(0, 1)
 VehicleControl = Annotated[
     list,
-    members(
+    struct_of(
         throttle=_SHARE,
         steer=number(-1, 1),
         brake=_SHARE,
         hand_brake=flag,
         reverse=flag,
         manual_gear_shift=flag,
-        gear=whole(-128, 127),
+        gear=whole_number(-128, 127),
     ),
 ]
-LightFlags = Annotated[int, whole(0, 2**32 - 1)]
-LightState = Annotated[list, members(flags=whole(0, 2**32 - 1))]
-AttributeValues = several(members(id=text(), type=whole(0, 255), value=text(printable=False)), 200)
-ActorDescription = Annotated[list, members(uid=whole(0, 2**32 - 1), id=text(), attributes=AttributeValues)]
+LightFlags = Annotated[int, whole_number(0, 2**32 - 1)]
+LightState = Annotated[list, struct_of(flags=whole_number(0, 2**32 - 1))]
+AttributeValues = list_of(struct_of(id=text(), type=whole_number(0, 255), value=text(printable=False)), 200)
+ActorDescription = Annotated[list, struct_of(uid=whole_number(0, 2**32 - 1), id=text(), attributes=AttributeValues)]
 
 
 def parser(declared: Any) -> Parser:

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgpack
 
-from infra.minicarla.protocol.arguments import Signature, shown
+from infra.minicarla.protocol.arguments import Signature, abbreviated
 from infra.minicarla.protocol.errors import RpcError
 from infra.minicarla.protocol.listening import Shortage, accept
 from infra.minicarla.protocol.messages import Budget, MessageError, MessageReader
@@ -214,13 +214,13 @@ class RpcServer:
     def answer(self, request: Any) -> bytes:
         """Return the packed response; raise MessageError for what is no request."""
         if not isinstance(request, list) or len(request) != 4 or request[0] != 0:
-            raise MessageError(f"{shown(request)} is no msgpack-rpc request")
+            raise MessageError(f"{abbreviated(request)} is no msgpack-rpc request")
         _, number, name, given = request
         if not isinstance(number, int) or not isinstance(name, str) or not isinstance(given, list) or not given:
-            raise MessageError(f"{shown(request)} is no request: a client sends [0, number, name, [meta, ...]]")
+            raise MessageError(f"{abbreviated(request)} is no request: a client sends [0, number, name, [meta, ...]]")
         target = self.methods.get(name)
         if target is None:
-            sentence = self.absent.get(name, f"the embedded CARLA has no function {shown(name)}")
+            sentence = self.absent.get(name, f"the embedded CARLA has no function {abbreviated(name)}")
             refusals.write("functions", sentence)
             return self.refuse(number, name, sentence)
         try:

@@ -24,7 +24,7 @@ SHADES_KEPT = 3
 MARGIN_M = 20.0
 DOWN = np.array([1.0, 1.0, -1.0])
 """The eye that a wet road shows is the camera's, mirrored in the ground."""
-MATT = (Label.WALLS, Label.STATIC)
+MATT_LABELS = (Label.WALLS, Label.STATIC)
 DEPTH_CODES = 2**24 - 1
 
 
@@ -46,7 +46,7 @@ def body_rows(bodies: Sequence[Body]) -> np.ndarray:
         row[16:19] = 255 * np.array(body.rgb)
         row[19] = math.sqrt(sum(side * side for side in body.half))
         row[20], row[21] = body.actor_id, int(body.label)
-        row[22] = 0.0 if body.label in MATT else 1.0
+        row[22] = 0.0 if body.label in MATT_LABELS else 1.0
     return rows
 
 
@@ -74,13 +74,13 @@ class Picture:
 
     def draw(self, world: World, light: Light, shade: Shade, rows: np.ndarray, part: int) -> None:
         """Cast the rays of every JOBS_A_VIEW-th row of tiles from `part` on."""
-        place = self.ahead, self.below, self.eye, self.axes, self.tan_x, part, JOBS_A_VIEW
-        draw(world, light, shade, rows, *place, self.rgb, self.depth, self.tag, self.identity, self.surface)
+        view = self.ahead, self.below, self.eye, self.axes, self.tan_x, part, JOBS_A_VIEW
+        draw(world, light, shade, rows, *view, self.rgb, self.depth, self.tag, self.identity, self.surface)
 
     def smooth(self, world: World, light: Light, shade: Shade, rows: np.ndarray, part: int) -> None:
         """Finish the colours of those rows; all rows must have been drawn."""
-        place = self.ahead, self.below, self.eye, self.axes, self.tan_x, part, JOBS_A_VIEW
-        smooth_edges(world, light, shade, rows, *place, self.rgb, self.surface, self.bgra)
+        view = self.ahead, self.below, self.eye, self.axes, self.tan_x, part, JOBS_A_VIEW
+        smooth_edges(world, light, shade, rows, *view, self.rgb, self.surface, self.bgra)
 
 
 class Renderer:
@@ -100,11 +100,11 @@ class Renderer:
 
         ValueError for a camera, a body or a weather with numbers that no picture can be drawn from.
         """
-        refuse_nonsense(cameras, bodies, weather)
+        check_drawable(cameras, bodies, weather)
         asked = tuple(cameras), tuple(bodies), weather
         if self.drawn[0] != asked:  # a recorder waits some ticks in one place before it starts
             self.drawn = asked, self.draw(*asked)
-        return [encoded(camera.kind, picture) for camera, picture in zip(cameras, self.drawn[1], strict=True)]
+        return [encode_image(camera.kind, picture) for camera, picture in zip(cameras, self.drawn[1], strict=True)]
 
     def draw(self, cameras: Sequence[Camera], bodies: Sequence[Body], weather: Weather) -> list[Picture]:
         """Return what each camera shows; cameras of one place, size and angle get the same picture."""
@@ -128,13 +128,13 @@ class Renderer:
         """Return the shadow map of a position of the sun; the last few are kept."""
         key = (light.sun_x, light.sun_y, light.sun_z)
         if key not in self.shades:
-            self.shades[key] = self.baked(light, key)
+            self.shades[key] = self.bake_shade(light, key)
             while len(self.shades) > SHADES_KEPT:
                 self.shades.popitem(last=False)
         self.shades.move_to_end(key)
         return self.shades[key]
 
-    def baked(self, light: Light, sun: tuple[float, float, float]) -> Shade:
+    def bake_shade(self, light: Light, sun: tuple[float, float, float]) -> Shade:
         heights = np.empty((SIDE, SIDE, 3), np.float32)
         x0, y0, per_m = self.world.ground_x - MARGIN_M, self.world.ground_y - MARGIN_M, SIDE / self.extent_m
         scene = self.world.box, self.world.crown.reshape(-1, 8), *sun, x0, y0, per_m, heights
@@ -144,7 +144,7 @@ class Renderer:
         return Shade(heights, x0, y0, per_m, per_m / slope)
 
 
-def refuse_nonsense(cameras: Sequence[Camera], bodies: Sequence[Body], weather: Weather) -> None:
+def check_drawable(cameras: Sequence[Camera], bodies: Sequence[Body], weather: Weather) -> None:
     """Raise ValueError for sizes, angles or numbers out of range."""
     for camera in cameras:
         if min(camera.width, camera.height) < 1 or not 0 < camera.fov_deg < 180:
@@ -158,7 +158,7 @@ def refuse_nonsense(cameras: Sequence[Camera], bodies: Sequence[Body], weather: 
         raise ValueError(f"cannot light a town by {weather}: every number must be finite")
 
 
-def encoded(kind: CameraKind, drawn: Picture) -> np.ndarray:
+def encode_image(kind: CameraKind, drawn: Picture) -> np.ndarray:
     """Return the BGRA picture of a camera's kind, coded as CARLA does."""
     if kind is CameraKind.RGB:
         return drawn.bgra.copy()

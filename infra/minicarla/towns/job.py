@@ -90,7 +90,7 @@ class TownJob:
         return f"the process that read it ended with code {code} ({last[0]})"
 
 
-def line_of(answer: IO[bytes]) -> dict[str, Any]:
+def read_line(answer: IO[bytes]) -> dict[str, Any]:
     """Read a line of the answer. TownError when it is a refusal, EOFError at the end."""
     line = answer.readline()
     if not line.endswith(b"\n"):
@@ -101,7 +101,7 @@ def line_of(answer: IO[bytes]) -> dict[str, Any]:
     return values
 
 
-def town_of(values: dict[str, Any]) -> Town:
+def town_from_values(values: dict[str, Any]) -> Town:
     """The town of which `dataclasses.asdict` and JSON made these values."""
     return Town(**values | {"spawn_points": tuple(tuple(pose) for pose in values["spawn_points"])})
 
@@ -124,7 +124,7 @@ def write_scenery(answer: IO[bytes], scenery: Scenery) -> None:
 
 def read_scenery(answer: IO[bytes]) -> Scenery:
     """Read what `write_scenery` wrote."""
-    values = line_of(answer)
+    values = read_line(answer)
     for name, value in values.items():
         if isinstance(value, dict):
             values[name] = np.empty(value["shape"], value["type"])
@@ -140,7 +140,7 @@ def read_scenery(answer: IO[bytes]) -> Scenery:
 def load_checked(name: str, text: str) -> Town:
     """A map's text as a town, once the real client has read it. TownError for a text that is no usable map."""
     try:
-        return TownJob("load", name=name, text=text).run(lambda answer: town_of(line_of(answer)))
+        return TownJob("load", name=name, text=text).run(lambda answer: town_from_values(read_line(answer)))
     except TownError as error:
         raise TownError(f"the map {name} cannot be a town: {error}") from error
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from .errors import TownError
-from .job import TownJob, line_of
+from .job import TownJob, read_line
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class MapReport:
     lane_km: float
 
 
-def report_of(text: str) -> MapReport:
+def map_report(text: str) -> MapReport:
     """What `carla.Map` sees. TownError for a text without lanes; other bad text can end the process."""
     import carla
 
@@ -60,7 +60,7 @@ def validate_opendrives(texts: Sequence[str], timeout_s: float = 120.0) -> list[
 
     def read(answer: IO[bytes]) -> None:
         for _ in texts:
-            reports.append(MapReport(**line_of(answer)))
+            reports.append(MapReport(**read_line(answer)))
 
     try:
         TownJob("report", texts=list(texts)).run(read, timeout_s)

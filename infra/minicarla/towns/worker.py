@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from .errors import TownError
-from .job import town_of, write_scenery
+from .job import town_from_values, write_scenery
 
 MEMORY_BYTES = 4 << 30
 CPU_S = 300
@@ -66,26 +66,26 @@ def reply(answer: BinaryIO, **values: Any) -> None:
 def load(answer: BinaryIO, name: str, text: str) -> None:
     """Make a town of a map that the real client can use."""
     from .catalogue import town_from_opendrive
-    from .validation import report_of
+    from .validation import map_report
 
     town = town_from_opendrive(name, text)
-    report_of(town.opendrive)
+    map_report(town.opendrive)
     reply(answer, **dataclasses.asdict(town))
 
 
 def report(answer: BinaryIO, texts: list[str]) -> None:
     """Tell what the real client sees in each text, a line for each."""
-    from .validation import report_of
+    from .validation import map_report
 
     for text in texts:
-        reply(answer, **dataclasses.asdict(report_of(text)))
+        reply(answer, **dataclasses.asdict(map_report(text)))
 
 
 def build(answer: BinaryIO, **town: Any) -> None:
     """Build a town's scenery."""
     from .build import build_scenery
 
-    write_scenery(answer, build_scenery(town_of(town)))
+    write_scenery(answer, build_scenery(town_from_values(town)))
 
 
 JOBS: dict[str, Callable[..., None]] = {"load": load, "report": report, "build": build}

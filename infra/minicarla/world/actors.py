@@ -101,7 +101,7 @@ class Actor:
         return [self.id, self.parent, description, self.bounding_box(), tags, self.token]
 
 
-def overlap(first: Actor, second: Actor) -> bool:
+def boxes_overlap(first: Actor, second: Actor) -> bool:
     """Tell whether the boxes of two bodies overlap: separating axes of the upright boxes, heights compared apart."""
     height, other = first.model.half[2], second.model.half[2]
     low, high = max(first.pose[2], second.pose[2]), min(first.pose[2] + 2 * height, second.pose[2] + 2 * other)

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from infra.minicarla.protocol.arguments import shown
+from infra.minicarla.protocol.arguments import abbreviated
 from infra.minicarla.protocol.errors import RpcError
 from infra.minicarla.protocol.wire import SensorType
 from infra.minicarla.scenery import CameraKind, Label, Shape
 
-WHOLE = re.compile(r" ?[+-]?[0-9]{1,10} ?")
-DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+WHOLE_NUMBER = re.compile(r" ?[+-]?[0-9]{1,10} ?")
+DECIMAL_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
 class AttributeType(IntEnum):
@@ -95,30 +95,30 @@ def attribute(
 def check_attribute(blueprint: str, definition: Attribute, value: str) -> None:
     """Raise RpcError unless an attribute may have this value: of its type, in its range, among its choices."""
     name, kind, default, recommended, modifiable, restricted = definition
-    wanted = ""
+    advice = ""
     if not value.isprintable():
-        wanted = "give printable UTF-8 text"
+        advice = "give printable UTF-8 text"
     elif not modifiable and value != default:
-        wanted = f"it cannot be changed from {default!r}"
+        advice = f"it cannot be changed from {default!r}"
     elif restricted and value not in recommended:
-        wanted = f"give one of {', '.join(recommended)}"
+        advice = f"give one of {', '.join(recommended)}"
     elif kind == AttributeType.BOOL and value.lower() not in ("true", "false", "1", "0"):
-        wanted = "give true or false"
+        advice = "give true or false"
     elif kind in (AttributeType.INT, AttributeType.FLOAT):
         low, high = RANGES.get(name, (0 if name == "sensor_tick" else -MAX_NUMBER, MAX_NUMBER))
         if not is_number(value, whole=kind == AttributeType.INT) or not low <= float(value) <= high:
-            wanted = f"give a {'whole ' if kind == AttributeType.INT else ''}number from {low:g} to {high:g}"
+            advice = f"give a {'whole ' if kind == AttributeType.INT else ''}number from {low:g} to {high:g}"
     elif kind == AttributeType.COLOR:
         parts = value.split(",")
         if len(parts) != 3 or not all(is_number(part, whole=True) and 0 <= int(part) <= 255 for part in parts):
-            wanted = "give red,green,blue from 0 to 255"
-    if wanted:
-        raise RpcError(f"attribute {name} of {blueprint} is {shown(value)}: {wanted}")
+            advice = "give red,green,blue from 0 to 255"
+    if advice:
+        raise RpcError(f"attribute {name} of {blueprint} is {abbreviated(value)}: {advice}")
 
 
 def is_number(value: str, *, whole: bool) -> bool:
     """Tell whether a text is a decimal number in ASCII, as short as numbers are."""
-    return len(value) <= 32 and re.fullmatch(WHOLE if whole else DECIMAL, value) is not None
+    return len(value) <= 32 and re.fullmatch(WHOLE_NUMBER if whole else DECIMAL_NUMBER, value) is not None
 
 
 def body_attributes(name: str, body: BodyModel) -> list[Attribute]:
@@ -160,7 +160,7 @@ def camera_attributes(name: str) -> list[Attribute]:
     return attributes
 
 
-def library() -> dict[str, list]:
+def blueprint_library() -> dict[str, list]:
     """Return the definitions by id, each [uid, id, tags, attributes] as on the wire."""
     entries = [(name, body_attributes(name, body)) for name, body in BODIES.items()]
     entries += [(name, camera_attributes(name)) for name in CAMERAS]
@@ -170,7 +170,7 @@ def library() -> dict[str, list]:
     }
 
 
-def completed(definition: list, given: Iterable[list]) -> dict[str, list]:
+def fill_attributes(definition: list, given: Iterable[list]) -> dict[str, list]:
     """Return a new actor's attributes, name -> [name, type, value], from its blueprint and the client's changes.
 
     RpcError for an attribute that the blueprint does not have, or a value that it may not have.
@@ -180,7 +180,7 @@ def completed(definition: list, given: Iterable[list]) -> dict[str, list]:
     attributes = {name: attribute[:3] for name, attribute in by_name.items()}
     for name, _, value in given:
         if name not in by_name:
-            raise RpcError(f"{blueprint} has no attribute {shown(name)}: see its blueprint")
+            raise RpcError(f"{blueprint} has no attribute {abbreviated(name)}: see its blueprint")
         check_attribute(blueprint, by_name[name], value)
         attributes[name] = [name, by_name[name][1], value]
     return attributes

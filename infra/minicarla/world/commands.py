@@ -18,11 +18,11 @@ from infra.minicarla.protocol.arguments import (
     VehicleControl,
     Velocity,
     anything,
-    members,
+    list_of,
     optional,
     parser,
-    several,
-    whole,
+    struct_of,
+    whole_number,
 )
 from infra.minicarla.protocol.errors import RpcError
 from infra.minicarla.world import effects
@@ -59,14 +59,14 @@ MAX_COMMANDS = 10_000
 MAX_CHAINED = 100
 
 _ACTOR = parser(Id)
-_COMMAND = members(variant=members(which=whole(0, len(Command) - 1), payload=several(anything, 20)))
-_SPAWN = members(
+_COMMAND = struct_of(variant=struct_of(which=whole_number(0, len(Command) - 1), payload=list_of(anything, 20)))
+_SPAWN = struct_of(
     description=parser(ActorDescription),
     transform=parser(Transform),
     parent=optional(_ACTOR),
     attachment=anything,  # the Python client sends uninitialised memory
     socket=anything,
-    do_after=several(anything, MAX_CHAINED),
+    do_after=list_of(anything, MAX_CHAINED),
 )
 _ANY_VECTOR = parser(Location)
 
@@ -81,8 +81,8 @@ def on_actor(effect: Callable[[Actor, Any], None]) -> Callable[[World, Actor, An
 
 
 EFFECTS: dict[Command, tuple[Parser, Callable[[World, Actor, Any], None]]] = {
-    Command.APPLY_TRANSFORM: (parser(Transform), World.place),
-    Command.APPLY_LOCATION: (parser(Location), World.move),
+    Command.APPLY_TRANSFORM: (parser(Transform), World.teleport),
+    Command.APPLY_LOCATION: (parser(Location), World.move_to),
     Command.APPLY_VEHICLE_CONTROL: (parser(VehicleControl), on_actor(effects.apply_control)),
     Command.APPLY_TARGET_VELOCITY: (parser(Velocity), on_actor(effects.set_velocity)),
     Command.APPLY_TARGET_ANGULAR_VELOCITY: (parser(AngularVelocity), on_actor(effects.set_angular_velocity)),
@@ -124,9 +124,9 @@ def run(world: World, command: Any, spawned: Actor | None = None) -> int:
         return spawn(world, _SPAWN(payload, what))
     parse, effect = EFFECTS.get(kind, (anything, no_effect))
     if kind is Command.DESTROY_ACTOR:
-        (actor_id,) = members(actor=_ACTOR)(payload, what)
+        (actor_id,) = struct_of(actor=_ACTOR)(payload, what)
     elif kind in EFFECTS:
-        actor_id, value = members(actor=_ACTOR, value=parse)(payload, what)
+        actor_id, value = struct_of(actor=_ACTOR, value=parse)(payload, what)
     else:
         actor_id, value = _ACTOR(payload[0] if payload else None, f"{what} actor"), None
     actor = world.find(spawned.id if spawned else actor_id)

@@ -29,7 +29,7 @@ from infra.minicarla.protocol.wire import (
 from infra.minicarla.scenery import Pose, Town, Weather
 from infra.minicarla.transforms import compose
 from infra.minicarla.world import blueprints
-from infra.minicarla.world.actors import STILL, Actor, Vector, overlap
+from infra.minicarla.world.actors import STILL, Actor, Vector, boxes_overlap
 from infra.minicarla.world.scenes import Build, Scenes
 
 Result = TypeVar("Result")
@@ -42,7 +42,7 @@ MAX_PIXELS = 2**27
 """Of all cameras together: eight of 4096x4096."""
 
 
-class Settings:
+class WorldSettings:
     """Episode settings, checked values in the order of CARLA's struct; the embedded server obeys the first three."""
 
     def __init__(self, values: list | None = None) -> None:
@@ -76,8 +76,8 @@ class World:
     ) -> None:
         self.streams, self.scenes = streams, Scenes(build_renderer, lock)
         self.waiting_ticks: collections.deque[object] = collections.deque()
-        self.definitions = blueprints.library()
-        self.settings = Settings()
+        self.definitions = blueprints.blueprint_library()
+        self.settings = WorldSettings()
         self.weather = Weather()
         self.actors: dict[int, Actor] = {}
         self.episode = self.frame = 0
@@ -98,12 +98,12 @@ class World:
             self.streams.forget(actor.stream)
         self.actors.clear()
         self.town = town
-        self.scenes.keep(town)
+        self.scenes.keep_only(town)
         self.episode += 1
         self.map_changed = True
         self.weather = Weather()
         if reset_settings:
-            self.settings = Settings()
+            self.settings = WorldSettings()
         self.spectator = self.add_actor("spectator", 0, {}, (0.0, 0.0, 10.0, 0.0, 0.0, 0.0))
 
     def with_lock_released(self, job: Callable[[], Result]) -> Result:
@@ -135,7 +135,7 @@ class World:
         actor = Actor(self.next_actor, blueprint, uid, attributes, pose)
         if parent is not None:
             actor.parent, actor.offset, actor.pose = parent.id, pose, compose(parent.pose, pose)
-        reason = self.no_room(actor)
+        reason = self.spawn_refusal(actor)
         if reason:
             raise RpcError(reason)
         if parent is not None:
@@ -155,12 +155,12 @@ class World:
         definition = self.definitions.get(name)
         if definition is None:
             raise RpcError(f"unable to spawn actor: there is no blueprint {name!r}")
-        actor = self.add_actor(name, definition[0], blueprints.completed(definition, given), pose, parent)
+        actor = self.add_actor(name, definition[0], blueprints.fill_attributes(definition, given), pose, parent)
         if actor.is_camera and self.settings.rendering:
             self.scenes.prepare(self.town)  # images can follow the sooner
         return actor
 
-    def no_room(self, actor: Actor) -> str:
+    def spawn_refusal(self, actor: Actor) -> str:
         """Return why a fresh actor cannot stay, or nothing."""
         if len(self.actors) >= MAX_ACTORS:
             return f"there are {MAX_ACTORS} actors: destroy some before you spawn more"
@@ -169,7 +169,7 @@ class World:
             depth, above = depth + 1, self.actors.get(above.parent)
         if depth > MAX_DEPTH:
             return f"actor {actor.parent} is attached to a chain of {depth} actors: attach to one nearer to its head"
-        if actor.model is not None and any(overlap(actor, other) for other in self.bodies()):
+        if actor.model is not None and any(boxes_overlap(actor, other) for other in self.bodies()):
             return "Spawn failed because of collision at spawn position"
         if actor.is_camera:
             pixels = sum(a.lens[0] * a.lens[1] for a in (actor, *self.actors.values()) if a.is_camera)
@@ -191,18 +191,18 @@ class World:
             self.actors[actor.parent].children.remove(actor)
         self.streams.forget(self.actors.pop(actor_id).stream)
 
-    def place(self, actor: Actor, pose: Pose) -> None:
+    def teleport(self, actor: Actor, pose: Pose) -> None:
         """Teleport an actor (an attached one: relative to its parent) with everything attached to it."""
         if actor.parent:
             actor.offset, actor.pose = pose, compose(self.actors[actor.parent].pose, pose)
         else:
             actor.pose = pose
         for child in actor.children:
-            self.place(child, child.offset or child.pose)
+            self.teleport(child, child.offset or child.pose)
 
-    def move(self, actor: Actor, location: Vector) -> None:
+    def move_to(self, actor: Actor, location: Vector) -> None:
         """Put an actor elsewhere (an attached one: relative to its parent) without turning it."""
-        self.place(actor, (*location, *(actor.offset or actor.pose)[3:]))
+        self.teleport(actor, (*location, *(actor.offset or actor.pose)[3:]))
 
     def bodies(self) -> list[Actor]:
         return [actor for actor in self.actors.values() if actor.model is not None]
@@ -220,7 +220,7 @@ class World:
         for it first, with the lock released. In asynchronous mode steps go on, and images begin when they can.
         """
         if self.settings.synchronous:
-            with self.turn() as wait:
+            with self.tick_in_order() as wait:
                 self.await_scenery(wait)
             if not self.settings.synchronous:  # another client's doing: the server steps by itself now
                 return self.frame + 1
@@ -235,25 +235,25 @@ class World:
         return self.frame
 
     @contextmanager
-    def turn(self) -> Iterator[Callable[[], None]]:
+    def tick_in_order(self) -> Iterator[Callable[[], None]]:
         """Let the ticks through in the order in which they came; gives the function that waits for a change.
 
         RpcError when another episode begins meanwhile.
         """
-        episode, own = self.episode, object()
+        episode, ticket = self.episode, object()
 
         def wait() -> None:
             self.scenes.changed.wait()
             if self.episode != episode:
                 raise RpcError("another episode began before this tick: fetch the new world, then tick that")
 
-        self.waiting_ticks.append(own)
+        self.waiting_ticks.append(ticket)
         try:
-            while self.waiting_ticks[0] is not own:
+            while self.waiting_ticks[0] is not ticket:
                 wait()
             yield wait
         finally:
-            self.waiting_ticks.remove(own)
+            self.waiting_ticks.remove(ticket)
             self.scenes.changed.notify_all()
 
     def await_scenery(self, wait: Callable[[], None]) -> None:
@@ -277,15 +277,15 @@ class World:
         """Move actors that were given a target velocity; there is no other physics. They stop where maps end."""
         for actor in self.actors.values():
             if actor.physics and not actor.parent and any(actor.velocity):
-                there = (
+                target = (
                     actor.pose[0] + actor.velocity[0] * step_s,
                     actor.pose[1] + actor.velocity[1] * step_s,
                     actor.pose[2] + actor.velocity[2] * step_s,
                 )
-                if max(map(abs, there)) > MAX_M:
+                if max(map(abs, target)) > MAX_M:
                     actor.velocity = STILL
                 else:
-                    self.move(actor, there)
+                    self.move_to(actor, target)
 
     def send_state(self, step_s: float) -> None:
         states = [
@@ -322,7 +322,7 @@ class World:
             if parent is None or parent.model is None or not self.streams.has_readers(sensor.stream):
                 continue
             for other in self.bodies():
-                if other is parent or not overlap(parent, other):
+                if other is parent or not boxes_overlap(parent, other):
                     continue
                 impulse = [parent.pose[i] - other.pose[i] for i in range(3)]
                 event = msgpack.packb([parent.on_wire(), other.on_wire(), impulse], use_bin_type=True)

@@ -47,7 +47,7 @@ class Scene:
 class Scenes:
     """Holds the scene of one town, so that memory does not grow with the number of towns.
 
-    Every method but `work` is called with the world's lock held.
+    Every method but `build_scene` is called with the world's lock held.
     """
 
     def __init__(self, begin: Callable[[Town], Build], lock: threading.RLock) -> None:
@@ -62,10 +62,10 @@ class Scenes:
         if scene is None or scene.town != town or (scene.error is not None and retry):
             self.drop()
             scene = self.scene = Scene(town, self.begin(town))
-            threading.Thread(target=self.work, args=(scene,), daemon=True).start()
+            threading.Thread(target=self.build_scene, args=(scene,), daemon=True).start()
         return scene
 
-    def keep(self, town: Town) -> None:
+    def keep_only(self, town: Town) -> None:
         """Release the scene, and end its building, unless it is this town's."""
         if self.scene is not None and self.scene.town != town:
             self.drop()
@@ -76,7 +76,7 @@ class Scenes:
             self.scene.build.cancel()
             self.scene = None
 
-    def work(self, scene: Scene) -> None:
+    def build_scene(self, scene: Scene) -> None:
         """Build a scene and tell those who wait for it."""
         begun = time.monotonic()
         try:

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from infra.minicarla.__main__ import checked, parser
+from infra.minicarla.__main__ import check_options, option_parser
 
 ROOT = Path(__file__).resolve().parents[3]
 TOWNS = [f"Mini{n:02d}" for n in range(1, 13)]
@@ -254,7 +254,7 @@ def test_a_start_that_cannot_work_says_why_in_one_sentence():
 def test_bad_options_are_one_sentence(tmp_path, capsys):
     def reason(*given: str) -> str:
         with pytest.raises(ValueError, match=r".+") as error:
-            checked(parser().parse_args(given))
+            check_options(option_parser().parse_args(given))
         return str(error.value)
 
     assert "missing: there is no such folder" in reason("--maps", str(tmp_path / "missing"))
@@ -263,7 +263,7 @@ def test_bad_options_are_one_sentence(tmp_path, capsys):
     assert "-carla-streaming-port=65536 is no port" in reason("-carla-rpc-port=65535")
     assert "--threads 0" in reason("--threads", "0")
     with pytest.raises(SystemExit):
-        parser().parse_args(["--fast"])
+        option_parser().parse_args(["--fast"])
     assert "unrecognized arguments: --fast" in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from infra.minicarla.protocol import arguments
-from infra.minicarla.protocol.arguments import Flag, Id, Signature, Transform, parser, shown
+from infra.minicarla.protocol.arguments import Flag, Id, Signature, Transform, abbreviated, parser
 from infra.minicarla.protocol.errors import RpcError
 from infra.minicarla.server import Api
 
@@ -60,8 +60,8 @@ def test_every_rpc_of_the_server_declares_its_arguments():
 
 @pytest.mark.parametrize("value", ["x" * 10_000, list(range(10_000)), b"\xff" * 9_999, "\udc80\n", {1: [2] * 999}])
 def test_values_in_sentences_are_short_and_printable(value):
-    assert len(shown(value)) < 250
-    assert shown(value).isprintable()
+    assert len(abbreviated(value)) < 250
+    assert abbreviated(value).isprintable()
 
 
 @pytest.mark.parametrize("wrong", [0.0, -0.05, math.nan, math.inf, 1e-9, 1e9, "0.05", None, True])

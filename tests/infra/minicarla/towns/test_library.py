@@ -16,7 +16,7 @@ import pytest
 
 from infra.minicarla.towns import SceneryJob, TownError, TownLibrary, build_scenery, library, load_town
 from infra.minicarla.towns.catalogue import flattened
-from infra.minicarla.towns.job import TownJob, line_of
+from infra.minicarla.towns.job import TownJob, read_line
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_job_ends_with_the_process_that_started_it():
 
 def test_a_job_that_takes_too_long_ends():
     with pytest.raises(TownError, match=r"longer than 0\.01 s"):
-        TownJob("report", texts=[]).run(line_of, limit_s=0.01)
+        TownJob("report", texts=[]).run(read_line, limit_s=0.01)
 
 
 def test_heights_are_found_in_linear_time_and_any_notation():

@@ -1,4 +1,4 @@
-"""DeepSpeed's configuration from plain values, and what keeps it from compiling anything."""
+"""Builds DeepSpeed's configuration from plain values, and keeps DeepSpeed from compiling anything."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ ops)."""
 
 
 class DeepSpeedConfigError(ValueError):
-    """Values that DeepSpeed cannot train with: which, and what to do."""
+    """Values that DeepSpeed cannot train with."""
 
 
 def accumulation_steps(batch_size: int, micro_batch_size: int, processes: int) -> int:
-    """Return the forward passes of a process in a step. DeepSpeedConfigError where the batch does not divide."""
-    each = micro_batch_size * processes
-    if batch_size % each:
+    """Return the forward passes per process and step. DeepSpeedConfigError where the batch does not divide evenly."""
+    samples_per_pass = micro_batch_size * processes
+    if batch_size % samples_per_pass:
         raise DeepSpeedConfigError(
             f"batch_size {batch_size} is no multiple of micro_batch_size {micro_batch_size} x processes {processes} = "
-            f"{each}: change one of the three."
+            f"{samples_per_pass}: change one of the three."
         )
-    return batch_size // each
+    return batch_size // samples_per_pass
 
 
 def deepspeed_config(
@@ -33,7 +33,7 @@ def deepspeed_config(
     bf16: bool,
     max_grad_norm: float,
 ) -> dict[str, Any]:
-    """Return the engine's configuration. The optimiser is torch's AdamW, handed in: DeepSpeed's would be compiled."""
+    """Return the engine's configuration. The optimiser is torch's AdamW, passed in; DeepSpeed's would be compiled."""
     return {
         "train_batch_size": batch_size,
         "train_micro_batch_size_per_gpu": micro_batch_size,
@@ -48,20 +48,20 @@ def deepspeed_config(
 
 
 def without_compiled_ops() -> None:
-    """Keep `init_distributed` from compiling; to be called before it. DeepSpeedConfigError if DeepSpeed has changed."""
+    """Keep `init_distributed` from compiling; call it before that. DeepSpeedConfigError if DeepSpeed has changed."""
     import deepspeed.ops
 
-    table = getattr(deepspeed.ops, "__compatible_ops__", {})
-    if COMPILED_AT_START not in table:
+    compatible_ops = getattr(deepspeed.ops, "__compatible_ops__", {})
+    if COMPILED_AT_START not in compatible_ops:
         raise DeepSpeedConfigError(
             f"this DeepSpeed has no {COMPILED_AT_START} among its ops: install the version in constraints.txt."
         )
-    table[COMPILED_AT_START] = False
+    compatible_ops[COMPILED_AT_START] = False
 
 
 def multiplies_bf16() -> bool:
-    """Say whether the hardware multiplies bfloat16: any CUDA card of Ampere or later, CPUs by their flags (trap 40:
-    bfloat16 needs hardware)."""
+    """Tell whether the hardware multiplies bfloat16: CUDA cards from Ampere on, CPUs by their flags (trap 40: bfloat16
+    needs hardware)."""
     import torch
 
     if torch.cuda.is_available():
@@ -70,5 +70,5 @@ def multiplies_bf16() -> bool:
 
 
 def use_bf16(precision: str) -> bool:
-    """Resolve a preset's precision: "bf16", "fp32", or "auto"."""
+    """Tell whether to train in bfloat16 for a preset's precision: "bf16", "fp32" or "auto"."""
     return precision == "bf16" or (precision == "auto" and multiplies_bf16())

@@ -1,4 +1,4 @@
-"""Where the code lies, and what follows from it: in a clone of the repository, or installed by pip.
+"""Tells whether the code is a clone of the repository or installed by pip, and what follows from it.
 
 In a clone, state and `.env` lie in the repository and `make` runs the commands. Installed, nothing is written beside
 the packages: state lies in the user's data folder, and the command is `shareverse`.
@@ -14,7 +14,7 @@ CODE = Path(__file__).resolve().parents[1]
 
 
 def in_clone() -> bool:
-    """Tell whether this is a clone's code: there prefect.yaml lies beside the packages, in a wheel only in flows/."""
+    """Tell whether the code is a clone's: there prefect.yaml lies beside the packages, in a wheel only in flows/."""
     return (CODE / "prefect.yaml").is_file()
 
 
@@ -30,5 +30,5 @@ def default_home() -> Path:
 
 
 def shell_command(name: str) -> str:
-    """Return what the user types for a command: `make up` in a clone, `shareverse up` where it is installed."""
+    """Return how the user runs a command: `make up` in a clone, `shareverse up` where it is installed."""
     return f"make {name}" if in_clone() else f"shareverse {name}"

@@ -1,4 +1,4 @@
-"""Locks between processes: held by an open file, freed by the kernel when its holder ends, however it ends."""
+"""Locks between processes: the kernel frees them when their holder ends, however it ends."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 from infra.reading import one_line
 from infra.storage import StorageError
 
-HELD = (errno.EAGAIN, errno.EACCES)
+HELD_ERRNOS = (errno.EAGAIN, errno.EACCES)
 
 
 @contextlib.contextmanager
-def locked(
+def hold_lock(
     path: Path,
-    held: str,
+    held_message: str,
     *,
     error: type[Exception] = StorageError,
     on_wait: Callable[[], None] | None = None,
 ) -> Iterator[None]:
-    """Hold the lock file `path` for a block.
+    """Hold the lock file `path` for the length of a `with` block.
 
-    Where another process holds it: `error` with the sentence `held`, or, with `on_wait`, call that and wait for it.
+    Where another process holds it, raise `error` with `held_message`; with `on_wait`, call that and wait instead.
     `error` too where the file cannot be opened, or its file system has no locks.
     """
     try:
@@ -38,13 +38,13 @@ def locked(
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as cause:
-                if cause.errno not in HELD or on_wait is None:
+                if cause.errno not in HELD_ERRNOS or on_wait is None:
                     raise
                 on_wait()
                 fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as cause:
-            if cause.errno in HELD:
-                raise error(held) from None
+            if cause.errno in HELD_ERRNOS:
+                raise error(held_message) from None
             raise error(
                 f"{path} cannot be locked ({cause.strerror}): its file system has no locks; set SHAREVERSE_HOME to a "
                 "folder on another disk."

@@ -1,8 +1,8 @@
 """Lets `prefect deployment run collect-dataset` mean `collect-dataset/local`.
 
-Prefect wants `<flow>/<deployment>`. Its plugin hook runs when `prefect` is imported, before the command line is read;
-the name is completed there. `SHAREVERSE_DEPLOYMENT` names another default than `local`. The hook is on only inside the
-repository, where pyproject.toml enables it.
+Prefect wants `<flow>/<deployment>`. Its plugin hook runs when `prefect` is imported, before the command line is read,
+and completes the name. `SHAREVERSE_DEPLOYMENT` sets another default than `local`. The hook works inside the repository
+only, where pyproject.toml enables it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Progress of a long step: an artifact in the Prefect UI and a line in the log, each with rate and time left.
+"""Reports a long step's progress as an artifact in Prefect's UI and a line in the log, with rate and time left.
 
-A report that cannot be delivered costs nothing but itself: it is sent on a thread, and a failure is a line in the log.
+Reports are sent on a thread, and one that fails is only a line in the log: it never holds up the work.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from infra.reading import one_line
 ARTIFACT_EVERY_S = 2.0
 LOG_EVERY_S = 15.0
 RETRY_S = 30.0
-"""After a report that failed, until the next is sent."""
+"""Pause after a report that failed."""
 LAST_REPORT_S = 5.0
-"""Patience with the last report, so that a finished step shows 100 percent."""
+"""Limit for the last report, which shows that the step has finished."""
 
 
 def describe(done: int, total: int, note: str, unit: str, started: float, first: int, now: float) -> str:
-    """Return e.g. '12/36 recordings, 8.4 a minute, 2:51 left: Mini03'. Rates count from the first call's `done`."""
+    """Return e.g. '12/36 recordings, 8.4 a minute, 2:51 left: Mini03'.
+
+    first: what was done before this run, which the rate does not count. started, now: seconds of the monotonic clock.
+    """
     text = f"{done}/{total} {unit}"
-    worked, elapsed = done - first, now - started
-    if worked > 0 and elapsed > 0:
-        rate = worked / elapsed
-        left = int((total - done) / rate)
-        text += f", {60 * rate:.1f} a minute, {left // 60}:{left % 60:02d} left"
+    done_in_this_run, elapsed_s = done - first, now - started
+    if done_in_this_run > 0 and elapsed_s > 0:
+        per_s = done_in_this_run / elapsed_s
+        left_s = int((total - done) / per_s)
+        text += f", {60 * per_s:.1f} a minute, {left_s // 60}:{left_s % 60:02d} left"
     return f"{text}: {note}" if note else text
 
 
@@ -62,9 +65,9 @@ class FlowProgress:
 
 
 class Reports:
-    """One progress artifact, kept up to date from a thread: a server that is down or slow holds up nobody's work.
+    """One progress artifact, updated from a thread, so that a server that is down or slow does not hold up the work.
 
-    Only the newest report counts; what a slow server has made old is dropped. The thread ends when nothing waits.
+    Only the newest report is sent; older ones that still wait are dropped. The thread ends when none waits.
     """
 
     def __init__(self, key: str, logger: Any) -> None:
@@ -77,7 +80,7 @@ class Reports:
         self.not_before = 0.0
 
     def put(self, percent: float, text: str, *, last: bool = False) -> None:
-        """Have a report sent soon; the `last` one is sent at once and waited for a little."""
+        """Queue a report. The `last` one is sent at once and waited for, up to LAST_REPORT_S."""
         with self.lock:
             self.waiting = percent, text
             if self.sender is None and (last or time.monotonic() >= self.not_before):
@@ -118,7 +121,7 @@ class Reports:
 
 
 def prefect_tags() -> dict[str, str]:
-    """Return the tags that lead from the MLflow run to the flow run that works on it."""
+    """Return the tags that link an MLflow run to the flow run that works on it."""
     return {
         "prefect.flow_run_id": str(flow_run.id or ""),
         "prefect.flow_run_url": str(flow_run.ui_url or ""),

@@ -1,4 +1,4 @@
-"""A flow run ends with the worker that started it: Prefect leaves it running when the worker is killed."""
+"""Ends a flow run with the worker that started it: Prefect leaves it running when the worker is killed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 
 import psutil
 
-from infra.process_guard.supervisor import readable
+from infra.process_guard.supervisor import wait_readable
 
 log = logging.getLogger(__name__)
 GRACE_S = 3.0
-"""For the clean-up of a flow run whose worker was asked to end: `make down` sends SIGTERM to both. One whose worker was
-killed runs so long; what it has started then ends within three seconds."""
+"""Time that a flow run has after its worker's end, for its clean-up: `make down` sends SIGTERM to both. What the flow
+run has started then ends within three more seconds."""
 
 
 def is_worker(command: Sequence[str]) -> bool:
-    """Tell whether a command line is that of a Prefect worker: `make up`'s, or one that was started by hand."""
-    by_hand = {"worker", "start"} <= {*command} and "prefect" in " ".join(command)
-    return by_hand or "infra.stack.prefect_worker" in command
+    """Tell whether a command line is a Prefect worker's: that of `make up`, or one started by hand."""
+    started_by_hand = {"worker", "start"} <= {*command} and "prefect" in " ".join(command)
+    return started_by_hand or "infra.stack.prefect_worker" in command
 
 
 def worker_of(process: psutil.Process) -> psutil.Process | None:
@@ -36,7 +36,7 @@ def worker_of(process: psutil.Process) -> psutil.Process | None:
 
 
 def end_with_worker(*hook: Any) -> None:
-    """End this process when its worker does. It is a flow's `on_running` hook, whose arguments it takes."""
+    """End this process when its worker ends. It is a flow's `on_running` hook and takes its arguments."""
     worker = worker_of(psutil.Process())
     if worker is None:
         return
@@ -44,12 +44,12 @@ def end_with_worker(*hook: Any) -> None:
         descriptor = os.pidfd_open(worker.pid)
     except ProcessLookupError:  # it ended just now
         os.kill(os.getpid(), signal.SIGKILL)
-    threading.Thread(target=follow, args=(descriptor,), name="end with the worker", daemon=True).start()
+    threading.Thread(target=end_after, args=(descriptor,), name="end with the worker", daemon=True).start()
 
 
-def follow(descriptor: int) -> None:
-    """Wait for the process of a pidfd to end, then end this one."""
-    readable([descriptor])
+def end_after(descriptor: int) -> None:
+    """Wait for the end of the process with this pidfd, then end this process."""
+    wait_readable([descriptor])
     try:
         with contextlib.suppress(SystemExit):  # raised by rich: the worker was the reader of our output
             log.error("The worker has ended, and this flow run with it: run the deployment again.")

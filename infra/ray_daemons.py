@@ -1,4 +1,4 @@
-"""The daemons of a Ray that this process started: when one is killed, or this process is, all of them end."""
+"""Ends the daemons of a Ray that this process started, all together, when one of them or this process is killed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from infra.process_guard import end_together
-from infra.process_guard.supervisor import readable
+from infra.process_guard.supervisor import wait_readable
 
 log = logging.getLogger(__name__)
 
@@ -22,17 +22,17 @@ log = logging.getLogger(__name__)
 def daemons_of(ray: Any) -> list[subprocess.Popen]:
     """Return the raylet and the GCS server that this process started; none when it joined a cluster."""
     node = ray._private.worker._global_node
-    started = node.all_processes if node else {}
-    return [info.process for kind in ("raylet", "gcs_server") for info in started.get(kind, [])]
+    processes = node.all_processes if node else {}
+    return [info.process for kind in ("raylet", "gcs_server") for info in processes.get(kind, [])]
 
 
 @contextlib.contextmanager
-def ended_together(daemons: Sequence[subprocess.Popen]) -> Iterator[None]:
+def end_daemons_together(daemons: Sequence[subprocess.Popen]) -> Iterator[None]:
     """Within the block, end all daemons and their children as soon as a daemon or this process has ended.
 
-    Ray's workers end with their raylet, but a killed raylet that nobody waits for is a zombie, which they take for
-    alive; a raylet goes on for a minute without its GCS server; and the agents, the raylet's children, first report its
-    end to the GCS server, for which they wait when that has ended too. Actors, and what they started, would stay.
+    Ray alone does not achieve this, and actors with their simulators would stay. Workers end with their raylet, but
+    take a killed one that nobody waits for, a zombie, for alive; a raylet goes on for a minute without its GCS server;
+    and the agents, the raylet's children, report its end to the GCS server first and wait for it when it has ended too.
     """
     if not daemons:
         yield
@@ -43,7 +43,7 @@ def ended_together(daemons: Sequence[subprocess.Popen]) -> Iterator[None]:
         watcher = start_watcher(daemons, stack)
 
         def watch() -> None:
-            if reading in readable([reading, *watched]):
+            if reading in wait_readable([reading, *watched]):
                 return
             log.error("A daemon of the local Ray was killed: ending Ray.")
             for daemon in daemons:
@@ -63,7 +63,7 @@ def ended_together(daemons: Sequence[subprocess.Popen]) -> Iterator[None]:
 
 
 def start_watcher(daemons: Sequence[subprocess.Popen], stack: contextlib.ExitStack) -> subprocess.Popen:
-    """Start what outlives this process and ends the daemons and their children then."""
+    """Start a process that outlives this one and then ends the daemons and their children."""
     watched = [open_pidfd(pid, stack) for pid in (os.getpid(), *(daemon.pid for daemon in daemons))]
     children = []
     for child in (child for daemon in daemons for child in psutil.Process(daemon.pid).children()):
@@ -77,7 +77,7 @@ def start_watcher(daemons: Sequence[subprocess.Popen], stack: contextlib.ExitSta
 
 
 def open_pidfd(pid: int, stack: contextlib.ExitStack) -> int:
-    """Return a descriptor of a process, closed with the stack. ProcessLookupError when it has ended."""
+    """Return a pidfd of a process, closed with the stack. ProcessLookupError when the process has ended."""
     descriptor = os.pidfd_open(pid)
     stack.callback(os.close, descriptor)
     return descriptor

@@ -1,6 +1,6 @@
-"""Files that may be damaged: read whole, or one sentence that says which file, what is wrong and what to do.
+"""Reads files that may be damaged. Errors are one sentence: which file, what is wrong, and what to do.
 
-Every reader takes `advice`, what the user should do about a file of that kind, and `error`, the caller's own class.
+Every reader takes `advice`, what the user should do about a bad file of that kind, and `error`, the class to raise.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from infra.storage import StorageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MOST_FILE_BYTES = 2**32
-"""Of a file that is read into memory whole."""
-MOST_NPZ_BYTES = 2**30
-"""Of an .npz's arrays together, unless told otherwise: more is a zip bomb."""
-MOST_HASHED_BYTES = 2**38
-"""Of a file that is hashed: a sparse one of a terabyte would keep its reader for an hour."""
-MOST_ROWS = 10**7
-"""Of a parquet file: a few bytes can promise more rows than any memory holds."""
+MAX_FILE_BYTES = 2**32
+"""Largest file that is read into memory."""
+MAX_NPZ_BYTES = 2**30
+"""Largest total size of an .npz's arrays, unless told otherwise: more is taken for a zip bomb."""
+MAX_HASHED_BYTES = 2**38
+"""Largest file that is hashed: a sparse one of a terabyte would take an hour."""
+MAX_ROWS = 10**7
+"""Most rows of a parquet file: a few bytes can declare more rows than fit into any memory."""
 DAMAGE = (
     EOFError, KeyError, MemoryError, NotImplementedError, OSError, OverflowError, RuntimeError, SyntaxError, TypeError,
     ValueError, struct.error, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-"""What numpy and zipfile raise for archives that are truncated, altered, encrypted or made up."""
+"""Errors that numpy and zipfile raise for archives that are truncated, altered, encrypted or forged."""
 
 
 def one_line(error: BaseException) -> str:
@@ -47,11 +47,12 @@ def one_line(error: BaseException) -> str:
 
 
 def refuse_constant(name: str) -> None:
+    """Raise ValueError for NaN and Infinity, which Python's json reads."""
     raise ValueError(f"{name} is not a number of JSON")
 
 
-def finite(text: str) -> float:
-    """Return a number of JSON. ValueError for one that is too large, which Python reads as infinite."""
+def parse_finite(text: str) -> float:
+    """Return a JSON number. ValueError for one that is too large, which Python would read as infinite."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text} is too large")
@@ -63,7 +64,7 @@ def parse_json(
 ) -> Any:
     """Return the value of a JSON text, of type `kind`; NaN and Infinity are refused. `error` for anything else."""
     try:
-        value = json.loads(text, parse_constant=refuse_constant, parse_float=finite)
+        value = json.loads(text, parse_constant=refuse_constant, parse_float=parse_finite)
     except (ValueError, RecursionError) as cause:
         raise error(f"{where} holds no readable JSON ({one_line(cause)}): {advice}") from cause
     if not isinstance(value, kind):
@@ -72,8 +73,8 @@ def parse_json(
 
 
 @contextlib.contextmanager
-def opened(path: Path, advice: str, error: type[Exception] = StorageError) -> Iterator[io.BufferedReader]:
-    """Open a plain file to be read. `error` when there is none; a pipe or a device, which need not end, is none."""
+def open_file(path: Path, advice: str, error: type[Exception] = StorageError) -> Iterator[io.BufferedReader]:
+    """Open a regular file for reading. `error` when there is none; a pipe or device, which may not end, is refused."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise error(f"{path} cannot be read (it is no file): {advice}")
@@ -87,31 +88,31 @@ def opened(path: Path, advice: str, error: type[Exception] = StorageError) -> It
 
 
 def read_bytes(path: Path, advice: str, error: type[Exception] = StorageError) -> bytes:
-    """Return a file's content. `error` when there is none, it cannot be read or is larger than MOST_FILE_BYTES."""
-    with opened(path, advice, error) as file:
+    """Return a file's content. `error` when there is none, it cannot be read or is larger than MAX_FILE_BYTES."""
+    with open_file(path, advice, error) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > MOST_FILE_BYTES:
-            raise error(f"{path} has {size} bytes, more than {MOST_FILE_BYTES}: {advice}")
+        if size > MAX_FILE_BYTES:
+            raise error(f"{path} has {size} bytes, more than {MAX_FILE_BYTES}: {advice}")
         return file.read()
 
 
 def read_part(path: Path, offset: int, size: int, advice: str, error: type[Exception] = StorageError) -> bytes:
     """Return `size` bytes of a file from `offset`. `error` when it cannot be read or ends before."""
-    with opened(path, advice, error) as file:
-        there = os.fstat(file.fileno()).st_size
-        if offset + size > there:
-            raise error(f"{path} has {there} bytes and should have {offset + size} or more: {advice}")
+    with open_file(path, advice, error) as file:
+        file_size = os.fstat(file.fileno()).st_size
+        if offset + size > file_size:
+            raise error(f"{path} has {file_size} bytes and should have {offset + size} or more: {advice}")
         file.seek(offset)
         return file.read(size)
 
 
 def read_sha256(path: Path, advice: str, error: type[Exception] = StorageError) -> str:
     """Return the sha256 of a file's content as 64 hexadecimal digits. `error` when it cannot be read or is larger than
-    MOST_HASHED_BYTES."""
-    with opened(path, advice, error) as file:
+    MAX_HASHED_BYTES."""
+    with open_file(path, advice, error) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > MOST_HASHED_BYTES:
-            raise error(f"{path} has {size} bytes, more than {MOST_HASHED_BYTES}: {advice}")
+        if size > MAX_HASHED_BYTES:
+            raise error(f"{path} has {size} bytes, more than {MAX_HASHED_BYTES}: {advice}")
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -123,16 +124,19 @@ def read_json(path: Path, advice: str, *, kind: type = dict, error: type[Excepti
 def read_table(
     path: Path, advice: str, columns: Collection[str] = (), error: type[Exception] = StorageError
 ) -> pa.Table:
-    """Return a parquet file's table. `error` for a damaged file, one that lacks one of `columns`, or one that declares
-    more than MOST_ROWS rows or MOST_FILE_BYTES bytes: nothing of that is unpacked."""
+    """Return a parquet file's table.
+
+    `error` for a damaged file, one that lacks one of `columns`, or one that declares more than MAX_ROWS rows or
+    MAX_FILE_BYTES bytes, which is not unpacked.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     data = read_bytes(path, advice, error)
     try:
         declared = pq.ParquetFile(io.BytesIO(data)).metadata
-        size = sum(declared.row_group(place).total_byte_size for place in range(declared.num_row_groups))
-        if declared.num_rows > MOST_ROWS or size > MOST_FILE_BYTES:
+        size = sum(declared.row_group(group).total_byte_size for group in range(declared.num_row_groups))
+        if declared.num_rows > MAX_ROWS or size > MAX_FILE_BYTES:
             raise error(f"{path} declares {declared.num_rows} rows of {size} bytes: {advice}")
         table = pq.read_table(io.BytesIO(data))
         table.validate(full=True)
@@ -140,9 +144,9 @@ def read_table(
         if isinstance(cause, error):
             raise
         raise error(f"{path} holds no readable parquet ({one_line(cause)}): {advice}") from cause
-    lacking = sorted(set(columns) - set(table.column_names))
-    if lacking:
-        raise error(f"{path} lacks the column {lacking[0]!r}: {advice}")
+    missing = sorted(set(columns) - set(table.column_names))
+    if missing:
+        raise error(f"{path} lacks the column {missing[0]!r}: {advice}")
     return table
 
 
@@ -163,17 +167,19 @@ def read_npz(
     where: str,
     advice: str,
     *,
-    most_bytes: int = MOST_NPZ_BYTES,
+    max_bytes: int = MAX_NPZ_BYTES,
     error: type[Exception] = StorageError,
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of an .npz file or its bytes, no pickles. `error` for a damaged archive, or one whose declared
-    sizes exceed `most_bytes`: nothing of that is unpacked."""
+    """Return the arrays of an .npz file or its bytes; pickles are refused. `where` names it in messages.
+
+    `error` for a damaged archive, or one whose declared sizes exceed `max_bytes`, which is not unpacked.
+    """
     data = source if isinstance(source, bytes) else read_bytes(source, advice, error)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             declared = sum(entry.file_size for entry in archive.infolist())
-            if declared > most_bytes:
-                raise error(f"{where} declares {declared} bytes, more than {most_bytes}: {advice}")
+            if declared > max_bytes:
+                raise error(f"{where} declares {declared} bytes, more than {max_bytes}: {advice}")
             for entry in archive.infolist():
                 with archive.open(entry) as member:
                     check_header(member, entry)
@@ -186,7 +192,7 @@ def read_npz(
 
 
 def check_header(member: Any, entry: zipfile.ZipInfo) -> None:
-    """Raise ValueError when an .npy header promises more than its archive member holds."""
+    """Raise ValueError when an .npy header declares more data than its archive member holds."""
     version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(member)

@@ -1,4 +1,4 @@
-"""Files that survive a crash: written under a temporary name, synced, renamed (trap 32: temporary names first)."""
+"""Writes files that survive a crash: under a temporary name, synced, renamed (trap 32: temporary names first)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEMPORARY_PREFIX = ".tmp-"
 
 
 class StorageError(RuntimeError):
-    """The disk cannot hold or give back what was asked for."""
+    """The disk cannot be written or read."""
 
 
 DISK_FAULTS = {
@@ -35,11 +35,11 @@ DISK_FAULTS = {
     errno.EMFILE: ("too many files are open", "raise the limit of open files (ulimit -n)"),
     errno.ENFILE: ("too many files are open on this machine", "end other programs, or raise fs.file-max"),
 }
-"""errno -> what is wrong with the disk, and what to do: no fault of whoever writes."""
+"""errno -> what is wrong with the disk, and what to do about it."""
 
 
 def disk_fault(error: OSError, path: Path) -> StorageError | None:
-    """Return the sentence on a disk that cannot be used, None for any other error. `path`: what was written."""
+    """Return the error to raise for a disk that cannot be used, None for other errors. `path`: what was written."""
     if error.errno not in DISK_FAULTS:
         return None
     while any(part.startswith(TEMPORARY_PREFIX) for part in path.parts):
@@ -58,7 +58,7 @@ def home() -> Path:
 
 
 def canonical_json(value: Any) -> str:
-    """Write `value` as JSON in the one way that gives equal text for equal values."""
+    """Return `value` as JSON; equal values give equal texts."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -83,7 +83,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(path: Path, error: type[Exception] = StorageError) -> None:
-    """Make a folder and those above it. `error` where a file has its name or one of theirs, or it cannot be made."""
+    """Make a folder and its parents. `error` where that fails, as where a file has one of their names."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as cause:
@@ -94,7 +94,7 @@ def make_folder(path: Path, error: type[Exception] = StorageError) -> None:
 
 
 def blocking(path: Path) -> Path:
-    """Return the part of a path that is there and is no folder."""
+    """Return the part of a path that exists and is no folder."""
     return next((part for part in (path, *path.parents) if os.path.lexists(part) and not part.is_dir()), path)
 
 
@@ -132,8 +132,8 @@ def publish_dir(temporary: Path, path: Path) -> None:
     """
     for file in sorted(temporary.rglob("*")):
         if file.is_file():
-            with open(file, "rb") as opened:
-                os.fsync(opened.fileno())
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
     check_replaceable(path)
     if path.exists():
         shutil.rmtree(path)
@@ -159,9 +159,10 @@ def atomic_dir(path: Path) -> Iterator[Path]:
 
 
 def sweep_temporary(folder: Path) -> int:
-    """Remove what a killed writer left in `folder`; return how many things that were.
+    """Remove the temporary files and folders that a killed writer left in `folder`; return their number.
 
-    Nothing is removed through a symbolic link: one that was left goes itself, and a `folder` that is one is left alone.
+    Nothing is removed through a symbolic link: a link of a temporary name goes itself, and nothing is done where
+    `folder` is a link.
     """
     leftovers = [] if folder.is_symlink() or not folder.is_dir() else list(folder.glob(f"{TEMPORARY_PREFIX}*"))
     for leftover in leftovers:

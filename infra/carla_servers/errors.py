@@ -1,11 +1,11 @@
-"""What can go wrong with a CARLA server: what another launch may cure, and what it cannot."""
+"""Errors of CARLA servers: those that another launch may cure, and those that it cannot."""
 
 from __future__ import annotations
 
 
 class CarlaServerError(RuntimeError):
-    """A CARLA server that cannot be started or used. Unless it is a NotReady, another launch would not help."""
+    """A CARLA server cannot be started or used. Unless it is a NotReady, another launch would not help."""
 
 
 class NotReady(CarlaServerError):
-    """A launch that failed; another may work."""
+    """A launch failed; another one may work."""

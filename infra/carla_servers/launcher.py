@@ -1,4 +1,5 @@
-"""Launches one CARLA server, says when it is ready, and ends everything that it started: traps 5 to 8."""
+"""Launches one CARLA server, waits until it is ready, and ends everything that it started (trap 6: launches fail
+silently)."""
 
 from __future__ import annotations
 
@@ -24,9 +25,9 @@ log = logging.getLogger(__name__)
 LAUNCHES = 3
 SOFTWARE_RENDERERS = ("llvmpipe", "lavapipe")
 ROOT_REFUSED = "refusing to run with the root privileges"
-SMI_S = 30.0
+NVIDIA_SMI_TIMEOUT_S = 30.0
 NOT_EXECUTABLE = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
-"""Of exec: another launch would not help. Others (no memory, no processes left) pass."""
+"""Errors of exec that another launch would not cure, unlike a lack of memory or processes."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,12 @@ class SimulatorSpec:
     kind: str = "embedded"
     """"embedded" or "carla"."""
     executable: str = ""
-    """CarlaUE4.sh of the real one."""
+    """Path of CarlaUE4.sh, for kind "carla"."""
     options: tuple[str, ...] = ()
     maps_dir: str = ""
-    """Embedded only: every .xodr file there is a town too."""
+    """Folder whose .xodr files are towns too, for kind "embedded"."""
     ready_s: float = 180.0
+    """Limit for a launch to become ready."""
 
     def command(self, port: int, gpu: int | None) -> list[str]:
         """Return the command line. CarlaServerError for what cannot be launched."""
@@ -60,7 +62,7 @@ class SimulatorSpec:
 
 
 class CarlaServer:
-    """One server process of ours, with all that it starts, its ports and its client. It ends with this process."""
+    """One server with everything that it starts, its ports and its client. It ends with this process."""
 
     def __init__(self, spec: SimulatorSpec, log_dir: Path, name: str, gpu: int | None = None) -> None:
         self.spec, self.log, self.name, self.gpu = spec, Path(log_dir) / f"{name}.log", name, gpu
@@ -69,7 +71,7 @@ class CarlaServer:
         self.output: ServerOutput | None = None
         self.drainer: threading.Thread | None = None
         self.client: Any = None
-        self.wanted = False
+        self.should_run = False
 
     @property
     def pid(self) -> int | None:
@@ -83,16 +85,16 @@ class CarlaServer:
         return self.process is not None and self.process.poll() is None
 
     def start(self, launches: int = LAUNCHES) -> CarlaServer:
-        """Launch and wait until the server renders; try again after a failed launch (one in ten fails, trap 6: launches
+        """Launch and wait until the server renders; a failed launch is tried again (one in ten fails, trap 6: launches
         fail silently).
 
-        Each failure is logged. NotReady with all reasons when every launch failed: later ones may work. Any other
-        CarlaServerError (an executable that is missing, the wrong version, software rendering, root refused) is
-        raised at once: no launch would help.
+        Each failure is logged. NotReady with all reasons when every launch failed; later ones may work. Any other
+        CarlaServerError (a missing executable, the wrong version, software rendering, root refused) is raised at once,
+        because no launch would help.
         """
         reasons: list[str] = []
-        self.wanted = True
-        while self.wanted and len(reasons) < launches:
+        self.should_run = True
+        while self.should_run and len(reasons) < launches:
             try:
                 self.launch()
                 self.await_ready()
@@ -108,8 +110,8 @@ class CarlaServer:
                 raise
         if len(reasons) == 1:
             raise NotReady(f"{self.name} did not start: {reasons[0]} Its log is {self.log}.")
-        told = " ".join(f"({number}) {reason}" for number, reason in enumerate(reasons, 1))
-        raise NotReady(f"{self.name} did not start in {len(reasons)} launches: {told} Its log is {self.log}.")
+        listed = " ".join(f"({number}) {reason}" for number, reason in enumerate(reasons, 1))
+        raise NotReady(f"{self.name} did not start in {len(reasons)} launches: {listed} Its log is {self.log}.")
 
     def launch(self) -> None:
         """Start the process. NotReady or CarlaServerError when it cannot be."""
@@ -134,7 +136,7 @@ class CarlaServer:
         self.drainer.start()
 
     def await_ready(self) -> None:
-        """Ready means: the right version, a map, a tick and a camera's image of it, before one deadline."""
+        """Wait for the right version, a map, a tick and a camera's image of it, all before one deadline."""
         if self.process is None or self.lease is None:
             raise NotReady("it was stopped while it started.")
         deadline = Deadline(self.spec.ready_s)
@@ -142,12 +144,12 @@ class CarlaServer:
             self.client = connect(self.process, self.lease.port, deadline)
             await_image(self.process, self.client, deadline)
         except NotReady as failure:
-            raise self.explained(failure) from failure
-        self.refuse_software_rendering()
+            raise self.explain_failure(failure) from failure
+        self.check_renderer()
         self.check_gpu()
 
-    def explained(self, failure: NotReady) -> CarlaServerError:
-        """Return why a launch failed: what became of the process and its last words."""
+    def explain_failure(self, failure: NotReady) -> CarlaServerError:
+        """Return the error to raise for a failed launch: what became of the process, and its last line."""
         assert self.process is not None
         assert self.output is not None
         code = self.process.wait(1.0)  # it may just be ending
@@ -157,13 +159,13 @@ class CarlaServer:
             return CarlaServerError("CARLA refuses to run as root: start the worker as another user.")
         what = str(failure) if code is None else f"the server ended with code {code}"
         words = self.output.last_line.rstrip(".") or "it wrote nothing (no Vulkan driver?)"
-        root = " CARLA refuses to run as root, and this is root." if self.maybe_refused() else ""
+        root = " CARLA refuses to run as root, and this is root." if self.may_refuse_root() else ""
         return NotReady(f"{what}: {words}.{root}")
 
-    def maybe_refused(self) -> bool:
+    def may_refuse_root(self) -> bool:
         return self.spec.kind == "carla" and os.geteuid() == 0
 
-    def refuse_software_rendering(self) -> None:
+    def check_renderer(self) -> None:
         """Raise CarlaServerError when the real CARLA said that it renders in software (trap 8: GPUs are
         misnumbered)."""
         assert self.output is not None
@@ -174,7 +176,7 @@ class CarlaServer:
     def check_gpu(self) -> None:
         """Raise CarlaServerError when a server runs on another GPU than it was given (trap 8: GPUs are misnumbered).
 
-        In a container the driver may tell other pids than ours, or none: then nothing is known, and the log says so.
+        In a container the driver may report other pids, or none. The GPU is unknown then, and a warning says so.
         """
         if self.spec.kind != "carla" or self.gpu is None or not shutil.which("nvidia-smi"):
             return
@@ -189,9 +191,11 @@ class CarlaServer:
             )
 
     def stop(self) -> None:
-        """End everything that the server started and give the ports back. May be called again, and from another thread
-        beside a start that hangs, which then fails."""
-        self.wanted = False
+        """End everything that the server started and give the ports back.
+
+        It may be called again, and from another thread while `start` hangs, which then fails.
+        """
+        self.should_run = False
         self.end()
 
     def end(self) -> None:
@@ -216,11 +220,13 @@ class CarlaServer:
 
 
 def processes_of_gpus() -> list[tuple[int, int]]:
-    """Return (GPU, pid) of what runs on this machine's GPUs. NotReady when the driver does not answer."""
+    """Return (GPU, pid) of the processes on this machine's GPUs. NotReady when the driver does not answer."""
     command = ["nvidia-smi", "pmon", "-c", "1"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=SMI_S).stdout
+        output = subprocess.run(command, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT_S).stdout
     except subprocess.TimeoutExpired as error:
-        raise NotReady(f"nvidia-smi did not answer in {SMI_S:g} s: is the GPU's driver healthy?") from error
-    rows = [line.split()[:2] for line in told.splitlines()]
+        raise NotReady(
+            f"nvidia-smi did not answer in {NVIDIA_SMI_TIMEOUT_S:g} s: is the GPU's driver healthy?"
+        ) from error
+    rows = [line.split()[:2] for line in output.splitlines()]
     return [(int(row[0]), int(row[1])) for row in rows if len(row) == 2 and row[0].isdigit() and row[1].isdigit()]

@@ -1,4 +1,4 @@
-"""What a server says, in files of bounded size."""
+"""Writes a server's output to files of bounded size."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from typing import IO
 log = logging.getLogger(__name__)
 LOG_BYTES = 2_000_000
 LINE_BYTES = 65_536
-"""A longer line is taken in pieces: one without an end would fill the memory."""
+"""A longer line is read in pieces, because one without an end would fill the memory."""
 
 
 class ServerOutput:
-    """What one launched server says: NAME.log and NAME.log.1 of at most LOG_BYTES each, and what matters of it.
+    """The output of one launch, in NAME.log and NAME.log.1 of at most LOG_BYTES each.
 
-    The files go on over all launches; `last_line` and `seen` are of this one. When the files cannot be written, that
-    is said once and the server runs on.
+    The files continue over all launches; `last_line` and `seen` are of this one. When the files cannot be written, one
+    warning says so and the server goes on.
     """
 
     def __init__(self, path: Path, words: Collection[str] = ()) -> None:
-        """Open the file. OSError when it cannot be."""
+        """Open the file. OSError when it cannot be opened. `words`: lower-case texts to look for in the output."""
         self.path, self.words = path, words
         self.file = open(path, "ab", 0)  # noqa: SIM115 - open as long as the server runs
         self.last_line = ""
         self.seen: set[str] = set()
-        """Those of `words` that it said, in whatever case."""
+        """Those of `words` that appeared, in upper or lower case."""
         self.failed = False
 
     def drain(self, pipe: IO[bytes]) -> None:
-        """Take what comes through a pipe, to its end: a full pipe would block the server (trap 6: launches fail
-        silently)."""
+        """Read a pipe to its end. A full pipe would block the server (trap 6: launches fail silently)."""
         with pipe:
             for line in iter(lambda: pipe.readline(LINE_BYTES), b""):
                 text = line.decode(errors="replace").strip()

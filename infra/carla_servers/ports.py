@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-FIRST, LAST, BLOCK = 11_000, 32_000, 4
-"""Above what services like to use, below the ephemeral range; RPC N, stream N+1, secondary N+2."""
+FIRST_PORT, LAST_PORT, BLOCK_PORTS = 11_000, 32_000, 4
+"""Above the ports of common services and below the ephemeral range. A server uses RPC N, stream N+1, secondary N+2."""
 
 
 class PortsError(RuntimeError):
@@ -21,7 +21,7 @@ class PortsError(RuntimeError):
 
 
 class PortLocksError(PortsError):
-    """Blocks of ports cannot be locked on this machine: waiting does not help."""
+    """Port locks do not work on this machine: waiting does not help."""
 
 
 def is_free(port: int) -> bool:
@@ -41,16 +41,16 @@ def lock_folder() -> Path:
     try:
         folder = Path(tempfile.gettempdir()) / f"shareverse-ports-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
+        status = folder.lstat()
     except OSError as error:
         raise PortLocksError(f"the folder of port locks cannot be made ({error}): set TMPDIR to another.") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise PortLocksError(f"{folder} is not a folder of this user: remove it or set TMPDIR to another place.")
     return folder
 
 
-def lock(path: Path) -> IO[str] | None:
-    """Return the file, locked and open; None when another process holds it. PortLocksError when it cannot be locked."""
+def try_lock(path: Path) -> IO[str] | None:
+    """Return the lock file, open and locked, or None when another process holds it. PortLocksError when locks fail."""
     file = None
     try:
         file = open(path, "w")  # noqa: SIM115 - held open as long as the lease
@@ -72,25 +72,27 @@ def lock(path: Path) -> IO[str] | None:
 
 
 class PortLease:
-    """A block of ports of this machine, ours until `release` or the end of the process."""
+    """A block of this machine's ports, held until `release` or the end of the process."""
 
     port: int
     file: IO[str]
 
     def __init__(self) -> None:
-        """Take the first free block. PortsError when there is none; OSError when the machine has no sockets left."""
+        """Lease the first free block. PortsError when there is none; OSError when the machine has no sockets left."""
         folder = lock_folder()
-        for port in range(FIRST, LAST, BLOCK):
-            file = lock(folder / str(port))
+        for port in range(FIRST_PORT, LAST_PORT, BLOCK_PORTS):
+            file = try_lock(folder / str(port))
             if file is None:
                 continue
             with contextlib.ExitStack() as unless_taken:
                 unless_taken.enter_context(file)
-                if all(is_free(port + offset) for offset in range(BLOCK)):
+                if all(is_free(port + offset) for offset in range(BLOCK_PORTS)):
                     unless_taken.pop_all()
                     self.port, self.file = port, file
                     return
-        raise PortsError(f"no free block of {BLOCK} ports between {FIRST} and {LAST}: end other simulators first.")
+        raise PortsError(
+            f"no free block of {BLOCK_PORTS} ports between {FIRST_PORT} and {LAST_PORT}: end other simulators first."
+        )
 
     def release(self) -> None:
         """Give the ports back. May be called again."""

@@ -1,4 +1,4 @@
-"""Processes that leave nothing behind: whatever a command starts ends with the command, its owner or on request."""
+"""Runs commands that leave no process behind: everything they start ends with them, with their owner or on request."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from typing import IO
 from infra.process_guard import supervisor
 
 log = logging.getLogger(__name__)
-MARK = "SHAREVERSE_GUARD"
-"""Variable in the environment of everything that a guarded command starts; its value names the guard."""
+GUARD_VARIABLE = "SHAREVERSE_GUARD"
+"""Environment variable of everything that a guarded command starts; its value names the guard."""
 GRACE_S = 3.0
-"""Between SIGTERM and SIGKILL."""
-KILL_S = 5.0
-"""So long after SIGKILL everything that can be ended has ended."""
+"""Time between SIGTERM and SIGKILL."""
+KILL_TIMEOUT_S = 5.0
+"""Time after SIGKILL in which everything that can be killed has ended."""
 
 
 class GuardedProcess:
@@ -46,11 +46,11 @@ class GuardedProcess:
         self.command, self.grace_s = list(command), grace_s
         self.mark = uuid.uuid4().hex
         self.returncode: int | None = None
-        """Of the command; minus the signal's number if one ended it. None while anything of it is alive."""
+        """The command's exit code, minus the signal's number if one ended it; None while anything of it is alive."""
         self.ended = threading.Event()
-        environment = {**(os.environ if env is None else env), MARK: self.mark}
+        environment = {**(os.environ if env is None else env), GUARD_VARIABLE: self.mark}
         status = self.supervise(environment, cwd, output)
-        self.pid, self.supervisor = self.started(status)
+        self.pid, self.supervisor = self.read_start(status)
         threading.Thread(target=self.watch, args=(status,), name=f"guard of {self.pid}", daemon=True).start()
 
     def supervise(self, environment: Mapping[str, str], cwd: Path | None, output: int | IO[bytes]) -> IO[bytes]:
@@ -72,8 +72,11 @@ class GuardedProcess:
             ours.pop_all()
             return status
 
-    def started(self, status: IO[bytes]) -> tuple[int, int]:
-        """Return the pids of the command and of its supervisor. OSError when there are none."""
+    def read_start(self, status: IO[bytes]) -> tuple[int, int]:
+        """Read the supervisor's first report; return the pids of the command and of the supervisor.
+
+        OSError when the command could not be started.
+        """
         word, *numbers = (status.readline() or b"failed 0").split()
         if word == b"started":
             return int(numbers[0]), int(numbers[1])
@@ -102,7 +105,7 @@ class GuardedProcess:
         return self.returncode if self.ended.is_set() else None
 
     def wait(self, seconds: float | None = None) -> int | None:
-        """Wait for the end of everything, so long; None: without limit. Return what `poll` does."""
+        """Wait up to `seconds` (None: without limit) for the end of everything; return what `poll` does."""
         self.ended.wait(seconds)
         return self.poll()
 
@@ -115,10 +118,11 @@ class GuardedProcess:
     def stop(self) -> None:
         """End everything that the command started: SIGTERM, after `grace_s` SIGKILL. May be called again."""
         self.request_stop()
-        if self.wait(self.grace_s + KILL_S) is None:  # the supervisor was stopped, or something cannot even be killed
+        # without an end: the supervisor was stopped, or something cannot even be killed
+        if self.wait(self.grace_s + KILL_TIMEOUT_S) is None:
             kill_marked(self.mark)
             if self.wait(1.0) is None:
-                log.error("%s cannot be ended: processes %s.", self.command[0], marked(self.mark))
+                log.error("%s cannot be ended: processes %s.", self.command[0], marked_pids(self.mark))
 
     def tree(self) -> list[int]:
         """Return the pids of the command and all its descendants."""
@@ -137,25 +141,25 @@ def open_pipe(readers: contextlib.ExitStack, writers: contextlib.ExitStack) -> t
     return readers.enter_context(open(reading, "rb", 0)), writers.enter_context(open(writing, "wb", 0))
 
 
-def marked(mark: str) -> list[int]:
-    """Return the pids of the processes that a guard of that mark started, as far as they are ours to see."""
-    wanted, found = f"{MARK}={mark}".encode(), []
+def marked_pids(mark: str) -> list[int]:
+    """Return the pids of the processes that the guard with this mark started, as far as this user can see them."""
+    entry, pids = f"{GUARD_VARIABLE}={mark}".encode(), []
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):  # it has ended, or is another user's
-            if wanted in Path("/proc", name, "environ").read_bytes().split(b"\0"):
-                found.append(int(name))
-    return found
+            if entry in Path("/proc", name, "environ").read_bytes().split(b"\0"):
+                pids.append(int(name))
+    return pids
 
 
-def kill_marked(mark: str, patience_s: float = KILL_S) -> None:
-    """Kill what a guard of that mark started, until nothing is left or the time is over."""
-    deadline = time.monotonic() + patience_s
-    while (left := marked(mark)) and time.monotonic() < deadline:
+def kill_marked(mark: str, timeout_s: float = KILL_TIMEOUT_S) -> None:
+    """Kill what the guard with this mark started, until nothing is left or the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while (left := marked_pids(mark)) and time.monotonic() < deadline:
         for pid in left:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # it ended just now, or became another user
                 descriptor = os.pidfd_open(pid)
                 try:
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                    supervisor.readable([descriptor], 1.0)
+                    supervisor.wait_readable([descriptor], 1.0)
                 finally:
                     os.close(descriptor)

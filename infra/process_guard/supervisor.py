@@ -39,7 +39,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     wake = wake_on(signal.SIGCHLD, *STOP_SIGNALS)
-    if readable([owner, lifeline], 0.0):
+    if wait_readable([owner, lifeline], 0.0):
         return
     try:
         tree = Tree(start(command))
@@ -49,7 +49,7 @@ def main() -> None:
     tell(status, f"started {tree.pid} {os.getpid()}")
     release_output()
     while tree.reap() and tree.code is None:
-        if {owner, lifeline} & readable([owner, lifeline, wake]) or stop_requested(wake):
+        if {owner, lifeline} & wait_readable([owner, lifeline, wake]) or stop_requested(wake):
             break
     tree.end(wake, grace_s)
     tell(status, f"ended {tree.code}")
@@ -71,15 +71,15 @@ def wake_on(*signals: int) -> int:
 
 
 def stop_requested(wake: int) -> bool:
-    """Take the signals that have come; tell whether one of them asks for the end."""
+    """Read the signals that have arrived; tell whether one of them asks to stop."""
     try:
         return bool(set(os.read(wake, 4096)) & set(STOP_SIGNALS))
     except BlockingIOError:
         return False
 
 
-def readable(descriptors: list[int], seconds: float | None = None) -> set[int]:
-    """Return those that can be read, waiting so long for the first; None: without limit."""
+def wait_readable(descriptors: list[int], seconds: float | None = None) -> set[int]:
+    """Return the descriptors that can be read, waiting up to `seconds` for the first; None: without limit."""
     poll = select.poll()
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN)
@@ -133,7 +133,7 @@ class Tree:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.code: int | None = None
-        """Of the command, once it has ended; minus the signal's number if one ended it."""
+        """The command's exit code once it has ended, minus the signal's number if one ended it."""
 
     def reap(self) -> bool:
         """Collect the children that have ended; return whether any is left."""
@@ -157,7 +157,7 @@ class Tree:
                 if late or pid not in asked:
                     send(pid, signal.SIGKILL if late else signal.SIGTERM)
                     asked.add(pid)
-            readable([wake], RESCAN_S)
+            wait_readable([wake], RESCAN_S)
             stop_requested(wake)
 
 
@@ -174,10 +174,10 @@ def descendants(ancestor: int) -> list[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             children.setdefault(parent_of(name), []).append(int(name))
-    found = [ancestor]
-    for pid in found:
-        found += children.get(pid, [])
-    return found[1:]
+    pids = [ancestor]
+    for pid in pids:
+        pids += children.get(pid, [])
+    return pids[1:]
 
 
 def parent_of(pid: str) -> int:

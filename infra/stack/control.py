@@ -12,33 +12,33 @@ from pathlib import Path
 import psutil
 
 from infra.installation import shell_command
-from infra.private_files import close_home, private_folder
+from infra.private_files import private_folder, restrict_home
 from infra.stack.environment import environment, write_dotenv
 from infra.stack.password import auth_string, password_file
 from infra.stack.prefect_client import (
     DEPLOYMENTS,
     NO_PLUGINS,
-    answer,
     crash_abandoned_runs,
+    http_request,
     password_works,
     register_deployments,
     worker_is_online,
 )
 from infra.stack.services import (
     NAME_MARK,
-    NAMES,
     RESTART,
+    SERVICE_NAMES,
     Service,
     StackError,
     end_orphaned_flows,
     find_services,
     free_port,
     launch,
-    log_of,
-    only_one,
+    log_file,
     port_of,
     read_services,
     services_dir,
+    stack_lock,
     stop,
     wait_for,
     write_service,
@@ -67,7 +67,8 @@ def start_prefect(port: int) -> Service:
     database = private_folder(services_dir() / "prefect") / "prefect.db"
     check_database(database)
     address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "infra.stack.prefect_server", "--port", str(port), "--log", str(log_of("prefect"))]
+    log = str(log_file("prefect"))
+    command = [sys.executable, "-m", "infra.stack.prefect_server", "--port", str(port), "--log", log]
     settings = {
         "PREFECT_SERVER_API_AUTH_STRING": auth_string(),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
@@ -80,14 +81,14 @@ def start_mlflow(port: int) -> Service:
     """Start the MLflow server."""
     folder = private_folder(services_dir() / "mlflow")
     check_database(folder / "mlflow.db")
-    command = [sys.executable, "-m", "infra.stack.mlflow_server", str(port), str(folder), str(log_of("mlflow"))]
+    command = [sys.executable, "-m", "infra.stack.mlflow_server", str(port), str(folder), str(log_file("mlflow"))]
     return launch("mlflow", command, f"http://127.0.0.1:{port}", environment())
 
 
 def start_worker(prefect: str) -> None:
     """Start the worker and wait until the server at `prefect` hears from it."""
     name = f"worker-{time.time_ns()}"
-    command = [sys.executable, "-m", "infra.stack.prefect_worker", "--name", name, "--log", str(log_of("worker"))]
+    command = [sys.executable, "-m", "infra.stack.prefect_worker", "--name", name, "--log", str(log_file("worker"))]
     worker = launch("worker", command, prefect, environment() | NO_PLUGINS)
     wait_for(worker, lambda: worker_is_online(prefect, name))
 
@@ -95,38 +96,38 @@ def start_worker(prefect: str) -> None:
 def is_ready(service: Service) -> bool:
     """Tell whether a server answers that it is healthy."""
     path = "/api/health" if service.name == "prefect" else "/health"
-    return answer(service.address + path)[0] == 200
+    return http_request(service.address + path)[0] == 200
 
 
-def running_server(name: str, known: Service | None, worker: psutil.Process | None) -> Service:
-    """Return a server, started where it does not run; a `worker` that runs expects it where it was."""
+def ensure_server(name: str, known: Service | None, worker: psutil.Process | None) -> Service:
+    """Return a server, started where it does not run. A running `worker` expects it at its old address."""
     if known and known.process():
         return known
     if worker:
-        address = worker.environ().get(ADDRESSES[name], "").removesuffix("/api")
+        address = worker.environ().get(ADDRESS_VARIABLES[name], "").removesuffix("/api")
         if not address or free_port(port_of(address)) != port_of(address):
             raise StackError(
                 f"{name} does not run, and another program listens at {address}, where the worker expects it: end that "
                 f"program, or {RESTART}."
             )
-        return STARTS[name](port_of(address))
-    return STARTS[name](free_port(port_of(known.address) if known else None))
+        return START_SERVER[name](port_of(address))
+    return START_SERVER[name](free_port(port_of(known.address) if known else None))
 
 
-STARTS = {"prefect": start_prefect, "mlflow": start_mlflow}
-ADDRESSES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
-"""Where the worker's environment says where it expects the servers."""
+START_SERVER = {"prefect": start_prefect, "mlflow": start_mlflow}
+ADDRESS_VARIABLES = {"prefect": "PREFECT_API_URL", "mlflow": "MLFLOW_TRACKING_URI"}
+"""Variables of the worker's environment that hold the servers' addresses."""
 
 
-def check_running(service: Service) -> None:
-    """Raise StackError when a service that runs is of an earlier version or has another password."""
+def check_reusable(service: Service) -> None:
+    """Raise StackError when a running service is of an earlier version or has another password."""
     process = service.process()
     if process is None:
         return
-    told = process.environ()
-    if NAME_MARK not in told:
+    variables = process.environ()
+    if NAME_MARK not in variables:
         reason = "was started by an earlier version, which lets anybody in"
-    elif told.get("PREFECT_API_AUTH_STRING") != auth_string():
+    elif variables.get("PREFECT_API_AUTH_STRING") != auth_string():
         reason = f"was started with another password than {password_file()} holds"
     else:
         return
@@ -135,7 +136,7 @@ def check_running(service: Service) -> None:
 
 def start_servers(known: dict[str, Service], worker: psutil.Process | None) -> str:
     """Start the servers that do not run, wait until both answer, and return Prefect's address."""
-    servers = [running_server(name, known.get(name), worker) for name in STARTS]
+    servers = [ensure_server(name, known.get(name), worker) for name in START_SERVER]
     for server in servers:
         wait_for(server, partial(is_ready, server))
         write_service(server)  # it may have been found by its environment alone
@@ -145,24 +146,24 @@ def start_servers(known: dict[str, Service], worker: psutil.Process | None) -> s
 
 
 def up() -> None:
-    """Start what is not running; afterwards server, MLflow and worker answer and all deployments exist.
+    """Start what is not running; afterwards Prefect, MLflow and the worker answer and all deployments exist.
 
-    A worker that runs is left alone, and with it what it runs: a server that died comes back at its old address.
+    A running worker is left alone, and so are its flow runs: a server that died comes back at its old address.
     """
     if not DEPLOYMENTS.is_file():
         raise StackError(f"{DEPLOYMENTS} is missing: install ShareVerse again, or restore the clone's prefect.yaml.")
     os.umask(0o077)
     private_folder(services_dir())
-    with only_one():
-        close_home()
+    with stack_lock():
+        restrict_home()
         known = read_services()
         for service in known.values():
-            check_running(service)
+            check_reusable(service)
         worker = known.get("worker")
-        working = worker.process() if worker else None
-        prefect = start_servers(known, working)
+        worker_process = worker.process() if worker else None
+        prefect = start_servers(known, worker_process)
         write_dotenv()
-        if worker and working:
+        if worker and worker_process:
             write_service(worker)  # it may have been found by its environment alone
         else:
             end_orphaned_flows()
@@ -173,9 +174,9 @@ def up() -> None:
 
 def down() -> None:
     """End exactly what `up` started, the worker first."""
-    with only_one():
+    with stack_lock():
         services = [*read_services().values(), *find_services()]
-        for name in reversed(NAMES):
+        for name in reversed(SERVICE_NAMES):
             for service in services:
                 if service.name == name:
                     stop(service)
@@ -185,7 +186,7 @@ def status_lines() -> list[str]:
     """Return one line per service: name, state, address, pid."""
     services = read_services()
     lines = []
-    for name in NAMES:
+    for name in SERVICE_NAMES:
         service = services.get(name)
         if service is None:
             lines.append(f"{name} stopped - -")

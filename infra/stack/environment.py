@@ -1,4 +1,4 @@
-"""What the services, the flow runs and a fresh shell in the repository are told by their environment."""
+"""The environment variables of the services, the flow runs and a fresh shell in the repository."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from infra.installation import CODE, in_clone, shell_command
 from infra.private_files import write_private
 from infra.stack.gate import LOOPBACK
 from infra.stack.password import auth_string
-from infra.stack.services import NAMES, StackError, read_services, services_dir
+from infra.stack.services import SERVICE_NAMES, StackError, read_services, services_dir
 from infra.storage import home
 
-DOTENV = (
+DOTENV_KEYS = (
     "SHAREVERSE_HOME",
     "PREFECT_HOME",
     "PREFECT_API_URL",
@@ -28,7 +28,7 @@ DOTENV = (
     "MLFLOW_TRACKING_URI",
     "PREFECT_SERVER_ANALYTICS_ENABLED",
 )
-"""What `.env` says; the rest of the file is the user's."""
+"""Variables that `.env` holds for us; the rest of the file is the user's."""
 UP = shell_command("up")
 HEADING = f"# Written by `{UP}`, which keeps all other lines. It holds a password: it is yours alone to read.\n"
 
@@ -62,20 +62,20 @@ def environment() -> dict[str, str]:
     return {**os.environ, **settings, "PATH": path}
 
 
-def quoted(value: str) -> str:
+def quote_value(value: str) -> str:
     """Write a value of `.env` so that it is read back unchanged."""
     if re.fullmatch(r"[\w@%+=:,./~-]+", value):
         return value
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def merged(text: str, settings: Mapping[str, str]) -> str:
-    """Return the text of `.env` with our settings in place of older ones and all other lines as they were."""
+def merge_settings(text: str, settings: Mapping[str, str]) -> str:
+    """Return the text of `.env` with our settings replaced and all other lines as they were."""
     kept = "".join(part.original.string for part in parse_stream(io.StringIO(text)) if part.key not in settings)
     kept = kept.replace(HEADING, "")
     if kept and not kept.endswith("\n"):
         kept += "\n"
-    return kept + HEADING + "".join(f"{key}={quoted(value)}\n" for key, value in settings.items())
+    return kept + HEADING + "".join(f"{key}={quote_value(value)}\n" for key, value in settings.items())
 
 
 def use_services() -> None:
@@ -84,25 +84,25 @@ def use_services() -> None:
     StackError when one of them does not run.
     """
     services = read_services()
-    for name in NAMES:
+    for name in SERVICE_NAMES:
         if name not in services or not services[name].process():
             raise StackError(f"{name} does not run: start the services with `{UP}`.")
     os.environ.update(environment())
 
 
 def dotenv_file() -> Path:
-    """Return where `.env` stands: Prefect reads it in the current folder, so a fresh shell there finds the services."""
+    """Return the path of `.env`. Prefect reads it in the current folder, so a fresh shell there finds the services."""
     return (CODE if in_clone() else services_dir()) / ".env"
 
 
 def write_dotenv(path: Path | None = None) -> None:
-    """Write our settings into `.env`; `path` in place of `dotenv_file`.
+    """Write our settings into `.env`, or into `path`.
 
     StackError when the file is not a plain file of this user, or cannot carry a value.
     """
     path = path or dotenv_file()
-    everything = environment()
-    settings = {key: everything[key] for key in DOTENV if key in everything}
+    variables = environment()
+    settings = {key: variables[key] for key in DOTENV_KEYS if key in variables}
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
@@ -112,7 +112,7 @@ def write_dotenv(path: Path | None = None) -> None:
         text = ""
     except OSError as error:
         raise StackError(f"{path} cannot be read ({error.strerror}): move it away.") from error
-    text = merged(text, settings)
+    text = merge_settings(text, settings)
     read_back = dotenv_values(stream=io.StringIO(text))
     for key, value in settings.items():
         if read_back.get(key) != value:

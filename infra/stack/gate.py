@@ -1,6 +1,6 @@
-"""Who may talk to a local web server: requests to its own names, from its own pages, from processes of its own user.
+"""Decides which requests reach a local web server: those to its own names, from its own pages, and of its own user.
 
-A name that is not the server's own comes from DNS rebinding, an origin that is not its own from a foreign web page.
+A host name that is not the server's comes from DNS rebinding, an origin that is not its own from a foreign web page.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def peer_uid(peer: tuple[str, int], own: tuple[str, int]) -> int | None:
 
 
 class Gate:
-    """ASGI middleware that answers 403, in one sentence, to what may not pass."""
+    """ASGI middleware that answers 403, with the reason, to requests that may not pass."""
 
     def __init__(self, app: App, port: int, more_hosts: Iterable[str] = (), own_user_only: bool = False) -> None:
-        """`more_hosts` are names beside the loopback's; `own_user_only` also asks who owns the client's socket."""
+        """`more_hosts`: host names to accept beside the loopback's. `own_user_only`: refuse other users' processes."""
         self.app = app
         self.hosts = {*LOOPBACK, *more_hosts}
         self.origins = set(own_origins(port))

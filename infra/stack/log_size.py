@@ -1,4 +1,4 @@
-"""A service's log stays small: the service itself moves a full one aside."""
+"""Keeps a service's log small: the service itself renames a full one."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import sys
 import threading
 from pathlib import Path
 
-MOST_BYTES = 10 * 2**20
+MAX_LOG_BYTES = 10 * 2**20
 CHECK_EVERY_S = 20.0
 
 
-def rotate(log: Path, most_bytes: int = MOST_BYTES) -> bool:
-    """Copy a log of more than `most_bytes` to `<name>.1` and empty it; tell whether that was needed.
+def rotate(log: Path, max_bytes: int = MAX_LOG_BYTES) -> bool:
+    """Copy a log of more than `max_bytes` to `<name>.1` and empty it; return whether that was needed.
 
-    Its writers keep it open for appending, so what they write next lands in the emptied file.
+    Its writers have it open for appending, so their next lines go to the emptied file.
     """
-    if log.stat().st_size <= most_bytes:
+    if log.stat().st_size <= max_bytes:
         return False
     previous = log.with_name(log.name + ".1")
     shutil.copyfile(log, previous)

@@ -8,7 +8,7 @@ import secrets
 import shlex
 from pathlib import Path
 
-from infra.private_files import ADVICE, kept_secret
+from infra.private_files import SECRET_ADVICE, read_or_create_secret
 from infra.storage import StorageError, home
 
 AUTH_STRING = re.compile(r"[A-Za-z0-9._~-]+:[A-Za-z0-9._~-]{20,}")
@@ -21,13 +21,14 @@ def password_file() -> Path:
 
 
 def auth_string() -> str:
-    """Return the auth string; drawn and written down where there is none. StorageError for a damaged file."""
-    found = kept_secret(password_file(), f"shareverse:{secrets.token_urlsafe(32)}")
-    if not AUTH_STRING.fullmatch(found):
+    """Return the auth string, created where there is none. StorageError for a damaged file."""
+    secret = read_or_create_secret(password_file(), f"shareverse:{secrets.token_urlsafe(32)}")
+    if not AUTH_STRING.fullmatch(secret):
         raise StorageError(
-            f"{password_file()} holds no auth string, user:password with a password of 20 letters or more: {ADVICE}"
+            f"{password_file()} holds no auth string, user:password with a password of 20 letters or more: "
+            f"{SECRET_ADVICE}"
         )
-    return found
+    return secret
 
 
 def authorization() -> dict[str, str]:
@@ -36,5 +37,5 @@ def authorization() -> dict[str, str]:
 
 
 def password_hint() -> str:
-    """Return the sentence that says what Prefect's page asks for and where it stands."""
+    """Return the sentence on where to find the password that Prefect's page asks for."""
     return f"Prefect's page asks once for a password, the line that `cat {shlex.quote(str(password_file()))}` prints."

@@ -1,4 +1,4 @@
-"""What the stack asks of its Prefect server, over HTTP and by Prefect's own command."""
+"""Requests to the stack's Prefect server, over HTTP and through Prefect's own command."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ DEPLOYMENTS = CODE / "flows" / "prefect.yaml"
 """In a clone a link to the prefect.yaml above; wheels carry its content."""
 POOLS = ("local", "cluster")
 NO_PLUGINS = {"PREFECT_PLUGINS_ENABLED": "false"}
-ANSWER_S = 20.0
-DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+ANSWER_TIMEOUT_S = 20.0
+NO_PROXY_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Opens addresses of this machine without the proxy that the environment may name for others."""
 
 
-def answer(
+def http_request(
     url: str, headers: Mapping[str, str] | None = None, body: object = None, method: str | None = None
 ) -> tuple[int, bytes]:
-    """Return status and body of a GET, or of a POST of `body` as JSON; status 0 when nobody answers."""
+    """Return status and body of a GET, or of a POST where there is a `body` (as JSON). Status 0: nobody answers."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})}, method=method)
+    message = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})}, method=method)
     try:
-        with DIRECTLY.open(request, timeout=ANSWER_S) as response:
+        with NO_PROXY_OPENER.open(message, timeout=ANSWER_TIMEOUT_S) as response:
             return response.status, response.read()
     except urllib.error.HTTPError as error:
         return error.code, b""
@@ -39,12 +39,12 @@ def answer(
 
 
 def password_works(address: str) -> bool:
-    """Tell whether the server asks for a password and takes this home's; False when it does not answer in time.
+    """Tell whether the server asks for a password and accepts this home's. False while it does not answer.
 
-    StackError when it answers otherwise.
+    StackError when it lets anybody in, or refuses the password.
     """
     version = f"{address}/api/admin/version"
-    without, with_it = answer(version)[0], answer(version, authorization())[0]
+    without, with_it = http_request(version)[0], http_request(version, authorization())[0]
     if 0 not in (without, with_it) and (without, with_it) != (401, 200):
         raise StackError(
             f"Prefect at {address} answers {without} without a password and {with_it} with that of {password_file()}, "
@@ -54,8 +54,8 @@ def password_works(address: str) -> bool:
 
 
 def worker_is_online(address: str, name: str) -> bool:
-    """Tell whether the server knows the worker `name` and hears from it."""
-    status, body = answer(f"{address}/api/work_pools/local/workers/filter", authorization(), {})
+    """Tell whether the server lists the worker `name` as online."""
+    status, body = http_request(f"{address}/api/work_pools/local/workers/filter", authorization(), {})
     return status == 200 and any(w["name"] == name and w["status"] == "ONLINE" for w in json.loads(body))
 
 
@@ -87,8 +87,8 @@ def register_deployments() -> None:
 
 
 def crash_abandoned_runs() -> None:
-    """Mark flow runs crashed that a killed worker left running.
+    """Mark the flow runs as crashed that a killed worker left running.
 
-    Only called when this clone's worker is down: every run of the pool `local` was its child.
+    Call it only when this home's worker is down: every run of the pool `local` was its child.
     """
     run_python("-m", "infra.stack.abandoned_runs")

@@ -19,9 +19,9 @@ from infra.stack.log_size import keep_small
 
 
 async def loop_without_end(*arguments: Any, **options: Any) -> None:
-    """Prefect's service loop, begun anew when it gives up: with it would end the worker and every training in it.
+    """Run Prefect's service loop, and start it again when it gives up, about 45 seconds after the server went away.
 
-    Prefect gives up after some 45 seconds without a server.
+    Otherwise the worker would end, and every training in it.
     """
     while True:
         try:
@@ -42,7 +42,7 @@ def main() -> None:
     if given.log:
         keep_small(given.log)
     prefect.workers.base.critical_service_loop = loop_without_end
-    observers.critical_service_loop = loop_without_end  # what looks for runs to be cancelled gives up as soon
+    observers.critical_service_loop = loop_without_end  # the loop that looks for cancelled runs gives up too
     sys.argv[:] = ["prefect", "worker", "start", "--pool", given.pool, "--type", "process"]
     sys.argv += ["--name", given.name] if given.name else []
     runpy.run_module("prefect", run_name="__main__")

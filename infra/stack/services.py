@@ -26,14 +26,14 @@ from infra.reading import read_json
 from infra.stack.log_size import rotate
 from infra.storage import canonical_json, home
 
-NAMES = ("prefect", "mlflow", "worker")
+SERVICE_NAMES = ("prefect", "mlflow", "worker")
 START_DEADLINE_S = 300.0
-"""A first start makes the databases; on two busy cores that took two minutes."""
+"""A first start creates the databases, which took two minutes on two busy cores."""
 STOP_DEADLINE_S = 20.0
 NAME_MARK = "SHAREVERSE_SERVICE"
 ADDRESS_MARK = "SHAREVERSE_SERVICE_ADDRESS"
 FLOW_MARK = "PREFECT__FLOW_RUN_ID"
-"""Prefect's, in the environment of a flow run's processes, which inherit the worker's marks."""
+"""Prefect's variable in a flow run's processes, which also inherit the worker's marks."""
 RESTART = f"run `{shell_command('down')}`, which ends the worker and what runs in it, then `{shell_command('up')}`"
 """What to do about a service that cannot be used as it is."""
 
@@ -44,7 +44,7 @@ class StackError(RuntimeError):
 
 @dataclass(frozen=True)
 class Service:
-    """A process that `up` started. `started` is its kernel start time: a pid alone may be somebody else's by now."""
+    """A process that `up` started. `started` is its start time by the kernel: a pid alone may be another's by now."""
 
     name: str
     pid: int
@@ -66,7 +66,7 @@ def services_dir() -> Path:
     return home() / "services"
 
 
-def log_of(name: str) -> Path:
+def log_file(name: str) -> Path:
     """Return a service's log."""
     return services_dir() / f"{name}.log"
 
@@ -80,15 +80,16 @@ def parse_service(entry: object) -> Service:
     """Return the service that an entry of services.json describes; StackError when it describes none."""
     if isinstance(entry, dict) and set(entry) == {"name", "pid", "started", "address"}:
         name, pid, started, address = (entry[key] for key in ("name", "pid", "started", "address"))
-        place, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
-        numbers = type(pid) is int and 1 < pid < 2**31 and type(started) in (int, float) and 0 <= started < 2**53
-        if name in NAMES and numbers and place == "http://127.0.0.1" and port.isdecimal() and 0 < int(port[:6]) < 2**16:
+        host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+        is_process = type(pid) is int and 1 < pid < 2**31 and type(started) in (int, float) and 0 <= started < 2**53
+        is_local = host == "http://127.0.0.1" and port.isdecimal() and 0 < int(port[:6]) < 2**16
+        if name in SERVICE_NAMES and is_process and is_local:
             return Service(name, pid, started, address)
     raise StackError(f"services.json describes no service with {str(entry)[:200]!r}")
 
 
 def read_record() -> dict[str, Service]:
-    """Return the services of services.json by name. A damaged one is put aside, with a sentence on stderr."""
+    """Return the services of services.json by name. A damaged file is renamed, with a sentence on stderr."""
     record = services_dir() / "services.json"
     if not os.path.lexists(record):
         return {}
@@ -103,7 +104,7 @@ def read_record() -> dict[str, Service]:
 
 
 def marked_processes() -> Iterator[tuple[psutil.Process, dict[str, str]]]:
-    """Yield this user's processes that bear the marks of this home's services, each with its environment."""
+    """Yield this user's processes that have the marks of this home's services, each with its environment."""
     for process in psutil.process_iter():
         try:
             if process.uids().real != os.getuid():
@@ -111,7 +112,7 @@ def marked_processes() -> Iterator[tuple[psutil.Process, dict[str, str]]]:
             marks = process.environ()
         except (psutil.Error, OSError):
             continue  # ended meanwhile, or not ours to look at
-        if marks.get(NAME_MARK) in NAMES and marks.get("SHAREVERSE_HOME") == str(home()):
+        if marks.get(NAME_MARK) in SERVICE_NAMES and marks.get("SHAREVERSE_HOME") == str(home()):
             yield process, marks
 
 
@@ -127,9 +128,9 @@ def find_services() -> list[Service]:
 
 
 def end_orphaned_flows() -> None:
-    """End flow runs whose worker is gone: Prefect counts them as crashed, and they would be in the way of the next.
+    """End flow runs whose worker is gone: Prefect counts them as crashed, and they would hinder the next ones.
 
-    Only called when this home's worker is down. The flow is asked first, so that it ends its own helpers.
+    Call it only when this home's worker is down. Flows get SIGTERM first, so that they end their own helpers.
     """
     orphans = [process for process, marks in marked_processes() if FLOW_MARK in marks]
     pids = {process.pid for process in orphans}
@@ -169,8 +170,8 @@ def write_service(service: Service) -> None:
 
 
 @contextlib.contextmanager
-def only_one() -> Iterator[None]:
-    """Let one `up` or `down` work at a time. StackError on a file system without locks."""
+def stack_lock() -> Iterator[None]:
+    """Hold the lock that lets only one `up` or `down` work at a time. StackError on a file system without locks."""
     private_folder(services_dir())
     with open(os.open(services_dir() / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
         try:
@@ -201,9 +202,9 @@ def free_port(preferred: int | None) -> int:
 def launch(name: str, command: list[str], address: str, environment: dict[str, str]) -> Service:
     """Start a service in its own session, its output in services/<name>.log, and record it.
 
-    Secrets belong into `environment`: a command line can be read by every user of the machine.
+    Pass secrets in `environment`: every user of the machine can read a command line.
     """
-    log = log_of(name)
+    log = log_file(name)
     with open(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
         rotate(log)
         process = subprocess.Popen(
@@ -222,15 +223,15 @@ def launch(name: str, command: list[str], address: str, environment: dict[str, s
 
 
 def wait_for(service: Service, ready: Callable[[], bool]) -> None:
-    """Return when `ready()` holds; raise StackError when the process ends or the deadline passes."""
+    """Wait until `ready()` holds. StackError when the process ends or the deadline passes."""
     deadline = time.monotonic() + START_DEADLINE_S
     while not ready():
         process = service.process()
         if process is None:
-            raise StackError(f"{service.name} ended while starting; its log is {log_of(service.name)}.")
+            raise StackError(f"{service.name} ended while starting; its log is {log_file(service.name)}.")
         if time.monotonic() > deadline:
             raise StackError(
-                f"{service.name} does not answer after {START_DEADLINE_S:.0f} s; its log is {log_of(service.name)}. "
+                f"{service.name} does not answer after {START_DEADLINE_S:.0f} s; its log is {log_file(service.name)}. "
                 f"`{shell_command('down')}` ends it."
             )
         with contextlib.suppress(psutil.TimeoutExpired):

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from infra.locks import locked
+from infra.locks import hold_lock
 from infra.ray_cluster import ray_cluster
 from infra.storage import (
     OnProgress,
@@ -98,7 +98,7 @@ def encode_dataset(
     def wait() -> None:
         on_progress(0, total, "another run encodes the same: waiting for it")
 
-    with locked(folder / "encoding.lock", "", error=EncodingError, on_wait=wait):
+    with hold_lock(folder / "encoding.lock", "", error=EncodingError, on_wait=wait):
         fill(folder, jobs, index, preset, workers, on_progress)
     return folder
 

@@ -57,9 +57,9 @@ class Parcel:
         for path, folder in self.artifacts.items():
             log.artifacts(home() / path, folder)
         if self.note:
-            log.note(self.note, self.missing)
+            log.describe(self.note, self.missing)
         if self.failure:
-            log.tell_failure(self.failure)
+            log.set_failure(self.failure)
         if self.status:
             log.close(self.status)
 

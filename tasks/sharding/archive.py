@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from infra.reading import opened, read_json, read_sha256
+from infra.reading import open_file, read_json, read_sha256
 from infra.storage import StorageError, atomic_file, sha256_file
 from tasks.sharding.errors import ShardError
 
@@ -103,7 +103,7 @@ def padded(size: int) -> int:
 def samples_of(path: Path) -> list[dict[str, Any]]:
     """Return key, offset, bytes and sha256 of every sample of a shard, in order. ShardError for what is no shard."""
     samples: list[dict[str, Any]] = []
-    with opened(path, WRITE_AGAIN, ShardError) as file:
+    with open_file(path, WRITE_AGAIN, ShardError) as file:
         for key, offset, size in member_extents(file, path):
             if samples and samples[-1]["key"] == key:
                 samples[-1]["bytes"] += size

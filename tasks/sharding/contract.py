@@ -165,7 +165,7 @@ def check_equal(key: str, name: str, in_meta: Any, in_index: Any) -> None:
 def read_cameras(data: bytes, key: str = "") -> Cameras:
     """Return the arrays of cameras.npz. ShardError for a missing array, or impossible shapes or values."""
     where = f"cameras.npz of sample {key}" if key else "cameras.npz"
-    arrays = read_npz(data, where, RECORD_AGAIN, most_bytes=MAX_CAMERA_BYTES, error=ShardError)
+    arrays = read_npz(data, where, RECORD_AGAIN, max_bytes=MAX_CAMERA_BYTES, error=ShardError)
     names = [field.name for field in fields(Cameras)]
     lacking = [name for name in names if name not in arrays]
     if lacking:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
-from infra.mlflow_tracking import DATA_EXPERIMENT, RunLog, TrackingError, flat
+from infra.mlflow_tracking import DATA_EXPERIMENT, RunLog, TrackingError, flatten
 from tasks.planning.record import read_plan_record
 from tasks.sharding.card import CARD_FOLDER
 from tasks.sharding.reader import ClipIndex
@@ -25,7 +25,7 @@ def log_dataset(dataset_dir: Path, tags: Mapping[str, str]) -> str:
     )
     try:
         if len(log.client.list_artifacts(log.run_id, CARD_FOLDER)) < len(list((dataset_dir / CARD_FOLDER).iterdir())):
-            log.params({"plan_preset": preset.pop("name", ""), **flat(preset)})
+            log.params({"plan_preset": preset.pop("name", ""), **flatten(preset)})
             log.dataset(record["name"], record["digest"], dataset_dir.resolve())
             counts = {f"clips.{split}": float(count) for split, count in record["counts"]["split"].items()}
             log.final_metrics({"clips": float(record["clips"]), **counts}, step=0)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from infra.deepspeed_config import accumulation_steps
-from infra.locks import locked
+from infra.locks import hold_lock
 from infra.process_guard import GuardedProcess
 from infra.storage import OnProgress, no_progress, sweep_temporary
 from tasks.runs.checkpoint_record import check_files, check_resumable
@@ -56,7 +56,7 @@ def train(
     busy = (
         f"run {run.run_id} is being trained by another process: wait until it ends, or give a run_name for a new run."
     )
-    with locked(run.folder / "training.lock", busy, error=RunError):
+    with hold_lock(run.folder / "training.lock", busy, error=RunError):
         return train_alone(run, latents_dir, processes, on_progress, on_rows, threads, gpu)
 
 

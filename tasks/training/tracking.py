@@ -58,7 +58,7 @@ class TrainingLog:
         if not self.reason:
             try:
                 if self.log is not None and failure:
-                    self.log.tell_failure(failure)
+                    self.log.set_failure(failure)
                 if self.log is not None and status:
                     self.log.close(status)
                 return ""

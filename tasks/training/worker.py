@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from infra.deepspeed_config import DeepSpeedConfigError
-from infra.locks import locked
+from infra.locks import hold_lock
 from infra.storage import StorageError
 from model.build import text_embedding
 from model.codec import Codec, CodecError, load_codec
@@ -321,7 +321,7 @@ def main(arguments: list[str] | None = None) -> int:
     rank = int(os.environ.get("RANK", "0"))
     lock = run_dir / "logs" / f"rank{rank}.lock"
     try:
-        with locked(lock, "", error=RunError, on_wait=lambda: report_waiting(rank)):
+        with hold_lock(lock, "", error=RunError, on_wait=lambda: report_waiting(rank)):
             Trainer(read_run(run_dir.name), options.latents_dir.resolve(), options.rendezvous).train()
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from infra import mlflow_tracking
-from infra.mlflow_tracking import RunLog, TrackingError, flat
+from infra.mlflow_tracking import RunLog, TrackingError, flatten
 
 
 @pytest.fixture
 def tracking(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    return mlflow_tracking.client()
+    return mlflow_tracking.mlflow_client()
 
 
 def test_the_same_key_finds_its_run_again(tracking):
@@ -81,8 +81,8 @@ def test_figures_sent_twice_are_one_point_and_a_new_value_is_the_last(tracking):
 
 def test_a_figure_that_is_measured_at_last_is_missing_no_longer(tracking):
     log = RunLog("shareverse", "abc", "demo", {"shareverse.preset": "demo"})
-    log.note("without", {"lpips": "not measured: no weights", "seam_continuity": "not measured: a single view"})
-    log.note("with", {"seam_continuity": "not measured: narrow views"})
+    log.describe("without", {"lpips": "not measured: no weights", "seam_continuity": "not measured: a single view"})
+    log.describe("with", {"seam_continuity": "not measured: narrow views"})
     tags = tracking.get_run(log.run_id).data.tags
     assert {name: tags[name] for name in tags if name.startswith("missing.")} == {
         "missing.seam_continuity": "not measured: narrow views"
@@ -101,11 +101,11 @@ def test_the_dataset_is_an_input_of_the_run(tracking, tmp_path):
 def test_without_an_address_the_sentence_says_make_up(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(TrackingError, match="make up"):
-        mlflow_tracking.client()
+        mlflow_tracking.mlflow_client()
 
 
 def test_flat_joins_section_and_name():
-    assert flat({"a": {"b": 1, "c": {"d": 2}}, "e": 3, "f": {"g": 4}}, drop=("f",)) == {"a.b": 1, "a.c.d": 2, "e": 3}
+    assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": 3, "f": {"g": 4}}, drop=("f",)) == {"a.b": 1, "a.c.d": 2, "e": 3}
 
 
 def test_the_commit_is_told_or_unknown(monkeypatch, tmp_path):

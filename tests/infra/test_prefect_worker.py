@@ -62,5 +62,5 @@ def test_a_flow_run_and_what_it_started_end_with_a_killed_worker(whose, monkeypa
 
 def test_one_that_was_started_by_hand_is_left_alone(monkeypatch):
     assert worker_of(psutil.Process()) is None
-    monkeypatch.setattr(prefect_worker, "follow", lambda descriptor: pytest.fail("nobody to follow"))
+    monkeypatch.setattr(prefect_worker, "end_after", lambda descriptor: pytest.fail("nobody to follow"))
     end_with_worker()

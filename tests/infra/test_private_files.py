@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.private_files import close_home, kept_secret, private_folder, write_private
+from infra.private_files import private_folder, read_or_create_secret, restrict_home, write_private
 from infra.storage import StorageError
 
 
@@ -44,7 +44,7 @@ def test_a_home_of_an_earlier_version_is_closed(tmp_path, monkeypatch, loose):
     outside = tmp_path.parent / f"{tmp_path.name}-outside"
     outside.write_text("")
     (tmp_path / "datasets" / "link").symlink_to(outside)
-    close_home()
+    restrict_home()
     assert [oct(mode(path)) for path in (tmp_path, deep, deep / "a.tar", deep / "script")] == [
         "0o700", "0o700", "0o600", "0o700"
     ]  # fmt: skip
@@ -56,7 +56,7 @@ def test_a_folder_that_holds_other_things_stays_as_open_as_it_was(tmp_path, monk
     tmp_path.chmod(0o755)
     (tmp_path / "services").mkdir()
     (tmp_path / "photographs").mkdir()
-    close_home()
+    restrict_home()
     assert mode(tmp_path) == 0o755
     assert mode(tmp_path / "services") == 0o700
     assert mode(tmp_path / "photographs") == 0o777
@@ -71,7 +71,7 @@ def test_another_users_folder_is_refused(tmp_path):
 
 def test_two_that_draw_a_secret_at_once_get_the_same(tmp_path):
     with ThreadPoolExecutor(8) as pool:
-        drawn = set(pool.map(lambda number: kept_secret(tmp_path / "secret", f"word{number}"), range(40)))
+        drawn = set(pool.map(lambda number: read_or_create_secret(tmp_path / "secret", f"word{number}"), range(40)))
     assert len(drawn) == 1
     assert mode(tmp_path / "secret") == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
@@ -80,7 +80,7 @@ def test_two_that_draw_a_secret_at_once_get_the_same(tmp_path):
 def test_a_secret_that_others_could_read_is_closed(tmp_path):
     (tmp_path / "secret").write_text("old\n")
     (tmp_path / "secret").chmod(0o644)
-    assert kept_secret(tmp_path / "secret", "new") == "old"
+    assert read_or_create_secret(tmp_path / "secret", "new") == "old"
     assert mode(tmp_path / "secret") == 0o600
 
 
@@ -89,4 +89,4 @@ def test_a_secret_that_cannot_be_read_is_one_sentence(tmp_path):
     (tmp_path / "bytes").write_bytes(b"\xff")
     for name in ("folder", "bytes"):
         with pytest.raises(StorageError, match=rf"{name} .*make down"):
-            kept_secret(tmp_path / name, "new")
+            read_or_create_secret(tmp_path / name, "new")

@@ -76,7 +76,7 @@ def test_a_temporary_folder_that_ray_cannot_use_is_one_sentence(tmp_path, monkey
 
 
 def test_a_folder_that_somebody_else_made_first_is_not_entered(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MOST_TEMP_BYTES", 1000)
+    monkeypatch.setattr(module, "MAX_FOLDER_BYTES", 1000)
     monkeypatch.setattr(module.tempfile, "gettempdir", lambda: str(tmp_path))
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / f"shareverse-{os.getuid()}").symlink_to(tmp_path / "elsewhere")

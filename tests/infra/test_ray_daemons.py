@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from infra.ray_daemons import daemons_of, ended_together
+from infra.ray_daemons import daemons_of, end_daemons_together
 from tests.processes import family, until
 
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = """
 import subprocess, sys
-from infra.ray_daemons import ended_together
+from infra.ray_daemons import end_daemons_together
 
 def start():
     command = ["sh", "-c", "sleep 1000 & echo; exec sleep 1001"]
@@ -25,7 +25,7 @@ def start():
     return daemon
 
 daemons = [start(), start()]
-with ended_together(daemons):
+with end_daemons_together(daemons):
     print(daemons[0].pid, flush=True)
     sys.stdin.read()
 """
@@ -33,7 +33,7 @@ with ended_together(daemons):
 
 def test_one_that_is_killed_takes_the_others_along_and_none_stays_a_zombie():
     daemons = [subprocess.Popen(["sleep", "1000"]) for _ in range(2)]
-    with ended_together(daemons):
+    with end_daemons_together(daemons):
         daemons[0].kill()
         daemons[1].wait(10)
     assert [daemon.returncode for daemon in daemons] == [-9, -9]
@@ -71,7 +71,7 @@ def test_the_end_of_a_child_ends_nothing_else():
 
 def test_the_end_of_the_block_ends_none():
     daemons = [subprocess.Popen(["sleep", "1000"]) for _ in range(2)]
-    with ended_together(daemons):
+    with end_daemons_together(daemons):
         pass
     assert [daemon.poll() for daemon in daemons] == [None, None]
     for daemon in daemons:
@@ -87,5 +87,5 @@ def test_a_cluster_that_was_joined_has_none_of_ours():
     assert daemons_of(ray(None)) == []
     assert daemons_of(ray(SimpleNamespace(all_processes={}))) == []
     assert daemons_of(ray(SimpleNamespace(all_processes={"raylet": [own], "log_monitor": [own]}))) == ["its raylet"]
-    with ended_together([]):
+    with end_daemons_together([]):
         pass

@@ -103,7 +103,7 @@ def test_a_part_of_a_file_is_there_or_missed(tmp_path):
 def test_more_rows_than_memory_holds_are_refused_by_their_number(tmp_path, monkeypatch):
     path = tmp_path / "index.parquet"
     pq.write_table(pa.table({"key": ["a"] * 1000}), path)
-    monkeypatch.setattr(reading, "MOST_ROWS", 999)
+    monkeypatch.setattr(reading, "MAX_ROWS", 999)
     with pytest.raises(StorageError, match="declares 1000 rows"):
         read_parquet(path, "write it again.")
 
@@ -154,7 +154,7 @@ def test_a_zip_bomb_is_refused_by_its_declared_size():
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("K.npy", bytes(2**22))
     with pytest.raises(StorageError, match="declares 4194304 bytes, more than 1000"):
-        read_npz(file.getvalue(), "cameras.npz", "", most_bytes=1000)
+        read_npz(file.getvalue(), "cameras.npz", "", max_bytes=1000)
 
 
 def test_a_header_that_promises_more_than_there_is_is_refused():

@@ -20,7 +20,7 @@ from infra.carla_servers import output as output_module
 from infra.carla_servers import ports as ports_module
 from infra.carla_servers.launcher import processes_of_gpus
 from infra.carla_servers.output import ServerOutput
-from infra.carla_servers.ports import BLOCK, FIRST, LAST, PortLease, PortLocksError, PortsError, is_free
+from infra.carla_servers.ports import BLOCK_PORTS, FIRST_PORT, LAST_PORT, PortLease, PortLocksError, PortsError, is_free
 from tests.processes import family, listens, until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -226,9 +226,9 @@ def test_software_rendering_is_refused_for_this_launch_alone(tmp_path):
     words = launcher_module.SOFTWARE_RENDERERS
     server.output = drained(tmp_path, "echo", "LogVulkanRHI: Display: Device 0: LLVMpipe (LLVM 15.0.7)", words=words)
     with pytest.raises(CarlaServerError, match=r"renders in software \(llvmpipe\)"):
-        server.refuse_software_rendering()
+        server.check_renderer()
     server.output = drained(tmp_path, "echo", "LogVulkanRHI: Display: Device 0: NVIDIA H100", words=words)
-    server.refuse_software_rendering()
+    server.check_renderer()
     assert "LLVMpipe" in server.log.read_text()
 
 
@@ -301,7 +301,7 @@ def test_port_leases_of_processes_never_collide_and_end_with_their_holder():
     ports = [int(holder.stdout.readline()) for holder in holders]
     mine = PortLease()
     assert len({*ports, mine.port}) == 4
-    assert all(abs(a - b) >= BLOCK for a in ports for b in ports if a != b)
+    assert all(abs(a - b) >= BLOCK_PORTS for a in ports for b in ports if a != b)
     holders[0].send_signal(signal.SIGKILL)
     holders[0].wait(10)
     fresh = PortLease()
@@ -319,8 +319,8 @@ def test_no_free_ports_is_one_sentence(monkeypatch):
     from infra.carla_servers import ports
 
     monkeypatch.setattr(ports, "is_free", lambda port: False)
-    monkeypatch.setattr(ports, "LAST", FIRST + 3 * BLOCK)
-    assert LAST < 32768
+    monkeypatch.setattr(ports, "LAST_PORT", FIRST_PORT + 3 * BLOCK_PORTS)
+    assert LAST_PORT < 32768
     with pytest.raises(PortsError, match="no free block of 4 ports between 11000 and 11012: end other simulators"):
         PortLease()
 
@@ -362,7 +362,7 @@ def test_a_folder_of_locks_that_is_somebody_elses_is_said_so(tmp_path, monkeypat
 
 def test_ports_that_are_all_taken_may_be_free_later(tmp_path, monkeypatch):
     monkeypatch.setattr(ports_module, "is_free", lambda port: False)
-    monkeypatch.setattr(ports_module, "LAST", FIRST + 3 * BLOCK)
+    monkeypatch.setattr(ports_module, "LAST_PORT", FIRST_PORT + 3 * BLOCK_PORTS)
     with pytest.raises(NotReady, match="no free block"):
         CarlaServer(SimulatorSpec(), tmp_path, "server0").start()
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from infra.carla_servers import NotReady, readiness
-from infra.carla_servers.readiness import Deadline, await_image, probe
+from infra.carla_servers.readiness import Deadline, await_image, render_probe
 
 
 class FakeClient:
@@ -59,14 +59,14 @@ class FakeClient:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(readiness, "IMAGE_S", 0.05)
+    monkeypatch.setattr(readiness, "IMAGE_TIMEOUT_S", 0.05)
 
 
 @pytest.mark.parametrize(("rendered", "stale", "ticks"), [({1}, 0, 1), ({3, 4}, 0, 3), ({2}, 5, 2)])
 def test_the_world_is_ticked_until_an_image_of_a_tick_comes(rendered, stale, ticks):
     """A first image may be dropped, and images may start a tick later (carla #5616)."""
     client = FakeClient(rendered, stale)
-    probe(client, Deadline(10.0))
+    render_probe(client, Deadline(10.0))
     assert client.ticks == ticks
     assert client.synchronous == [False, True, False]
     assert client.told == ["stop", "destroy"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.process_guard import GuardedProcess, kill_marked, marked
+from infra.process_guard import GuardedProcess, kill_marked, marked_pids
 from tests.processes import family, until
 
 GRACE_S = 0.6
@@ -118,7 +118,7 @@ def test_a_supervisor_that_is_killed_leaves_nothing_either(started, name):
 
 
 def test_a_supervisor_that_hangs_is_ended_by_its_owner(started, monkeypatch):
-    monkeypatch.setattr("infra.process_guard.KILL_S", 0.2)
+    monkeypatch.setattr("infra.process_guard.KILL_TIMEOUT_S", 0.2)
     process = run(started, SCRIPTS["another session"])
     sleepers(started, SCRIPTS["another session"])
     os.kill(process.supervisor, signal.SIGSTOP)
@@ -222,7 +222,7 @@ def test_the_owner_keeps_no_descriptors_and_no_threads(started):
 
 def test_only_what_bears_the_mark_is_killed(started):
     mine, other = run(started, "sleep 1000; true"), run(started, "sleep 1001; true")
-    assert {mine.pid, mine.supervisor} <= set(marked(mine.mark))
+    assert {mine.pid, mine.supervisor} <= set(marked_pids(mine.mark))
     kill_marked(mine.mark)
     assert mine.wait(5.0) is not None
     assert other.wait(0.2) is None

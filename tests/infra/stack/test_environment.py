@@ -9,7 +9,7 @@ import psutil
 import pytest
 from dotenv import dotenv_values
 
-from infra.stack.environment import environment, merged, use_services, write_dotenv
+from infra.stack.environment import environment, merge_settings, use_services, write_dotenv
 from infra.stack.password import auth_string, authorization, password_file, password_hint
 from infra.stack.services import Service, StackError, write_service
 from infra.storage import StorageError
@@ -86,7 +86,7 @@ def test_a_dotenv_of_another_user_is_refused(dotenv):
 
 
 def test_the_first_settings_of_an_empty_file():
-    assert merged("", {"A": "1"}).splitlines()[1:] == ["A=1"]
+    assert merge_settings("", {"A": "1"}).splitlines()[1:] == ["A=1"]
 
 
 def test_the_password_is_drawn_once_for_each_home(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 from infra.installation import CODE
 from infra.stack import control, services
 from infra.stack.password import auth_string, authorization
-from infra.stack.prefect_client import answer, password_works
+from infra.stack.prefect_client import http_request, password_works
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -48,7 +48,7 @@ def servers():
         home = Path(folder) / "home"
         patch.setenv("SHAREVERSE_HOME", str(home))
         try:
-            with services.only_one():
+            with services.stack_lock():
                 control.start_servers({}, None)
             found = services.read_services()
             yield Servers(home, found["prefect"].address, found["mlflow"].address)
@@ -59,20 +59,20 @@ def servers():
 
 def test_without_the_password_prefect_answers_401(servers):
     for path in ("/admin/version", "/deployments/name/collect-dataset/local", "/docs", "/nothing", "/health/"):
-        assert answer(servers.api + path)[0] == 401, path
+        assert http_request(servers.api + path)[0] == 401, path
     for path in ("/deployments/filter", "/flow_runs/", "/health", "/variables/"):
-        assert answer(servers.api + path, body={})[0] == 401, path
+        assert http_request(servers.api + path, body={})[0] == 401, path
     wrong = base64.b64encode(b"shareverse:guessed").decode()
     for header in (f"Basic {wrong}", "Basic", f"Bearer {auth_string()}", "Basic \x00", ""):
-        assert answer(servers.api + "/admin/version", {"Authorization": header})[0] in (400, 401), header
-    assert answer(servers.api + "/admin/version", authorization())[0] == 200
+        assert http_request(servers.api + "/admin/version", {"Authorization": header})[0] in (400, 401), header
+    assert http_request(servers.api + "/admin/version", authorization())[0] == 200
     assert password_works(servers.prefect)
 
 
 def test_what_prefect_tells_everybody_is_that_it_lives(servers):
-    assert answer(servers.api + "/health") == (200, b"true")
-    assert answer(servers.api + "/ready")[0] == 200
-    settings = json.loads(answer(servers.prefect + "/ui-settings")[1])
+    assert http_request(servers.api + "/health") == (200, b"true")
+    assert http_request(servers.api + "/ready")[0] == 200
+    settings = json.loads(http_request(servers.prefect + "/ui-settings")[1])
     assert settings["auth"] == "BASIC"  # the page asks for it
     assert auth_string() not in json.dumps(settings)
 
@@ -80,14 +80,14 @@ def test_what_prefect_tells_everybody_is_that_it_lives(servers):
 @pytest.mark.parametrize("server", ["prefect", "mlflow"])
 def test_foreign_hosts_and_origins_are_refused_even_with_the_password(servers, server):
     address, path = getattr(servers, server), "/api/admin/version" if server == "prefect" else "/version"
-    assert answer(address + path, authorization())[0] == 200
-    assert answer(address + path, authorization() | {"Host": "evil.example"})[0] == 403
+    assert http_request(address + path, authorization())[0] == 200
+    assert http_request(address + path, authorization() | {"Host": "evil.example"})[0] == 403
     for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
-        assert answer(address + path, authorization() | {"Origin": origin})[0] == 403
-        assert answer(address + path, authorization() | {"Origin": origin}, body={})[0] == 403
+        assert http_request(address + path, authorization() | {"Origin": origin})[0] == 403
+        assert http_request(address + path, authorization() | {"Origin": origin}, body={})[0] == 403
         preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-        assert answer(address + path, preflight, method="OPTIONS")[0] == 403
-    assert answer(address + path, authorization() | {"Origin": address})[0] == 200
+        assert http_request(address + path, preflight, method="OPTIONS")[0] == 403
+    assert http_request(address + path, authorization() | {"Origin": address})[0] == 200
 
 
 @pytest.mark.parametrize("path", ["/events/in", "/events/out", "/logs/out", "/work_pools/local/workers/connect"])

@@ -145,7 +145,7 @@ def test_a_server_whose_port_was_taken_does_not_start_behind_the_workers_back(st
         address = f"http://127.0.0.1:{other.getsockname()[1]}"
         worker = sleeper("worker", MLFLOW_TRACKING_URI=address)
         with pytest.raises(StackError, match=f"another program listens at {address}"):
-            control.running_server("mlflow", None, psutil.Process(worker.pid))
+            control.ensure_server("mlflow", None, psutil.Process(worker.pid))
         end(worker)
 
 
@@ -155,11 +155,11 @@ def test_a_service_of_an_earlier_version_or_with_another_password_is_told(state)
         process = sleeper(**marks)
         service = Service("worker", process.pid, psutil.Process(process.pid).create_time(), "http://127.0.0.1:1")
         with pytest.raises(StackError, match=rf"worker \(pid {process.pid}\) .*{reason}.*make down"):
-            control.check_running(service)
+            control.check_reusable(service)
         end(process)
     process = sleeper("worker", PREFECT_API_AUTH_STRING=auth_string())
     (service,) = services.find_services()
-    control.check_running(service)
+    control.check_reusable(service)
     end(process)
 
 
@@ -167,10 +167,10 @@ def test_one_command_waits_for_the_other(state):
     entered, order = threading.Event(), []
 
     def second() -> None:
-        with services.only_one():
+        with services.stack_lock():
             order.append("second")
 
-    with services.only_one():
+    with services.stack_lock():
         thread = threading.Thread(target=lambda: (entered.set(), second()))
         thread.start()
         entered.wait(10)

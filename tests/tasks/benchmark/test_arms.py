@@ -135,7 +135,7 @@ def compare(tmp_path, monkeypatch):
 
 
 def logged() -> dict[str, mlflow.entities.Run]:
-    client = mlflow_tracking.client()
+    client = mlflow_tracking.mlflow_client()
     experiment = client.get_experiment_by_name(EXPERIMENT)
     return {run.data.params["arm"]: run for run in client.search_runs([experiment.experiment_id])}
 
@@ -163,7 +163,7 @@ def test_arms_are_scored_alike_and_nothing_is_done_twice(compare):
         assert (run.data.metrics["leaking_scenes"], run.data.metrics["scenes"]) == (0, 12)
         # untrained projectors are zero: nobody's picture depends on the partner
         assert run.data.metrics["exact_change"] == 0.0
-    files = mlflow_tracking.client().list_artifacts(runs["cross"].info.run_id, "benchmark")
+    files = mlflow_tracking.mlflow_client().list_artifacts(runs["cross"].info.run_id, "benchmark")
     assert {Path(file.path).name for file in files} == {"hidden_fact.png", "report.html"}
     assert any(line.startswith("cross minus none, 1 seed, paired by scene: right +0.00") for line in did["said"])
     assert [run.run_id for run, _ in standing_of(TOY)] == did["trained"]

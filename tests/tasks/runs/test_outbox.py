@@ -23,7 +23,7 @@ def mlflow_of(tmp_path, monkeypatch):
 
     def switch(up: bool):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db" if up else DOWN)
-        return mlflow_tracking.client() if up else None
+        return mlflow_tracking.mlflow_client() if up else None
 
     return switch
 

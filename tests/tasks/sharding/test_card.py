@@ -91,7 +91,7 @@ def test_a_large_town_shows_one_recording_a_type_first(tiny):
 def tracking(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)
-    return mlflow_tracking.client()
+    return mlflow_tracking.mlflow_client()
 
 
 def test_the_data_set_is_a_run_of_mlflow_found_by_its_digest(card, tracking):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from infra.locks import locked
+from infra.locks import hold_lock
 from infra.storage import StorageError
 from model.build import build_transformer
 from model.codec import CodecError, load_codec
@@ -242,7 +242,7 @@ def test_a_run_is_trained_by_one_process_at_a_time_and_free_when_that_is_killed(
         assert not (run.folder / "checkpoints").exists()
         other.kill()
         other.wait()
-        with locked(held, "still held"):
+        with hold_lock(held, "still held"):
             pass
 
 
@@ -252,6 +252,6 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", none)
     with pytest.raises(StorageError, match="its file system has no locks; set SHAREVERSE_HOME"):
-        locked(tmp_path / "lock", "held").__enter__()
+        hold_lock(tmp_path / "lock", "held").__enter__()
     with pytest.raises(StorageError, match="cannot be opened"):
-        locked(tmp_path, "held").__enter__()
+        hold_lock(tmp_path, "held").__enter__()

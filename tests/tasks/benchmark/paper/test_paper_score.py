@@ -137,7 +137,7 @@ def compare(home, monkeypatch, tmp_path):
 
 
 def logged() -> dict[str, mlflow.entities.Run]:
-    client = mlflow_tracking.client()
+    client = mlflow_tracking.mlflow_client()
     experiment = client.get_experiment_by_name(EXPERIMENT)
     return {run.data.params["arm"]: run for run in client.search_runs([experiment.experiment_id])}
 
@@ -162,7 +162,7 @@ def test_all_arms_side_by_side_and_nothing_done_twice(compare):
     title, *lines = note.split("\n\n")
     assert title == "quick-paper-ablations.html:"
     assert all(line in did["said"] for line in lines)
-    files = mlflow_tracking.client().list_artifacts(runs["base"].info.run_id, "comparison")
+    files = mlflow_tracking.mlflow_client().list_artifacts(runs["base"].info.run_id, "comparison")
     assert [file.path for file in files] == ["comparison/quick-paper-ablations.html"]
 
     trained = list(did["trained"])

@@ -195,7 +195,7 @@ def scored(fake_run, toy_home, tmp_path_factory):
         patch.delenv("SHAREVERSE_ALEXNET", raising=False)
         calls: list[tuple[int, int, str]] = []
         report = score(fake_run, on_progress=lambda *call: calls.append(call))
-        yield report, mlflow_tracking.client(), calls
+        yield report, mlflow_tracking.mlflow_client(), calls
 
 
 def test_every_row_is_scored_on_the_same_windows(scored):

@@ -25,43 +25,47 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-Function = Callable[..., None]
+CommandFunction = Callable[..., None]
 
 
-def command(example: str) -> Callable[[Function], Function]:
-    """Make a function a command of its name whose help ends with an example."""
+def command(example: str) -> Callable[[CommandFunction], CommandFunction]:
+    """Return a decorator that makes a function a command of the same name, with an example at the end of its help."""
     return app.command(epilog=f"\b\nExample:\n  {example}")
 
 
 class Target(StrEnum):
-    """Which deployment of a flow: the one of this machine, or that of the paper's scale on CARLA and GPUs."""
+    """A flow's deployment: for this machine, or for the paper's scale with CARLA and GPUs."""
 
     LOCAL = "local"
     PAPER = "paper"
 
 
-Where = Annotated[Target, typer.Option("--target", envvar="SHAREVERSE_DEPLOYMENT", help="The deployment to run.")]
-Preset = Annotated[str | None, typer.Option(help="A preset's name, or the full path of a TOML file.")]
-Dataset = Annotated[str | None, typer.Option(help="The data set's name.")]
-Overrides = Annotated[
+TargetOption = Annotated[
+    Target, typer.Option("--target", envvar="SHAREVERSE_DEPLOYMENT", help="The deployment to run.")
+]
+PresetOption = Annotated[str | None, typer.Option(help="A preset's name, or the full path of a TOML file.")]
+DatasetOption = Annotated[str | None, typer.Option(help="The data set's name.")]
+OverrideOption = Annotated[
     list[str] | None, typer.Option("--override", metavar="KEY=VALUE", help="Change a field of the preset; repeatable.")
 ]
-Parameters = Annotated[
+ParamOption = Annotated[
     list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="Set a parameter of the flow; repeatable.")
 ]
-Watched = Annotated[bool, typer.Option("--watch/--no-watch", help="Show the log until the run ends, or start it only.")]
+WatchOption = Annotated[
+    bool, typer.Option("--watch/--no-watch", help="Show the log until the run ends, or start it only.")
+]
 
 
-def refuse(sentence: object) -> typer.Exit:
-    """Print a sentence on stderr; return what ends the command with code 1."""
+def exit_with(sentence: object) -> typer.Exit:
+    """Print a sentence on stderr; return the exception that ends the command with code 1."""
     print(" ".join(str(sentence).split()), file=sys.stderr)
     return typer.Exit(1)
 
 
-def assignments(options: Sequence[str] | None, name: str) -> dict[str, Any]:
-    """Return the values of KEY=VALUE options: JSON where it is JSON, else text, as `prefect deployment run` takes them.
+def parse_assignments(options: Sequence[str] | None, name: str) -> dict[str, Any]:
+    """Return the values of KEY=VALUE options: parsed as JSON, else as text, as `prefect deployment run` does.
 
-    typer.BadParameter for an option without "=" and for a key that is given twice.
+    name: the options' name in messages. typer.BadParameter for an option without "=", and for a key given twice.
     """
     values: dict[str, Any] = {}
     for option in options or ():
@@ -70,12 +74,12 @@ def assignments(options: Sequence[str] | None, name: str) -> dict[str, Any]:
             raise typer.BadParameter(f"{option!r} is not KEY=VALUE.", param_hint=name)
         if key in values:
             raise typer.BadParameter(f"{key!r} is given twice.", param_hint=name)
-        values[key] = value_of(value)
+        values[key] = parse_value(value)
     return values
 
 
-def value_of(text: str) -> Any:
-    """Return what a text is as JSON, else the text itself: also for NaN and 1e999, which Python alone reads as JSON."""
+def parse_value(text: str) -> Any:
+    """Return the JSON value of a text, or the text itself, also for NaN and 1e999, which are no JSON."""
     try:
         value = json.loads(text)
         json.dumps(value, allow_nan=False)
@@ -84,22 +88,24 @@ def value_of(text: str) -> Any:
     return value
 
 
-def parameters(named: dict[str, Any], override: Sequence[str] | None, param: Sequence[str] | None) -> dict[str, Any]:
-    """Return a flow's parameters from a command's options, those that were given.
+def flow_parameters(
+    named: dict[str, Any], override: Sequence[str] | None, param: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return a flow's parameters from the options that were given; None: not given.
 
-    typer.BadParameter for one that is given in two ways.
+    named: parameters with options of their own. typer.BadParameter for a parameter that is given in two ways.
     """
-    flat = {name: value for name, value in named.items() if value is not None}
+    values = {name: value for name, value in named.items() if value is not None}
     if override:
-        flat["overrides"] = assignments(override, "--override")
-    further = assignments(param, "--param")
-    for name in sorted(flat.keys() & further.keys()):
+        values["overrides"] = parse_assignments(override, "--override")
+    params = parse_assignments(param, "--param")
+    for name in sorted(values.keys() & params.keys()):
         raise typer.BadParameter(f"{name!r} is given by an option of its own too.", param_hint="--param")
-    return flat | further
+    return values | params
 
 
-def connect() -> None:
-    """Let Prefect, which reads the environment when it is imported, find this home's services.
+def use_home_services() -> None:
+    """Let Prefect find this home's services. It reads the environment when it is imported, so call this first.
 
     Where one of them does not run, the command ends with a sentence.
     """
@@ -109,32 +115,32 @@ def connect() -> None:
     try:
         use_services()
     except (StackError, StorageError) as error:
-        raise refuse(error) from error
+        raise exit_with(error) from error
 
 
-def run(flow: str, target: str, given: dict[str, Any], watched: bool) -> None:
-    """Run a flow's deployment on the server that PREFECT_API_URL names, else on this home's own."""
+def run_flow(flow: str, target: str, parameters: dict[str, Any], *, watch: bool) -> None:
+    """Run a flow's deployment on the server at PREFECT_API_URL, or on this home's own where that is not set."""
     if not os.environ.get("PREFECT_API_URL"):
-        connect()
-    from flows.run_log import RunFailed, start, watch
+        use_home_services()
+    from flows.run_log import RunFailed, start_run, watch_run
     from infra.installation import shell_command
 
     deployment = f"{flow}/{target}"
     try:
-        run_id = start(deployment, given)
+        run_id = start_run(deployment, parameters)
         print(f"{deployment} is run {run_id}.", flush=True)
-        if watched:
-            watch(deployment, run_id)
+        if watch:
+            watch_run(deployment, run_id)
     except RunFailed as error:
-        raise refuse(error) from error
+        raise exit_with(error) from error
     except KeyboardInterrupt:
-        raise refuse(
+        raise exit_with(
             f"{deployment} goes on: end it on Prefect's page, or everything by `{shell_command('down')}`."
         ) from None
 
 
-def stack(action: str) -> None:
-    """Do what `up`, `down` or `status` says; end the command with code 1 where that fails."""
+def perform_on_services(action: str) -> None:
+    """Perform `up`, `down` or `status`; end the command with code 1 where that fails."""
     from infra.stack.__main__ import perform
 
     if code := perform(action):
@@ -147,7 +153,7 @@ def up() -> None:
 
     They listen on 127.0.0.1 only; what runs already is left alone. Prints their addresses.
     """
-    stack("up")
+    perform_on_services("up")
 
 
 @command("shareverse down")
@@ -156,7 +162,7 @@ def down() -> None:
 
     Flow runs end with their worker; run again, they go on where they stopped.
     """
-    stack("down")
+    perform_on_services("down")
 
 
 @command("shareverse status")
@@ -165,7 +171,7 @@ def status() -> None:
 
     Its name, state, address and process id.
     """
-    stack("status")
+    perform_on_services("status")
 
 
 @command("shareverse demo")
@@ -180,7 +186,7 @@ def demo() -> None:
     # In a process of its own: as children of this one, ended services would stay zombies, and `down` wait for them.
     if code := subprocess.run([sys.executable, "-m", "infra.stack", "up"], cwd=CODE, check=False).returncode:
         raise typer.Exit(code)
-    connect()
+    use_home_services()
     from flows.demo import main
 
     raise typer.Exit(main())
@@ -188,50 +194,53 @@ def demo() -> None:
 
 @command("shareverse collect --dataset crossings --preset demo --override 'trajectory_types=[\"crossing\"]'")
 def collect(
-    dataset: Dataset = None,
-    preset: Preset = None,
-    override: Overrides = None,
-    param: Parameters = None,
-    target: Where = Target.LOCAL,
-    watch: Watched = True,
+    dataset: DatasetOption = None,
+    preset: PresetOption = None,
+    override: OverrideOption = None,
+    param: ParamOption = None,
+    target: TargetOption = Target.LOCAL,
+    watch: WatchOption = True,
 ) -> None:
     """Record a data set of clip pairs.
 
     What a plan preset says, going on where an earlier run stopped. Runs the deployment collect-dataset of
     the services that `shareverse up` starts.
     """
-    run("collect-dataset", target, parameters({"dataset": dataset, "plan_preset": preset}, override, param), watch)
+    parameters = flow_parameters({"dataset": dataset, "plan_preset": preset}, override, param)
+    run_flow("collect-dataset", target, parameters, watch=watch)
 
 
 @command("shareverse train --dataset demo --preset demo --override ema_decay=0.99 --param run_name=slow-average")
 def train(
-    dataset: Dataset = None,
-    preset: Preset = None,
-    override: Overrides = None,
-    param: Parameters = None,
-    target: Where = Target.LOCAL,
-    watch: Watched = True,
+    dataset: DatasetOption = None,
+    preset: PresetOption = None,
+    override: OverrideOption = None,
+    param: ParamOption = None,
+    target: TargetOption = Target.LOCAL,
+    watch: WatchOption = True,
 ) -> None:
     """Train a model on a data set, then score it.
 
     What a model preset says, going on where an earlier run stopped. Runs the deployment train-shareverse of
     the services that `shareverse up` starts.
     """
-    run("train-shareverse", target, parameters({"dataset": dataset, "preset": preset}, override, param), watch)
+    parameters = flow_parameters({"dataset": dataset, "preset": preset}, override, param)
+    run_flow("train-shareverse", target, parameters, watch=watch)
 
 
 @command("shareverse evaluate --run 1a2b3c4d5e6f --param split=val")
 def evaluate(
     run_id: Annotated[str | None, typer.Option("--run", help="The run's id (default: the one opened last).")] = None,
-    dataset: Dataset = None,
-    param: Parameters = None,
-    watch: Watched = True,
+    dataset: DatasetOption = None,
+    param: ParamOption = None,
+    watch: WatchOption = True,
 ) -> None:
     """Score a run's last checkpoint again.
 
     On towns never trained on. Runs the deployment evaluate-shareverse of the services that `shareverse up` starts.
     """
-    run("evaluate-shareverse", Target.LOCAL, parameters({"dataset": dataset, "run_id": run_id}, None, param), watch)
+    parameters = flow_parameters({"dataset": dataset, "run_id": run_id}, None, param)
+    run_flow("evaluate-shareverse", Target.LOCAL, parameters, watch=watch)
 
 
 @command("shareverse generate --run 1a2b3c4d5e6f --clip KEY --out videos")
@@ -271,9 +280,9 @@ def export(
     try:
         export_run(read_run("" if run_id == "last" else run_id), folder)
     except (EvaluationError, RunError, StorageError) as error:
-        raise refuse(error) from error
+        raise exit_with(error) from error
     except OSError as error:
-        raise refuse(
+        raise exit_with(
             f"{error.filename or folder}: {error.strerror or error}: make room, or name another DIR."
         ) from error
     print(folder)

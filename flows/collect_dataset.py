@@ -15,14 +15,14 @@ from tasks.planning.task import plan_recordings
 from tasks.recording.task import record_clips
 from tasks.sharding.task import write_dataset
 
-T = TypeVar("T")
-Some = Annotated[list[T], Field(min_length=1, max_length=1000)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+Item = TypeVar("Item")
+NonEmptyList = Annotated[list[Item], Field(min_length=1, max_length=1000)]
+DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 
 
 @flow(name="collect-dataset", validate_parameters=True, on_running=[end_with_worker])
 def collect_dataset(
-    dataset: Name = "demo",
+    dataset: DatasetName = "demo",
     plan_preset: str = "demo",
     overrides: PlanOverrides | None = None,
     simulator: Literal["embedded", "carla"] = "embedded",
@@ -30,22 +30,22 @@ def collect_dataset(
     carla_options: list[str] | None = None,
     maps_dir: str = "",
     servers: Annotated[int, Field(ge=1, le=256)] = 2,
-    towns: Some[Town] | None = None,
-    trajectory_types: Some[TrajectoryType] | None = None,
-    weathers: Some[WeatherName] | None = None,
+    towns: NonEmptyList[Town] | None = None,
+    trajectory_types: NonEmptyList[TrajectoryType] | None = None,
+    weathers: NonEmptyList[WeatherName] | None = None,
     recordings_per_town: Count | None = None,
     seed: Seed | None = None,
     samples_per_shard: Count = 32,
     recording_limit_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None,
     retry_quarantined: bool = False,
 ) -> dict:
-    """Record `dataset` as the plan preset says, with what is given here changed; go on where an earlier run stopped.
+    """Record `dataset` by the plan preset and the changes given here; continue where an earlier run stopped.
 
     `overrides`: any fields of the plan preset (tasks/planning/preset.py), {"repeats": 3, "view_width": 384}; those that
-    are changed most have parameters of their own. A plan can't be changed under recordings: another plan needs another
-    `dataset` name. A recording that takes longer than `recording_limit_s` (by default reckoned from its ticks) gets
-    another server. Returns the data set's folder, digest and counts, and which recordings are not in it: the next run
-    tries those that `failed` again, those `quarantined` after three runs only with `retry_quarantined`.
+    are changed most often have parameters of their own. Once there are recordings, the plan cannot change: give another
+    plan another `dataset` name. A recording that takes longer than `recording_limit_s` (by default estimated from its
+    ticks) gets another server. Returns the data set's folder, digest and counts, and the recordings that it lacks: the
+    next run tries those that `failed` again, and those `quarantined` after three runs only with `retry_quarantined`.
     """
     changed = PlanPreset.changes(
         overrides,
@@ -74,7 +74,7 @@ def collect(
     samples_per_shard: int,
     recording: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict:
-    """Plan, record and write shards; to be called in a flow. `recording`: further arguments of `record_clips`."""
+    """Plan, record and write shards; call it in a flow. `recording`: further arguments of `record_clips`."""
     plan_recordings(dataset, plan_preset, overrides, simulator_options)
-    left_out = record_clips(dataset, simulator_options, servers, **recording)
-    return write_dataset(dataset, samples_per_shard) | left_out
+    lacking = record_clips(dataset, simulator_options, servers, **recording)
+    return write_dataset(dataset, samples_per_shard) | lacking

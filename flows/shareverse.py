@@ -1,4 +1,4 @@
-"""The whole line: collect, then train and score, each on its own work pool."""
+"""The whole pipeline: collect, then train and score, each on its own work pool."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class StepFailed(RuntimeError):
 
 @flow(name="shareverse", validate_parameters=True, on_running=[end_with_worker])
 def shareverse(target: Literal["local", "paper"] = "local") -> None:
-    """Run `collect-dataset/<target>` and then `train-shareverse/<target>`; stop at the first that does not complete."""
+    """Run `collect-dataset/<target>`, then `train-shareverse/<target>`; stop at the first that does not complete."""
     for name in ("collect-dataset", "train-shareverse"):
         run = run_deployment(f"{name}/{target}", timeout=None, poll_interval=2)
         if run.state is None or not run.state.is_completed():  # run_deployment returns, it does not raise

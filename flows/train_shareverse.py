@@ -7,7 +7,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.collect_dataset import Name
+from flows.collect_dataset import DatasetName
 from infra.prefect_worker import end_with_worker
 from tasks.encoding.task import encode_clips
 from tasks.evaluation.task import score_run
@@ -17,7 +17,7 @@ from tasks.training.task import open_run, train_model
 
 @flow(name="train-shareverse", validate_parameters=True, on_running=[end_with_worker])
 def train_shareverse(
-    dataset: Name = "demo",
+    dataset: DatasetName = "demo",
     preset: str = "demo",
     overrides: Overrides | None = None,
     run_name: Annotated[str, Field(max_length=64)] = "",
@@ -27,12 +27,14 @@ def train_shareverse(
     train_steps: TrainSteps | None = None,
     cross_agent: CrossAgent | None = None,
 ) -> dict:
-    """Train the preset's model with what is given here changed, then score it. The run's id is the hash of its
-    configuration and the data's digest: the same again goes on where it stopped, or says that it is done; any change,
-    or a `run_name`, makes a new run.
+    """Train the preset's model with the changes given here, then score it.
+
+    The run's id is a hash of its configuration and the data's digest. With equal parameters the run continues where it
+    stopped, or is reported as finished; any change, or a `run_name`, makes a new run.
 
     `overrides`: any fields of the preset (model/presets) by their bare names, {"ema_decay": 0.99, "batch_size": 8};
-    those that are changed most have parameters of their own. Returns the run's id, folder, MLflow address and figures.
+    those that are changed most often have parameters of their own. Returns the run's id, folder, MLflow address and
+    figures.
     """
     changed = changes(
         overrides, seed=seed, learning_rate=learning_rate, train_steps=train_steps, cross_agent=cross_agent

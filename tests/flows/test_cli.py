@@ -71,8 +71,8 @@ def started(monkeypatch):
         return run
 
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
-    monkeypatch.setattr(run_log, "start", start)
-    monkeypatch.setattr(run_log, "watch", lambda deployment, run_id: asked.append(("watched", run_id == run)))
+    monkeypatch.setattr(run_log, "start_run", start)
+    monkeypatch.setattr(run_log, "watch_run", lambda deployment, run_id: asked.append(("watched", run_id == run)))
     return asked
 
 
@@ -108,7 +108,7 @@ def test_what_is_not_given_is_left_to_the_deployment(started):
      ("NaN", "NaN"), ("-Infinity", "-Infinity"), ("1e999", "1e999"), ("[" * 100_000, "[" * 100_000)],
 )  # fmt: skip
 def test_values_are_json_or_text(text, value):
-    assert cli.assignments([f"key={text}"], "--param") == {"key": value}
+    assert cli.parse_assignments([f"key={text}"], "--param") == {"key": value}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_run_that_fails_is_the_commands_failure(started, monkeypatch):
     def fails(deployment, run_id):
         raise run_log.RunFailed(f"{deployment} ended as Failed:\n why")
 
-    monkeypatch.setattr(run_log, "watch", fails)
+    monkeypatch.setattr(run_log, "watch_run", fails)
     done = invoke("train")
     assert (done.exit_code, done.stderr) == (1, "train-shareverse/local ended as Failed: why\n")
 
@@ -152,7 +152,7 @@ def test_who_stops_watching_is_told_that_the_run_goes_on(started, monkeypatch):
     def interrupted(deployment, run_id):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_log, "watch", interrupted)
+    monkeypatch.setattr(run_log, "watch_run", interrupted)
     done = invoke("train")
     assert done.exit_code == 1
     assert done.stderr.startswith("train-shareverse/local goes on: ")

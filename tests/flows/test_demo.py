@@ -56,32 +56,32 @@ def messages(lines) -> list[str]:
 
 def test_lines_are_shown_once_and_late_ones_too():
     server = Server([line("second", 2)])
-    log = run_log.RunLog(server, RUN)
-    assert messages(log.new()) == ["second"]
+    log = run_log.FlowRunLog(server, RUN)
+    assert messages(log.new_lines()) == ["second"]
     server.logs += [line("first, from another process", 4), line("third", 1)]
-    assert messages(log.new()) == ["first, from another process", "third"]
-    assert messages(log.new()) == []
+    assert messages(log.new_lines()) == ["first, from another process", "third"]
+    assert messages(log.new_lines()) == []
 
 
 def test_a_log_of_several_pages_is_shown_whole(monkeypatch):
-    monkeypatch.setattr(run_log, "PAGE", 3)
+    monkeypatch.setattr(run_log, "PAGE_SIZE", 3)
     server = Server([line(f"line {number}", 9 - number) for number in range(7)])
-    assert messages(run_log.RunLog(server, RUN).new()) == [f"line {number}" for number in range(7)]
+    assert messages(run_log.FlowRunLog(server, RUN).new_lines()) == [f"line {number}" for number in range(7)]
 
 
 def test_a_tasks_last_line_is_not_the_flows():
     server = Server([line("Finished in state Completed()", task=True)])
-    log = run_log.RunLog(server, RUN)
-    list(log.new())
+    log = run_log.FlowRunLog(server, RUN)
+    list(log.new_lines())
     assert not log.ended
     server.logs.append(line("Finished in state Completed()"))
-    list(log.new())
+    list(log.new_lines())
     assert log.ended
 
 
 @pytest.fixture
 def started(monkeypatch):
-    """Return a function that puts a made server behind `demo.follow`."""
+    """Return a function that puts a made server behind `demo.run_and_watch`."""
 
     def put(server: Server) -> None:
         monkeypatch.setattr(run_log, "POLL_S", 0.0)
@@ -93,14 +93,14 @@ def started(monkeypatch):
 
 def test_a_traceback_is_left_to_prefects_page():
     server = Server([line('it failed: "why"\nTraceback (most recent call last):\n  File "x.py", line 1')])
-    assert messages(run_log.RunLog(server, RUN).new()) == ['it failed: "why"']
+    assert messages(run_log.FlowRunLog(server, RUN).new_lines()) == ['it failed: "why"']
 
 
 def test_a_parameter_that_is_not_there_starts_nothing(started, monkeypatch):
     started(Server([]))
     monkeypatch.setattr(run_log, "run_deployment", lambda *given, **named: pytest.fail("it was started"))
     with pytest.raises(run_log.RunFailed, match=r"train/local has no parameter 'sead': it takes dataset, seed\."):
-        run_log.start("train/local", {"sead": 1})
+        run_log.start_run("train/local", {"sead": 1})
 
 
 def answered(status: int, body: str) -> PrefectHTTPStatusError:
@@ -124,13 +124,13 @@ def test_what_prefect_refuses_is_one_sentence(started, monkeypatch, raised, sent
     started(Server([]))
     monkeypatch.setattr(run_log, "run_deployment", refused)
     with pytest.raises(run_log.RunFailed, match=sentence):
-        run_log.start("train/local", {"seed": 1})
+        run_log.start_run("train/local", {"seed": 1})
 
 
 def test_a_run_is_followed_to_its_end(started, capsys):
     last = line("Finished in state Completed()")
     started(Server([line("at work"), last], [state("Running", final=False), state("Completed")]))
-    demo.follow("collect-dataset/local")
+    demo.run_and_watch("collect-dataset/local")
     shown = capsys.readouterr().out
     assert "collect-dataset/local" in shown
     assert shown.count("at work") == 1
@@ -143,21 +143,21 @@ def test_a_failed_run_ends_the_demo_in_one_sentence(started, capsys, monkeypatch
 
 
 def test_a_killed_flow_without_a_last_line_is_not_waited_for_for_ever(started, monkeypatch):
-    monkeypatch.setattr(run_log, "LAST_LINES_S", 0.0)
+    monkeypatch.setattr(run_log, "LAST_LINES_TIMEOUT_S", 0.0)
     started(Server([line("at work")], [state("Crashed")]))
     with pytest.raises(run_log.RunFailed, match=r"ended as Crashed"):
-        demo.follow("train-shareverse/local")
+        demo.run_and_watch("train-shareverse/local")
 
 
 def test_a_report_that_cannot_be_read_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("SHAREVERSE_HOME", str(tmp_path))
     (tmp_path / "runs" / "abc" / "evaluation").mkdir(parents=True)
     with pytest.raises(run_log.RunFailed, match=r"last cannot be read .*: run make demo again"):
-        demo.outcome()
+        demo.outcome_lines()
     (tmp_path / "runs" / "last").write_text("abc")
     (tmp_path / "runs" / "abc" / "evaluation" / "report.json").write_text("{")
     with pytest.raises(run_log.RunFailed, match=r"report.json holds no readable JSON .*: run make demo again"):
-        demo.outcome()
+        demo.outcome_lines()
 
 
 def test_the_outcome_is_the_last_runs(tmp_path, monkeypatch):
@@ -172,7 +172,7 @@ def test_the_outcome_is_the_last_runs(tmp_path, monkeypatch):
         "mlflow_url": "http://127.0.0.1:5000/#/experiments/1",
     }
     (folder / "report.json").write_text(json.dumps(report))
-    printed = demo.outcome()
+    printed = demo.outcome_lines()
     assert f"run abc, {folder.parent}" in printed
     assert [text.split() for text in printed if "eval/" in text] == [
         ["eval/psnr", "20.500"],
@@ -193,7 +193,7 @@ def test_the_second_act_shows_both_arms_and_where_to_look(tmp_path, monkeypatch)
         for name, value in (("cross", 0.9), ("within", 0.2))
     ]
     monkeypatch.setattr(demo, "standing_of", lambda asked: standing if asked == ablation else [])
-    printed = "\n".join(demo.second_act())
+    printed = "\n".join(demo.hidden_fact_lines())
     assert "| cross | 0 | 0.25 | 0.900 |" in printed
     assert "| within | 0 | 0.25 | 0.200 |" in printed
     assert str(tmp_path / "cross" / "demo-report" / "hidden_fact.png") in printed

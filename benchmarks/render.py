@@ -1,10 +1,10 @@
 """What the embedded simulator's pictures cost: `python benchmarks/render.py [--towns Mini01 Mini10]`.
 
-CPU milliseconds (process time, median) of a tick of eight RGB views, two red coupes in sight of each other, set against
-a floor measured in the same run: casting the same rays at an empty plain and writing the same bytes. The floor does, a
-pixel, one division for the ground, one look-up in the town's ground and four bytes out; no renderer that casts a ray a
-pixel can do less. Cars and cameras drive on 0.3 m from tick to tick, as in a recording at 30 Hz: the renderer draws an
-unchanged scene only once. Also the time to build a town, once compiled, and its memory.
+CPU milliseconds (process time, median) of a tick of eight RGB views, two red coupes in sight of each other, compared
+with a floor measured in the same run: casting the same rays at an empty plain and writing the same bytes. Per pixel the
+floor takes one division for the ground, one look-up in the town's ground and four bytes out; no renderer that casts one
+ray per pixel can do less. Cars and cameras move on by 0.3 m per tick, as in a recording at 30 Hz, because the renderer
+draws an unchanged scene only once. Also the time to build a town, once compiled, and its memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from infra.minicarla.scenery import Body, Camera, CameraKind, Label, Pose, Shape
 from model.camera import MOUNTS
 
 SIZES = ((96, 64), (192, 128), (720, 480))
-RED, HALF = (0.70, 0.05, 0.08), (2.09, 0.99, 0.69)
+RED, HALF_SIZE = (0.70, 0.05, 0.08), (2.09, 0.99, 0.69)
 STEP_M = 0.3
 VIEWS = 2 * len(MOUNTS)
 WEATHERS = {
@@ -36,8 +36,8 @@ WEATHERS = {
 
 
 @kernel(cache=False)  # numba's cache would name this script as the module
-def floor_of(ground, x0, y0, per_m, rgb, eye, yaw, tan_x, out):
-    """Cast a ray a pixel at the plain and write the colour of the texel it meets, or a grey for the sky."""
+def cast_at_plain(ground, x0, y0, per_m, rgb, eye, yaw, tan_x, out):
+    """Cast one ray per pixel at the plain and write the colour of the texel that it meets, or a grey for the sky."""
     height, width = out.shape[:2]
     rows, columns = ground.shape
     c, s, tan_y = math.cos(yaw), math.sin(yaw), tan_x * height / width
@@ -54,8 +54,8 @@ def floor_of(ground, x0, y0, per_m, rgb, eye, yaw, tan_x, out):
             out[y, x, 0], out[y, x, 1], out[y, x, 2], out[y, x, 3] = rgb[kind, 2], rgb[kind, 1], rgb[kind, 0], 255
 
 
-def eye_of(car: Pose, mount: tuple) -> Pose:
-    """Pose of a camera on a car that stands level."""
+def offset_pose(car: Pose, mount: tuple) -> Pose:
+    """Return the pose of a camera on a level car."""
     c, s = math.cos(math.radians(car[4])), math.sin(math.radians(car[4]))
     x, y, z, _, yaw, _ = mount
     return car[0] + c * x - s * y, car[1] + s * x + c * y, z, 0.0, car[4] + yaw, 0.0
@@ -65,35 +65,35 @@ class Scene:
     """Two red coupes that drive towards each other, and four cameras on each."""
 
     def __init__(self, pose: Pose) -> None:
-        ahead = eye_of(pose, (14.0, -3.5, 0.0, 0.0, 180.0, 0.0))
+        ahead = offset_pose(pose, (14.0, -3.5, 0.0, 0.0, 180.0, 0.0))
         self.starts = [pose, (*ahead[:2], 0.0, 0.0, ahead[4], 0.0)]
 
     def at(self, tick: int) -> tuple[list[Body], list[Pose]]:
         """Return the cars and the cameras' poses at a tick; no two ticks have the same."""
         drive = (STEP_M * tick, 0.0, 0.0, 0.0, 0.0, 0.0)
-        cars = [(*eye_of(start, drive)[:2], *start[2:]) for start in self.starts]
-        bodies = [Body(Shape.COUPE, car, HALF, RED, Label.CAR, number) for number, car in enumerate(cars, start=1)]
-        return bodies, [eye_of(car, mount) for car in cars for mount in MOUNTS.values()]
+        cars = [(*offset_pose(start, drive)[:2], *start[2:]) for start in self.starts]
+        bodies = [Body(Shape.COUPE, car, HALF_SIZE, RED, Label.CAR, number) for number, car in enumerate(cars, start=1)]
+        return bodies, [offset_pose(car, mount) for car in cars for mount in MOUNTS.values()]
 
 
 def median_ms(job: Callable[[int], object], times: int) -> float:
-    """Median CPU milliseconds of a job that is given the tick, threads included; the first run does not count."""
+    """Return the median CPU milliseconds of `job(tick)`, threads included; the first run does not count."""
     job(0)
-    taken = []
+    times_ms = []
     for tick in range(1, times + 1):
-        begun = time.process_time()
+        started = time.process_time()
         job(tick)
-        taken.append(1e3 * (time.process_time() - begun))
-    return statistics.median(taken)
+        times_ms.append(1e3 * (time.process_time() - started))
+    return statistics.median(times_ms)
 
 
 def measure(name: str, repeats: int) -> None:
     """Print one town's table."""
-    begun = time.process_time()
+    started = time.process_time()
     town = towns.load_town(name)
     scenery = towns.build_scenery(town)
     renderer = Renderer(scenery, threads=2)
-    built_s = time.process_time() - begun
+    built_s = time.process_time() - started
     world, scene = renderer.world, Scene(town.spawn_points[7])
     print(
         f"{name} ({town.style}): {len(scenery.box_half)} boxes, {len(scenery.tree_xy)} trees, built in {built_s:.1f} s"
@@ -104,7 +104,7 @@ def measure(name: str, repeats: int) -> None:
 
         def plain(tick: int, out: np.ndarray = out) -> None:
             for eye in scene.at(tick)[1]:
-                floor_of(world.ground, world.ground_x, world.ground_y, world.texels_per_m, rgb, np.array(eye[:3]),
+                cast_at_plain(world.ground, world.ground_x, world.ground_y, world.texels_per_m, rgb, np.array(eye[:3]),
                          math.radians(eye[4]), 1.0, out)  # fmt: skip
 
         def drawn(tick: int, weather: Weather, size: tuple[int, int] = (width, height)) -> None:
@@ -125,9 +125,9 @@ def main() -> None:
     options.add_argument("--towns", nargs="+", default=["Mini01", "Mini10"], metavar="NAME")
     options.add_argument("--repeats", type=int, default=7)
     chosen = options.parse_args()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     warm_up()
-    print(f"first picture after {time.perf_counter() - begun:.1f} s (compiles unless numba's cache is warm)")
+    print(f"first picture after {time.perf_counter() - started:.1f} s (compiles unless numba's cache is warm)")
     for name in chosen.towns:
         measure(name, chosen.repeats)
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")

@@ -26,34 +26,34 @@ from model.raymap import RAYMAP_CHANNELS
 from tasks.training.ema import WeightAverage
 from tasks.training.flops import AGENTS, flops_per_pair
 
-SIDE = {"cpu": 1024, "cuda": 8192}
-"""Rows of the square matrices: enough to reach the device's best."""
+MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
+"""Rows of the square matrices: enough to reach the device's peak."""
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def wait() -> None:
-    """Wait for what was launched."""
+def synchronize() -> None:
+    """Wait for the GPU's work that was launched."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
 
 
 def median_s(job: Callable[[], object], times: int) -> float:
-    """Median seconds of a job, after two runs that do not count."""
-    taken = []
+    """Return the median seconds of a job, after two runs that do not count."""
+    times_s = []
     for number in range(times + 2):
-        wait()
-        begun = time.perf_counter()
+        synchronize()
+        started = time.perf_counter()
         job()
-        wait()
-        taken.append(time.perf_counter() - begun)
+        synchronize()
+        times_s.append(time.perf_counter() - started)
         if number == 1:
-            taken.clear()
-    return statistics.median(taken)
+            times_s.clear()
+    return statistics.median(times_s)
 
 
-def peak(dtype: torch.dtype, times: int) -> float:
+def matmul_flops(dtype: torch.dtype, times: int) -> float:
     """Return the FLOP/s of a product of two square matrices."""
-    side = SIDE[DEVICE.type]
+    side = MATRIX_SIDE[DEVICE.type]
     a, b = (torch.randn(side, side, device=DEVICE).to(dtype) for _ in range(2))
     return 2 * side**3 / median_s(lambda: a @ b, 5 * times)
 
@@ -70,11 +70,11 @@ def read_options() -> argparse.Namespace:
 
 
 def main() -> None:
-    given = read_options()
+    options = read_options()
     if DEVICE.type == "cpu":
         torch.set_num_threads(1)
-    preset = Preset.load(given.preset)
-    if given.from_scratch:
+    preset = Preset.load(options.preset)
+    if options.from_scratch:
         preset = preset.replace(base_model="")
     dtype = torch.bfloat16 if use_bf16(preset.training.precision) else torch.float32
     with DEVICE:
@@ -101,7 +101,7 @@ def main() -> None:
     def step() -> None:
         training_loss(model, scheduler, batch, text, dtype).mean.backward()
 
-    limit, seconds = peak(dtype, given.repeats), median_s(step, given.repeats)
+    limit, seconds = matmul_flops(dtype, options.repeats), median_s(step, options.repeats)
     reached = pairs * flops_per_pair(model, preset) / seconds
     million = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     where = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "one thread"
@@ -110,11 +110,11 @@ def main() -> None:
     print(f"square matrices       {'':8} {limit / 1e9:7.0f} GFLOP/s: the step reaches {reached / limit:.0%} of it")
     if DEVICE.type == "cuda":
         print(f"peak memory           {torch.cuda.max_memory_allocated() / 1e9:6.1f} GB")
-    if not given.passes_only:
+    if not options.passes_only:
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
         average = WeightAverage(model, 0.99)
-        print(f"AdamW                 {median_s(optimizer.step, given.repeats):6.3f} s (all parameters)")
-        print(f"average of weights    {median_s(lambda: average.update(1), given.repeats):6.3f} s")
+        print(f"AdamW                 {median_s(optimizer.step, options.repeats):6.3f} s (all parameters)")
+        print(f"average of weights    {median_s(lambda: average.update(1), options.repeats):6.3f} s")
 
 
 if __name__ == "__main__":

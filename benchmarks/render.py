@@ -55,7 +55,7 @@ def cast_at_plain(ground, x0, y0, per_m, rgb, eye, yaw, tan_x, out):
 
 
 def offset_pose(car: Pose, mount: tuple) -> Pose:
-    """Return the pose of a camera on a level car."""
+    """Return the pose at an offset, `mount`, from a level car."""
     c, s = math.cos(math.radians(car[4])), math.sin(math.radians(car[4]))
     x, y, z, _, yaw, _ = mount
     return car[0] + c * x - s * y, car[1] + s * x + c * y, z, 0.0, car[4] + yaw, 0.0

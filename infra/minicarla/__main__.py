@@ -21,7 +21,7 @@ from infra.minicarla.world.scenes import Renders
 log = logging.getLogger("infra.minicarla")
 
 THREAD_SWITCH_S = 0.0005
-"""Calls are answered at once while another thread computes."""
+"""Python's thread switch interval: short, so that calls are answered while another thread computes."""
 
 
 def option_parser() -> argparse.ArgumentParser:
@@ -40,7 +40,7 @@ def option_parser() -> argparse.ArgumentParser:
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Refuse options that cannot work; ValueError says which and what to do."""
+    """Raise ValueError for options that cannot work."""
     streaming = options.carla_streaming_port or options.carla_rpc_port + 1
     for name, port in (("-carla-rpc-port", options.carla_rpc_port), ("-carla-streaming-port", streaming)):
         if not 1 <= port <= 65535:
@@ -52,7 +52,7 @@ def check_options(options: argparse.Namespace) -> None:
 
 
 def check_maps(folder: Path) -> None:
-    """Look at the folder only: a map is read when a client asks for it, and what is wrong with it harms nobody else."""
+    """Raise ValueError for a folder without maps. The maps themselves are read when a client asks for them."""
     if not folder.is_dir():
         raise ValueError(f"--maps {folder}: there is no such folder; give one that holds .xodr files.")
     try:
@@ -67,7 +67,7 @@ def check_maps(folder: Path) -> None:
 
 
 class RendererBuild:
-    """A town's renderer in the making: the scenery in a process, meanwhile the renderer's code in this one."""
+    """Builds a town's renderer: the scenery in a process of its own, while this one compiles the renderer's code."""
 
     def __init__(self, town: Town, threads: int) -> None:
         self.job, self.threads = towns.SceneryJob(town), threads
@@ -85,7 +85,7 @@ class RendererBuild:
 
 
 def embedded_towns(maps_dir: str | None, threads: int) -> Towns:
-    """The twelve Mini towns, and those of `maps_dir`, drawn by the ray caster."""
+    """Return the twelve Mini towns and those of `maps_dir`, drawn by the ray caster."""
     library = towns.TownLibrary(maps_dir)
     return Towns(library.names, library.load, library.from_opendrive, lambda town: RendererBuild(town, threads))
 

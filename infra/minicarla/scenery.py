@@ -1,7 +1,4 @@
-"""What the towns hand to the renderer and the world: plain records in CARLA's axes (x forward, y right, z up).
-
-Metres and degrees.
-"""
+"""Records that towns, renderer and world share, in CARLA's axes (x forward, y right, z up), metres and degrees."""
 
 from __future__ import annotations
 
@@ -51,7 +48,7 @@ class Ground(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Town:
-    """A road network with its places to spawn; cheap to make, no scenery yet."""
+    """A road network with its spawn points; cheap to make, without scenery."""
 
     name: str
     opendrive: str
@@ -63,7 +60,7 @@ class Town:
 
 @dataclass(frozen=True)
 class Scenery:
-    """What stands still in a town. All arrays are float32 unless said otherwise.
+    """Everything in a town that does not move. All arrays are float32 unless said otherwise.
 
     Ground: `ground[iy, ix]` (uint8, `Ground`) covers x in [x0, x0 + W * texel_m), y in [y0, y0 + H * texel_m); beyond
     it lies GRASS. Everything is flat: the ground is z = 0.
@@ -98,7 +95,7 @@ class Scenery:
 
 
 class Shape(enum.StrEnum):
-    """Meshes the renderer knows for actors."""
+    """The renderer's meshes for actors."""
 
     COUPE = "coupe"
     VAN = "van"

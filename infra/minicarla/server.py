@@ -47,17 +47,17 @@ UPLOADED = "OpenDriveMap"
 
 @dataclasses.dataclass(frozen=True)
 class Towns:
-    """Where the server's towns come from. All functions raise ValueError with one sentence."""
+    """The source of a server's towns. All functions raise ValueError with one sentence."""
 
     names: Callable[[], list[str]]
     load: Callable[[str], Town]
     from_opendrive: Callable[[str, str], Town]
     build_renderer: Callable[[Town], Build]
-    """Returns at once; the build does the work."""
+    """Returns at once: the work is done by the build's `result`."""
 
 
 class Api(WithoutEffect):
-    """Every marked method is an RPC of that name; its arguments are checked as their annotations say."""
+    """Every marked method is the RPC of its name; its arguments are checked by their annotations."""
 
     def __init__(self, world: World, towns: Towns) -> None:
         self.world, self.towns = world, towns
@@ -90,7 +90,7 @@ class Api(WithoutEffect):
         self.uploaded = self.town_or_error(lambda: self.towns.from_opendrive(UPLOADED, opendrive))
 
     def town_or_error(self, load: Callable[[], Town]) -> Town:
-        """Load a town, which can take seconds, with the lock released; the client's RuntimeError for a ValueError."""
+        """Load a town, which can take seconds, with the lock released. RpcError for a ValueError."""
         try:
             return self.world.with_lock_released(load)
         except ValueError as error:
@@ -239,7 +239,7 @@ class Server:
             threading.Thread(target=target, daemon=True).start()
 
     def free_run(self) -> None:
-        """In asynchronous mode the server ticks by itself, at most at the pace of the wall clock."""
+        """Tick by itself in asynchronous mode, no faster than the wall clock."""
         while not self.stopping.wait(min(self.world.settings.step_s, 0.05)):
             try:
                 with self.lock:

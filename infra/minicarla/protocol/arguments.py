@@ -1,7 +1,7 @@
-"""What an argument of an RPC may be: each parser returns the checked value or refuses it with one sentence.
+"""Parsers of RPC arguments: each returns the checked value, or refuses it with one sentence.
 
 An RPC declares its arguments by annotation, `def set_actor_location(self, actor: Id, location: Location)`; the server
-checks them before the method runs. A parser takes a value off the wire and what to call it, and raises RpcError.
+checks them before the method runs. A parser takes a value from the wire and its name in messages, and raises RpcError.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _short.maxlevel = 4
 
 
 def abbreviated(value: Any) -> str:
-    """Return a value as a sentence can hold it: printable, and short whatever it is."""
+    """Return a value as printable, short text for a message."""
     return ascii(_short.repr(value))[1:-1][:120] if not isinstance(value, str) else ascii(value[:60])
 
 
@@ -150,9 +150,9 @@ Port = Annotated[int, whole_number(0, 65535)]
 Layers = Annotated[int, whole_number(0, 65535)]
 Location = Annotated[tuple[float, float, float], vector(MAX_M)]
 Velocity = Annotated[tuple[float, float, float], vector(MAX_M_S)]
-"""Metres a second."""
+"""Metres per second."""
 AngularVelocity = Annotated[tuple[float, float, float], vector(MAX_DEG)]
-"""Degrees a second."""
+"""Degrees per second."""
 Transform = Annotated[tuple[float, float, float, float, float, float], pose]
 OpenDrive = Annotated[str, text(MAX_OPENDRIVE, printable=False)]
 

@@ -1,8 +1,8 @@
 """Where msgpack messages end in a stream of bytes, found before anything is built from them.
 
-A message's headers can promise far more than it holds (five bytes ask for a list of 2^32 places), so its depth, number
-of values and length are counted first, at the cost of one small step a value. What CARLA's clients never send, maps and
-extension types, is refused.
+A message's headers can declare far more than it holds (five bytes declare a list of 2^32 items), so its depth, number
+of values and length are counted first, in one small step per value. Maps and extension types, which CARLA's clients
+never send, are refused.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Budget:
         self.most, self.held, self.lock = most, 0, threading.Lock()
 
     def change(self, before: int, after: int) -> None:
-        """Exchange what a connection holds; MessageError when that is too much for all together."""
+        """Change what a connection holds; MessageError when all connections together would hold too much."""
         with self.lock:
             if after > before and self.held + after - before > self.most:
                 raise MessageError(f"the unfinished messages of all connections hold more than {self.most} bytes")

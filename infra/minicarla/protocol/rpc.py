@@ -1,4 +1,4 @@
-"""msgpack-rpc as CARLA speaks it: one thread a connection, requests of a connection in order.
+"""msgpack-rpc as CARLA speaks it: one thread per connection, requests of a connection in order.
 
 A bad request is answered with a sentence and harms nobody else. A connection whose bytes are no requests is closed;
 so is one that leaves a message unfinished for `MESSAGE_S` or an answer unread for `ANSWER_S`.

@@ -1,8 +1,8 @@
 """The streaming side: every subscriber of every stream has its own socket; one loop serves them all.
 
-A server must not close the socket of a client that follows: it would reconnect in a hot loop. Sockets of destroyed
-sensors stay open and silent until the client closes them or their place is needed. A reader that does not read is
-closed, because what waits for it must be bounded; ticks never wait for somebody else's reader.
+A server must not close the socket of a client that keeps up: it would reconnect in a hot loop. Sockets of destroyed
+sensors stay open and silent until the client closes them or room is needed. A reader that does not read is closed,
+because the messages that wait for it must be bounded; ticks never wait for another client's reader.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ MESSAGES_AHEAD = 4
 SLOW_READER_S = 1.0
 """A client's tick waits for its own readers, while more than `MESSAGES_AHEAD` messages wait, but not longer."""
 SUBSCRIBER_S = 1.0
-"""A client's tick waits so long for a connection that it announced itself."""
+"""Limit for a client's tick to wait for a connection that the client itself announced."""
 OTHERS_SUBSCRIBER_S = 0.25
-"""And so long for those that others announced."""
+"""The same for connections that others announced."""
 NO_OTHERS_S = 30.0
-"""After a tick has waited for others in vain, none does so for this time: many announcements must not slow it down."""
+"""Time in which no tick waits for others after one did so in vain: many announcements must not slow ticks down."""
 MAX_EXPECTED = 64
 SWEEP_S = 0.5
 SETTLE_S = 0.1
-"""What a client gets to work through the states of an episode before it learns that the episode is over."""
+"""Time that a client has to read the states of an episode before it learns that the episode is over."""
 RESUBSCRIBE_S = 3.0
-"""What it gets to subscribe to those of the new one."""
+"""Time that it has to subscribe to the new episode's states."""
 
 
 class StreamServer:

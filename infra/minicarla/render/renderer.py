@@ -1,4 +1,4 @@
-"""The renderer: cameras and bodies in, one BGRA picture a camera out, the same bits whatever the number of threads."""
+"""The renderer: cameras and bodies in, one BGRA picture per camera out, the same bits for any number of threads."""
 
 from __future__ import annotations
 
@@ -93,17 +93,17 @@ class Renderer:
         self.extent_m = max(rows, columns) * scenery.texel_m + 2 * MARGIN_M
         self.shades: OrderedDict[tuple, Shade] = OrderedDict()
         self.drawn: tuple[tuple | None, list[Picture]] = (None, [])
-        """What was asked for last, and its pictures"""
+        """The last request and its pictures."""
 
     def render(self, cameras: Sequence[Camera], bodies: Sequence[Body], weather: Weather) -> list[np.ndarray]:
-        """Return one [h, w, 4] uint8 BGRA array a camera, fresh ones each time.
+        """Return one [h, w, 4] uint8 BGRA array per camera, new ones each time.
 
-        ValueError for a camera, a body or a weather with numbers that no picture can be drawn from.
+        ValueError for a camera, a body or a weather with numbers that cannot be drawn.
         """
         check_drawable(cameras, bodies, weather)
-        asked = tuple(cameras), tuple(bodies), weather
-        if self.drawn[0] != asked:  # a recorder waits some ticks in one place before it starts
-            self.drawn = asked, self.draw(*asked)
+        request = tuple(cameras), tuple(bodies), weather
+        if self.drawn[0] != request:  # a recorder waits some ticks in one place before it starts
+            self.drawn = request, self.draw(*request)
         return [encode_image(camera.kind, picture) for camera, picture in zip(cameras, self.drawn[1], strict=True)]
 
     def draw(self, cameras: Sequence[Camera], bodies: Sequence[Body], weather: Weather) -> list[Picture]:

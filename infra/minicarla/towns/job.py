@@ -1,4 +1,4 @@
-"""Long work on maps in a process of its own: bad text crashes nobody else, and the server's threads stay quick."""
+"""Runs long work on maps in a process of its own: bad text cannot crash the server, whose threads stay responsive."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TownJob:
                 self.process.kill()
 
     def run(self, read: Callable[[IO[bytes]], Result], limit_s: float = LIMIT_S) -> Result:
-        """Return what `read` makes of the answer. TownError: what the job refused, or how its process ended."""
+        """Return what `read` returns for the answer. TownError for a refusal, or a process that ended early."""
         with tempfile.TemporaryFile() as errors:
             process = self.start(errors)
             assert process.stdin is not None
@@ -80,7 +80,7 @@ class TownJob:
         self.process.kill()
 
     def failure(self, code: int, errors: IO[bytes], limit_s: float) -> str:
-        """Say why there is no answer."""
+        """Return why there is no answer."""
         if self.cancelled:
             return "it was given up"
         if self.timed_out:
@@ -91,7 +91,7 @@ class TownJob:
 
 
 def read_line(answer: IO[bytes]) -> dict[str, Any]:
-    """Read a line of the answer. TownError when it is a refusal, EOFError at the end."""
+    """Return a line of the answer, parsed. TownError when it is a refusal, EOFError at the end."""
     line = answer.readline()
     if not line.endswith(b"\n"):
         raise EOFError
@@ -102,7 +102,7 @@ def read_line(answer: IO[bytes]) -> dict[str, Any]:
 
 
 def town_from_values(values: dict[str, Any]) -> Town:
-    """The town of which `dataclasses.asdict` and JSON made these values."""
+    """Return the Town that `dataclasses.asdict` and JSON turned into these values."""
     return Town(**values | {"spawn_points": tuple(tuple(pose) for pose in values["spawn_points"])})
 
 

@@ -30,32 +30,32 @@ class TownLibrary:
         self.lock = threading.Lock()
 
     def names(self) -> list[str]:
-        """The towns' names, whatever their maps are worth."""
+        """Return the towns' names, also of those whose maps are unusable."""
         return town_names(self.maps_dir)
 
     def load(self, name: str) -> Town:
-        """The town of that name. TownError for one that does not exist or whose map is of no use."""
+        """Return the town of this name. TownError for one that does not exist or whose map is unusable."""
         stem = name.rsplit("/", 1)[-1]
         if stem in LAYOUTS:
             return load_town(stem)
         return self.from_opendrive(stem, map_text(name, self.maps_dir))
 
     def from_opendrive(self, name: str, text: str) -> Town:
-        """A map's text as a town of that name. TownError for a text that the real client cannot use."""
+        """Return a map's text as a town of this name. TownError for a text that the real client cannot use."""
         key = name, hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
         with self.lock:
-            mine = key not in self.checked
+            is_first = key not in self.checked
             town = self.checked.setdefault(key, Future())
             self.checked.move_to_end(key)
             while len(self.checked) > KEPT:
                 self.checked.popitem(last=False)
-        if mine:
+        if is_first:
             try:
                 town.set_result(load_checked(name, text))
             except TownError as error:
                 town.set_exception(error)
             finally:
-                if not town.done():  # no fault of the map, so not to be remembered
+                if not town.done():  # not the map's fault, so the outcome is not remembered
                     town.set_exception(TownError(f"the map {name} could not be checked; ask for it again"))
                     with self.lock:
                         self.checked.pop(key, None)

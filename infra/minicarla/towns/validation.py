@@ -13,10 +13,10 @@ from .job import TownJob, read_line
 
 @dataclass(frozen=True)
 class MapReport:
-    """What `carla.Map` sees in a road network."""
+    """A road network as `carla.Map` sees it."""
 
     waypoints: int
-    """Of the driving lanes, one every 2 m."""
+    """Waypoints of the driving lanes, one every 2 m."""
     topology_edges: int
     junctions: int
     four_way_junctions: int
@@ -27,7 +27,7 @@ class MapReport:
 
 
 def map_report(text: str) -> MapReport:
-    """What `carla.Map` sees. TownError for a text without lanes; other bad text can end the process."""
+    """Return what `carla.Map` sees. TownError for a text without lanes; other bad text can end the process."""
     import carla
 
     network = carla.Map("probe", text)
@@ -55,7 +55,7 @@ def map_report(text: str) -> MapReport:
 
 
 def validate_opendrives(texts: Sequence[str], timeout_s: float = 120.0) -> list[MapReport]:
-    """Reports of several texts from one process. TownError names the first one that the client can't use."""
+    """Return the reports of several texts, made in one process. TownError names the first that is unusable."""
     reports: list[MapReport] = []
 
     def read(answer: IO[bytes]) -> None:
@@ -70,5 +70,5 @@ def validate_opendrives(texts: Sequence[str], timeout_s: float = 120.0) -> list[
 
 
 def validate_opendrive(text: str, timeout_s: float = 120.0) -> MapReport:
-    """Report of one text, made in a process of its own; TownError if the client can't use it."""
+    """Return the report of one text, made in a process of its own. TownError if the client can't use it."""
     return validate_opendrives([text], timeout_s)[0]

@@ -46,14 +46,14 @@ def main() -> None:
 
 
 def end_with_input() -> None:
-    """Leave no work behind that nobody waits for."""
+    """End this process when its input ends: nobody waits for its work then."""
     while os.read(0, 4096):
         continue
     os._exit(1)
 
 
 def limit(kind: int, most: int) -> None:
-    """Bound what bad text can use up."""
+    """Limit the resources that bad text can use."""
     _, hard = resource.getrlimit(kind)
     resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
@@ -64,7 +64,7 @@ def reply(answer: BinaryIO, **values: Any) -> None:
 
 
 def load(answer: BinaryIO, name: str, text: str) -> None:
-    """Make a town of a map that the real client can use."""
+    """Answer with the town of a map that the real client can use."""
     from .catalogue import town_from_opendrive
     from .validation import map_report
 
@@ -74,7 +74,7 @@ def load(answer: BinaryIO, name: str, text: str) -> None:
 
 
 def report(answer: BinaryIO, texts: list[str]) -> None:
-    """Tell what the real client sees in each text, a line for each."""
+    """Answer with one line per text: what the real client sees in it."""
     from .validation import map_report
 
     for text in texts:

@@ -19,7 +19,7 @@ NO_CONTROL = (0.0, 0.0, 0.0, False, False, False, 0)
 
 @dataclass(eq=False)
 class Actor:
-    """One actor; `pose` is in the world, `offset` the pose relative to the parent of an attached one."""
+    """One actor. `pose` is in the world; `offset` is an attached actor's pose relative to its parent."""
 
     id: int
     blueprint: str
@@ -38,7 +38,7 @@ class Actor:
     control: tuple = NO_CONTROL
     last_image_s: float = field(default=-math.inf)
     children: list[Actor] = field(default_factory=list, repr=False)
-    """What is attached to it."""
+    """The actors that are attached to it."""
 
     def value(self, name: str) -> str:
         return self.attributes[name][2]
@@ -74,7 +74,7 @@ class Actor:
 
     @cached_property
     def radius(self) -> float:
-        """Of the circle around a body's box, seen from above."""
+        """Radius of the circle around a body's box, seen from above."""
         return math.hypot(*self.model.half[:2])
 
     @cached_property

@@ -26,7 +26,7 @@ class AttributeType(IntEnum):
 
 @dataclass(frozen=True)
 class BodyModel:
-    """What an actor's body looks like; half sizes in metres."""
+    """The look of an actor's body; half sizes in metres."""
 
     shape: Shape
     half: tuple[float, float, float]
@@ -74,7 +74,7 @@ RGB_ONLY = {
 
 MAX_IMAGE_SIDE = 4096
 RANGES = {"image_size_x": (1, MAX_IMAGE_SIDE), "image_size_y": (1, MAX_IMAGE_SIDE), "fov": (1, 178.9)}
-"""Least and greatest value of attributes that have bounds of their own."""
+"""Smallest and largest value of the attributes that have bounds of their own."""
 MAX_NUMBER = 1e9
 
 Attribute = list
@@ -117,7 +117,7 @@ def check_attribute(blueprint: str, definition: Attribute, value: str) -> None:
 
 
 def is_number(value: str, *, whole: bool) -> bool:
-    """Tell whether a text is a decimal number in ASCII, as short as numbers are."""
+    """Tell whether a text is a decimal number in ASCII, of at most 32 characters."""
     return len(value) <= 32 and re.fullmatch(WHOLE_NUMBER if whole else DECIMAL_NUMBER, value) is not None
 
 

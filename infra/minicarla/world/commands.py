@@ -76,7 +76,7 @@ def no_effect(world: World, actor: Actor, value: Any) -> None:
 
 
 def on_actor(effect: Callable[[Actor, Any], None]) -> Callable[[World, Actor, Any], None]:
-    """Return an effect that needs its actor only as one that is called with the world too."""
+    """Adapt an effect that needs only its actor to be called with the world too."""
     return lambda world, actor, value: effect(actor, value)
 
 
@@ -95,14 +95,14 @@ EFFECTS: dict[Command, tuple[Parser, Callable[[World, Actor, Any], None]]] = {
     Command.SET_AUTOPILOT: (parser(Flag), on_actor(effects.set_autopilot)),
     Command.SET_VEHICLE_LIGHT_STATE: (parser(LightFlags), on_actor(effects.set_lights)),
 }
-"""What a command does to its actor with its one value. Those that are not here, and neither spawn nor destroy, are
+"""The parser of a command's one value, and its effect on the actor. All other commands but spawn and destroy are
 refused."""
 
 
 def apply_batch(world: World, commands: list) -> list:
     """Run the commands in order; answer [[1, actor id]] or [[0, [reason]]] each.
 
-    A command is done wholly or not at all, and an error does not stop the batch.
+    A command is done completely or not at all, and an error does not stop the batch.
     """
     answers: list = []
     for command in commands:
@@ -140,8 +140,8 @@ def run(world: World, command: Any, spawned: Actor | None = None) -> int:
 def spawn(world: World, payload: list) -> int:
     """Spawn, then run the commands chained with `.then` on the new actor.
 
-    CARLA leaves an actor whose chained commands failed and says nothing; here it is removed again and the spawn is
-    answered with the reason, so that no half-made actor stays.
+    CARLA silently leaves an actor whose chained commands failed. Here it is removed again and the answer to the spawn
+    is the reason, so that no half-made actor stays.
     """
     description, transform, parent, _, _, chained = payload
     actor = world.spawn(description, transform, None if parent is None else world.find(parent))

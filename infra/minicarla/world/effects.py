@@ -1,8 +1,8 @@
-"""What calls change about an actor. Those that a kinematic world cannot fulfil are refused, never taken silently.
+"""The effects of calls on actors. Calls that a kinematic world cannot fulfil are refused, never ignored silently.
 
 Actors have no engine, no gravity and no forces: they stand where they are put, or move at their target velocity.
-docs/EMBEDDED_SERVER.md lists every call. A request for what holds anyway (autopilot off, brake on a standing car) is
-granted.
+docs/EMBEDDED_SERVER.md lists every call. A request that changes nothing (autopilot off, brake on a standing car) is
+accepted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def set_angular_velocity(actor: Actor, velocity: Vector) -> None:
 
 
 def apply_control(actor: Actor, control: list) -> None:
-    """Keep a vehicle's control for `get_control`: one that would leave a standing car where it is."""
+    """Store a vehicle's control for `get_control`. RpcError for one that would move the car."""
     throttle, steer = control[:2]
     if throttle or steer or any(vehicle(actor).velocity):
         raise RpcError(f"throttle {throttle:g}, steer {steer:g} would have no effect: {MOVE_IT}")
@@ -67,5 +67,5 @@ def set_lights(actor: Actor, flags: int) -> None:
 
 
 def push(actor: Actor, amount: Vector) -> None:
-    """Impulses, forces and torques."""
+    """Refuse impulses, forces and torques."""
     raise RpcError(f"impulses, forces and torques have no effect: {MOVE_IT}")

@@ -37,9 +37,9 @@ Result = TypeVar("Result")
 DEFAULT_STEP_S = 0.05
 MAX_ACTORS = 2_000
 MAX_DEPTH = 16
-"""Of actors attached to actors attached to ..."""
+"""Longest chain of actors that are attached to each other."""
 MAX_PIXELS = 2**27
-"""Of all cameras together: eight of 4096x4096."""
+"""Limit for all cameras together: eight of 4096x4096."""
 
 
 class WorldSettings:
@@ -90,9 +90,9 @@ class World:
     # -- episodes ---------------------------------------------------------------------------------------------------
 
     def begin_episode(self, town: Town, *, reset_settings: bool = True) -> None:
-        """Put an empty `town` in place of everything. Its scenery is built when the first camera is spawned.
+        """Replace everything by an empty `town`. Its scenery is built when the first camera is spawned.
 
-        A tick that waits for the scenery of the old episode is refused.
+        A tick that still waits for the old episode's scenery is refused.
         """
         for actor in list(self.actors.values()):
             self.streams.forget(actor.stream)
@@ -107,7 +107,7 @@ class World:
         self.spectator = self.add_actor("spectator", 0, {}, (0.0, 0.0, 10.0, 0.0, 0.0, 0.0))
 
     def with_lock_released(self, job: Callable[[], Result]) -> Result:
-        """Do something long on a thread of its own and wait for it with the lock released; raises what it raises."""
+        """Run a long job on a thread of its own and wait for it with the lock released. Raises what the job raises."""
 
         def wake(_: Future[Result]) -> None:
             with self.scenes.changed:
@@ -149,8 +149,8 @@ class World:
         return actor
 
     def spawn(self, description: list, pose: Pose, parent: Actor | None = None) -> Actor:
-        """Spawn what a checked ActorDescription names; RpcError for an unknown blueprint, a value that an attribute
-        may not have, or a taken place."""
+        """Spawn an actor by its checked ActorDescription. RpcError for an unknown blueprint, a value that an attribute
+        may not have, or a position that is taken."""
         _, name, given = description
         definition = self.definitions.get(name)
         if definition is None:
@@ -161,7 +161,7 @@ class World:
         return actor
 
     def spawn_refusal(self, actor: Actor) -> str:
-        """Return why a fresh actor cannot stay, or nothing."""
+        """Return why a new actor cannot be added; empty where it can."""
         if len(self.actors) >= MAX_ACTORS:
             return f"there are {MAX_ACTORS} actors: destroy some before you spawn more"
         depth, above = 0, self.actors.get(actor.parent)
@@ -201,7 +201,7 @@ class World:
             self.teleport(child, child.offset or child.pose)
 
     def move_to(self, actor: Actor, location: Vector) -> None:
-        """Put an actor elsewhere (an attached one: relative to its parent) without turning it."""
+        """Move an actor (an attached one: relative to its parent) without turning it."""
         self.teleport(actor, (*location, *(actor.offset or actor.pose)[3:]))
 
     def bodies(self) -> list[Actor]:
@@ -222,7 +222,7 @@ class World:
         if self.settings.synchronous:
             with self.tick_in_order() as wait:
                 self.await_scenery(wait)
-            if not self.settings.synchronous:  # another client's doing: the server steps by itself now
+            if not self.settings.synchronous:  # another client changed it: the server steps by itself now
                 return self.frame + 1
         step = self.settings.step_s
         self.frame += 1
@@ -236,7 +236,7 @@ class World:
 
     @contextmanager
     def tick_in_order(self) -> Iterator[Callable[[], None]]:
-        """Let the ticks through in the order in which they came; gives the function that waits for a change.
+        """Let waiting ticks proceed in the order in which they came. Yields the function that waits for a change.
 
         RpcError when another episode begins meanwhile.
         """

@@ -1,4 +1,4 @@
-"""The renderer of the current town, built on a thread of its own: whoever waits for it leaves the lock to others."""
+"""The renderer of the current town, built on a thread of its own. Those who wait for it release the world's lock."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ log = logging.getLogger(__name__)
 
 
 class Renders(Protocol):
-    """What the world asks of a renderer."""
+    """The world's interface to a renderer."""
 
     def render(self, cameras: Sequence[Camera], bodies: Sequence[Body], weather: Weather) -> list[np.ndarray]:
-        """Return one uint8 [height, width, 4] BGRA array a camera."""
+        """Return one uint8 [height, width, 4] BGRA array per camera."""
         ...
 
 
 class Build(Protocol):
-    """A renderer in the making."""
+    """A renderer that is still to be built."""
 
     def result(self) -> Renders:
-        """Do the work and return the renderer; raise what went wrong."""
+        """Build the renderer and return it; raise what went wrong."""
         ...
 
     def cancel(self) -> None:
@@ -57,7 +57,7 @@ class Scenes:
         self.scene: Scene | None = None
 
     def prepare(self, town: Town, *, retry: bool = True) -> Scene:
-        """Return the town's scene. Building begins unless it has, or has failed and `retry` is off."""
+        """Return the town's scene. Start building it unless that has begun, or has failed and `retry` is off."""
         scene = self.scene
         if scene is None or scene.town != town or (scene.error is not None and retry):
             self.drop()
@@ -66,7 +66,7 @@ class Scenes:
         return scene
 
     def keep_only(self, town: Town) -> None:
-        """Release the scene, and end its building, unless it is this town's."""
+        """Drop the scene, and cancel its build, unless it is this town's."""
         if self.scene is not None and self.scene.town != town:
             self.drop()
         self.changed.notify_all()
@@ -77,7 +77,7 @@ class Scenes:
             self.scene = None
 
     def build_scene(self, scene: Scene) -> None:
-        """Build a scene and tell those who wait for it."""
+        """Build a scene and wake those who wait for it."""
         begun = time.monotonic()
         try:
             renderer = scene.build.result()

@@ -1,4 +1,9 @@
-"""The training objective: v-prediction on CogVideoX's zero-terminal-SNR schedule, conditioned on the first frame."""
+"""The training objective on CogVideoX's zero-terminal-SNR schedule, conditioned on the first frame.
+
+The paper's recipe predicts v and generates the first frame too. The presets of our own base predict x, the clean
+latents (Li and He, "Back to basics: let denoising generative models denoise", 2025: a narrow network cannot carry the
+noise of tokens with many values), and are given the first frame clean, as generation chunk by chunk needs.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +19,16 @@ TRAIN_TIMESTEPS = 1000
 """Of the noise schedule."""
 BUCKETS = 4
 """The loss is also reported per quarter of the timesteps."""
+PREDICTION_TYPES = {"v": "v_prediction", "x": "sample"}
+"""Names that diffusers' schedulers have for what is predicted."""
+MIN_NOISE = 0.05
+"""Share of noise variance below which errors of x weigh no more: the loss of v would grow without limit there."""
 
 
 def noise_schedule(config: ObjectiveConfig) -> CogVideoXDDIMScheduler:
     """Return the schedule of CogVideoX-5B, which the class's defaults are not (trap 18: scheduler defaults differ)."""
     return CogVideoXDDIMScheduler(
-        prediction_type="v_prediction",
+        prediction_type=PREDICTION_TYPES[config.prediction],
         rescale_betas_zero_snr=True,
         snr_shift_scale=config.snr_shift_scale,
         timestep_spacing="trailing",
@@ -66,6 +75,8 @@ class Batch:
     """[B], one per pair: its agents are equally noisy"""
     noise: torch.Tensor
     """[B, A, F, C, h, w]"""
+    given_frames: int = 0
+    """Leading latent frames, 0 or 1, that the model sees as `image_latents` in place of noise, and that have no loss"""
 
 
 @dataclass(frozen=True)
@@ -87,20 +98,38 @@ def training_loss(
     text: torch.Tensor,
     dtype: torch.dtype,
 ) -> Loss:
-    """Return the v-prediction loss of a batch, with the text embedding [1, L, D] that all pairs share.
+    """Return the loss of a batch, of v or x as the scheduler says, with the text embedding [1, L, D] that all pairs
+    share.
 
     The model computes in `dtype`. Noise, target and loss stay float32 (trap 18: in bfloat16 sigma(0) becomes 0).
     """
-    latents, noise = batch.latents.float(), batch.noise.float()
+    latents, noise, given = batch.latents.float(), batch.noise.float(), batch.given_frames
+    image_latents = batch.image_latents.float()
     pairs, agents, frames = latents.shape[:3]
     timestep_per_agent = batch.timesteps.repeat_interleave(agents)
     noisy = scheduler.add_noise(latents.flatten(0, 1), noise.flatten(0, 1), timestep_per_agent).view_as(latents)
-    target = scheduler.get_velocity(latents.flatten(0, 1), noise.flatten(0, 1), timestep_per_agent).view_as(latents)
-    inputs = torch.cat([noisy, image_condition(batch.image_latents.float(), frames)], 3).to(dtype)
+    noisy = put_given_frames(noisy, image_latents, given)
+    inputs = torch.cat([noisy, image_condition(image_latents, frames)], 3).to(dtype)
     text = text.to(dtype).expand(pairs, -1, -1)
     predicted = model(inputs, text, batch.timesteps, raymaps=batch.raymaps.to(dtype)).sample.float()
-    per_pair = F.mse_loss(predicted, target, reduction="none").flatten(1).mean(1)
+    if scheduler.config.prediction_type == "sample":
+        target, weight = latents, x_weight(scheduler, batch.timesteps)
+    else:
+        velocity = scheduler.get_velocity(latents.flatten(0, 1), noise.flatten(0, 1), timestep_per_agent)
+        target, weight = velocity.view_as(latents), torch.ones_like(batch.timesteps, dtype=torch.float32)
+    errors = F.mse_loss(predicted[:, :, given:], target[:, :, given:], reduction="none")
+    per_pair = errors.flatten(1).mean(1) * weight
     return Loss(per_pair.mean(), per_pair.detach(), batch.timesteps)
+
+
+def put_given_frames(latents: torch.Tensor, image_latents: torch.Tensor, given: int) -> torch.Tensor:
+    """Return latents [B, A, F, C, h, w] with the first `given` frames replaced by image latents [B, A, 1, C, h, w]."""
+    return torch.cat([image_latents[:, :, :given], latents[:, :, given:]], 2) if given else latents
+
+
+def x_weight(scheduler: CogVideoXDDIMScheduler, timesteps: torch.Tensor) -> torch.Tensor:
+    """Return what an error of x weighs at timesteps [B]: as in the loss of v, up to 1 / MIN_NOISE."""
+    return 1 / (1 - scheduler.alphas_cumprod.to(timesteps.device)[timesteps]).clamp_min(MIN_NOISE).float()
 
 
 def loss_by_bucket(loss: Loss) -> dict[str, tuple[float, int]]:

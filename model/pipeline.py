@@ -11,7 +11,7 @@ from diffusers.utils import BaseOutput
 
 from model import mosaic
 from model.codec import Codec
-from model.objective import image_condition
+from model.objective import image_condition, put_given_frames
 from model.raymap import build_raymaps
 from model.transformer import ShareVerseTransformer3DModel
 
@@ -41,11 +41,13 @@ class ShareVersePipeline(DiffusionPipeline):
         scheduler: CogVideoXDDIMScheduler,
         codec: Codec,
         text: torch.Tensor,
+        given_frames: int = 0,
     ) -> None:
-        """`text`: the text embedding [1, L, D], the same for every video."""
+        """`text`: the text embedding [1, L, D], the same for every video. `given_frames`: leading latent frames that stay
+        as they are given at every step, 0 or 1."""
         super().__init__()
         self.register_modules(transformer=transformer, scheduler=scheduler)
-        self.codec, self.text = codec, text
+        self.codec, self.text, self.given_frames = codec, text, given_frames
 
     @torch.no_grad()
     def __call__(
@@ -70,7 +72,9 @@ class ShareVersePipeline(DiffusionPipeline):
         frames = raymaps.shape[2]
         shape = (batch, agents, frames, *image_latents.shape[3:])
         latents = torch.randn(shape, generator=generator) if noise is None else noise
-        latents, condition = latents.to(first_frames.device), image_condition(image_latents.float(), frames)
+        image_latents = image_latents.float()
+        condition = image_condition(image_latents, frames)
+        latents = put_given_frames(latents.to(first_frames.device), image_latents, self.given_frames)
         text, raymaps = self.text.to(latents.device, dtype).expand(batch, -1, -1), raymaps.to(dtype)
         self.scheduler.set_timesteps(num_inference_steps, device=latents.device)
         for timestep in self.progress_bar(self.scheduler.timesteps):
@@ -78,6 +82,7 @@ class ShareVersePipeline(DiffusionPipeline):
             with torch.autocast(latents.device.type, dtype, enabled=dtype != torch.float32):
                 predicted = self.transformer(inputs, text, timestep.repeat(batch), raymaps=raymaps).sample.float()
             latents = self.scheduler.step(predicted, timestep, latents, return_dict=False)[0]
+            latents = put_given_frames(latents, image_latents, self.given_frames)
         videos = self.codec.decode(latents.flatten(0, 1)).unflatten(0, (batch, agents))
         return ShareVerseOutput(videos=videos)
 

@@ -51,20 +51,20 @@ def camera_centroid(c2w: torch.Tensor, frames: str) -> torch.Tensor:
     return (positions[..., :1, :] if frames == "first" else positions).mean((-4, -3, -2))
 
 
-def align_to_agent0(c2w: torch.Tensor) -> torch.Tensor:
-    """Rotate the world of c2w [..., A, V, T, 4, 4] about the vertical so that agent 0's first camera looks along x in
-    frame 0.
+def align(c2w: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Rotate the world of c2w [..., A, V, T, 4, 4] about the vertical so that the camera `reference` looks along x.
 
-    The axes of a map are arbitrary; aligned like this, the model need not learn every heading separately.
+    `reference` [..., 4, 4] is one per pair, or [..., A, 4, 4] one per agent. The axes of a map are arbitrary; aligned
+    like this, the model need not learn every heading separately.
     """
-    forward = c2w[..., 0, 0, 0, :3, 2]
+    forward = reference[..., :3, 2]
     length = torch.hypot(forward[..., 0], forward[..., 1])
     cosine, sine = forward[..., 0] / length, forward[..., 1] / length
     turn = torch.zeros(*cosine.shape, 4, 4, dtype=c2w.dtype)
     turn[..., 0, 0] = turn[..., 1, 1] = cosine
     turn[..., 0, 1], turn[..., 1, 0] = sine, -sine
     turn[..., 2, 2] = turn[..., 3, 3] = 1.0
-    return turn[..., None, None, None, :, :] @ c2w
+    return turn[(..., *[None] * (c2w.ndim - turn.ndim), slice(None), slice(None))] @ c2w
 
 
 def build_raymaps(
@@ -86,20 +86,25 @@ def build_raymaps(
     height, width: pixels of the video that the model sees, a mosaic or the front view. `camera`: "raymap", or "raw" for
     the ablation: viewing direction and position of each frame, constant over a view. Positions are relative to the
     pair's centroid, plus `translation` [..., 3] metres (in training), in units of `unit_m` metres. `axes`: those of the
-    "map" (paper), or aligned to "agent0".
+    "map" (paper), aligned to "agent0", or each agent's "own": its first camera looks along x in frame 0, and its cameras'
+    mean position there is the origin.
     """
     if views == "front":
         K, c2w = K[..., :1, :, :], c2w[..., :1, :, :, :]
     K, c2w = K.double(), c2w.double()
     if axes == "agent0":
-        c2w = align_to_agent0(c2w)
+        c2w = align(c2w, c2w[..., 0, 0, 0, :, :])
+    elif axes == "own":
+        c2w = align(c2w, c2w[..., :, 0, 0, :, :])
     rows, columns = height // SPATIAL_FACTOR, width // SPATIAL_FACTOR
     if K.shape[-3] > 1:  # four views share the mosaic
         rows, columns = rows // 2, columns // 2
-    offset = camera_centroid(c2w, centroid_frames)
+    offset = camera_centroid(c2w, centroid_frames)[..., None, None, None, :]
+    if axes == "own":
+        offset = c2w[..., :1, :3, 3].mean(-3, keepdim=True)
     if translation is not None:
-        offset = offset - translation
-    origin = (c2w[..., :3, 3] - offset[..., None, None, None, :]) / unit_m
+        offset = offset - translation[..., None, None, None, :]
+    origin = (c2w[..., :3, 3] - offset) / unit_m
     if camera == "raw":
         rays = c2w[..., :3, 2, None, None].expand(*c2w.shape[:-2], 3, rows, columns)
     else:

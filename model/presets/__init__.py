@@ -23,7 +23,7 @@ __all__ = [
 FOLDER = Path(__file__).parent
 SPATIAL_FACTOR, TEMPORAL_FACTOR = 8, 4
 """The codec's compression: 8x per side, and 4x in time after the first frame."""
-FIELDS_ADDED_LATER = ("chroma_weight",)
+FIELDS_ADDED_LATER = ("chroma_weight", "prediction", "first_frame")
 """Fields that did not exist when the first runs were made. At their defaults they do not enter the ids of runs and
 latents, so that older ones are still found."""
 
@@ -114,13 +114,18 @@ class TransformerConfig(Settings):
     raymap_centroid: Literal["all", "first"] = "all"
     """Origin of the rays: the mean camera position over "all" frames (paper) or in the "first" (trap 41: future
     leaks)."""
-    raymap_axes: Literal["map", "agent0"] = "map"
-    """Axes of the rays: the "map"'s (paper), or rotated so that "agent0" looks along x in frame 0."""
+    raymap_axes: Literal["map", "agent0", "own"] = "map"
+    """Axes of the rays: the "map"'s (paper), rotated so that "agent0" looks along x in frame 0, or each agent's "own":
+    from its own place and heading in frame 0."""
 
 
 class ObjectiveConfig(Settings):
     """The loss and its conditions."""
 
+    prediction: Literal["v", "x"] = "v"
+    """What the model returns: "v" (paper), or "x", the clean latents (model/objective.py)."""
+    first_frame: Literal["generated", "given"] = "generated"
+    """Whether the first frame is "generated" like the others (paper), or "given": clean at every step, without loss."""
     snr_shift_scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """By which the noise schedule's signal-to-noise ratio is shifted; 1 leaves it as it is."""
     timestep_bias: Annotated[float, Field(gt=0, le=1000)] = 1.0
@@ -246,6 +251,11 @@ class Preset(NamedPreset):
             video.height // SPATIAL_FACTOR,
             video.width // SPATIAL_FACTOR,
         )
+
+    @property
+    def given_frames(self) -> int:
+        """Leading latent frames that are known when the others are generated."""
+        return 1 if self.objective.first_frame == "given" else 0
 
     @property
     def raymap_options(self) -> dict[str, Any]:

@@ -81,8 +81,11 @@ def draw_training_pair(window: LatentWindow, preset: Preset, generator: torch.Ge
     return Pair(latents, first_frames, image_kept, raymaps_of(window, preset, translation), timestep, noise)
 
 
-def collate(pairs: Sequence[Pair], codec: Codec, device: torch.device) -> Batch:
-    """Return the pairs as one batch on the device, where their noisy first frames are encoded."""
+def collate(pairs: Sequence[Pair], codec: Codec, device: torch.device, given_frames: int = 0) -> Batch:
+    """Return the pairs as one batch on the device, where their noisy first frames are encoded.
+
+    `given_frames`: see `Batch`.
+    """
     latents = torch.stack([pair.latents for pair in pairs]).to(device)
     image_latents = latents[:, :, :1]
     if pairs[0].first_frames is not None:
@@ -95,6 +98,7 @@ def collate(pairs: Sequence[Pair], codec: Codec, device: torch.device) -> Batch:
         raymaps=torch.stack([pair.raymaps for pair in pairs]).to(device),
         timesteps=torch.cat([pair.timestep for pair in pairs]).to(device),
         noise=torch.stack([pair.noise for pair in pairs]).to(device),
+        given_frames=given_frames,
     )
 
 

@@ -48,7 +48,8 @@ class Validation:
         total = torch.zeros((), device=self.text.device)
         for start in range(0, len(self.windows), processes):
             index = start + rank
-            batch = collate([self.pair(min(index, len(self.windows) - 1))], self.codec, self.text.device)
+            pair = self.pair(min(index, len(self.windows) - 1))
+            batch = collate([pair], self.codec, self.text.device, self.preset.given_frames)
             loss = training_loss(model, self.scheduler, batch, self.text, self.dtype)
             total += loss.mean * (index < len(self.windows))
         torch.distributed.all_reduce(total)
@@ -71,7 +72,7 @@ class Validation:
         """Write frames of the first window as a PNG: per agent a row of the recording (through the codec) above a row
         of what the model generates from its first frame, in a few sampling steps."""
         window, device = self.windows[0], self.text.device
-        pipeline = ShareVersePipeline(model, self.scheduler, self.codec, self.text)
+        pipeline = ShareVersePipeline(model, self.scheduler, self.codec, self.text, self.preset.given_frames)
         pipeline.set_progress_bar_config(disable=True)
         generated = pipeline(
             first_frames_of(window)[None].to(device),

@@ -14,6 +14,7 @@ from model.objective import (
     image_condition,
     loss_by_bucket,
     noise_schedule,
+    put_given_frames,
     sample_timesteps,
     training_loss,
 )
@@ -106,3 +107,49 @@ def test_condition_and_buckets():
 def test_timesteps_repeat_with_the_seed(count):
     draws = [sample_timesteps(count, 2.0, torch.Generator().manual_seed(3)) for _ in range(2)]
     assert torch.equal(*draws)
+
+
+X = ObjectiveConfig(prediction="x", first_frame="given")
+
+
+def x_loss(error: float, timestep: int):
+    """The loss of a model that returns the clean latents of four frames with an error, and frame 0 as zeros."""
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 2, 2, 4, 4, 2, 2, generator=generator)
+    seen = {}
+
+    def model(inputs, text, timestep, raymaps):
+        seen["inputs"] = inputs
+        return types.SimpleNamespace(
+            sample=torch.cat([torch.zeros_like(latents[:, :, :1]), latents[:, :, 1:] + error], 2)
+        )
+
+    image = latents[:, :, :1] + 0.1  # an image latent that differs from the clip's, as with image noise
+    batch = Batch(latents, image, torch.zeros(2, 2, 4, 24, 2, 2), torch.full((2,), timestep), noise, given_frames=1)
+    return training_loss(model, noise_schedule(X), batch, torch.zeros(1, 1, 8), torch.float32), seen["inputs"], image
+
+
+def test_a_model_that_knows_x_has_no_loss_and_the_given_frame_has_none():
+    loss, inputs, image = x_loss(0.0, 400)
+    assert float(loss.mean) < 1e-12
+    assert torch.equal(inputs[:, :, :1, :4], image)  # given as it is, in noise's place
+    assert not torch.equal(inputs[:, :, 1:, :4], image.expand(-1, -1, 3, -1, -1, -1))
+
+
+@pytest.mark.parametrize(("timestep", "weight"), [(999, 1.0), (0, 20.0)])
+def test_errors_of_x_weigh_as_those_of_v_up_to_a_bound(timestep, weight):
+    loss, *_ = x_loss(0.5, timestep)
+    torch.testing.assert_close(loss.per_pair, torch.full((2,), 0.25 * weight))
+
+
+def test_the_middle_weighs_what_v_weighs():
+    """v = sqrt(a) noise - sqrt(1 - a) x; with the same noisy latents, an error e of x is one of e / sqrt(1 - a) of v."""
+    a = float(noise_schedule(X).alphas_cumprod[600])
+    loss, *_ = x_loss(0.5, 600)
+    torch.testing.assert_close(loss.per_pair, torch.full((2,), 0.25 / (1 - a)))
+
+
+def test_given_frames_take_the_place_of_noise():
+    latents, image = torch.zeros(1, 2, 3, 1, 1, 1), torch.ones(1, 2, 1, 1, 1, 1)
+    assert put_given_frames(latents, image, 1).flatten().tolist() == [1, 0, 0, 1, 0, 0]
+    assert put_given_frames(latents, image, 0) is latents

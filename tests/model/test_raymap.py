@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from model.camera import MOUNTS, VIEWS, carla_to_c2w, intrinsics
-from model.raymap import align_to_agent0, build_raymaps, pack_time
+from model.raymap import align, build_raymaps, pack_time
 
 
 def cameras(frames=9, width=48, height=32, seed=0):
@@ -108,9 +108,26 @@ def test_axes_of_agent0_do_not_depend_on_the_maps():
     torch.testing.assert_close(*own, atol=1e-5, rtol=0)
     maps = [build_raymaps(K, c, height=64, width=96) for c in (c2w, turn @ c2w)]
     assert (maps[0] - maps[1]).abs().max() > 0.1
-    forward = align_to_agent0(c2w)[0, 0, 0, :3, 2]
+    forward = align(c2w, c2w[0, 0, 0])[0, 0, 0, :3, 2]
     assert abs(float(forward[1])) < 1e-9
     assert float(forward[0]) > 0
+
+
+def test_own_axes_say_how_an_agent_moves_and_nothing_about_where():
+    K, c2w = cameras()
+    drive = c2w[:1].repeat(2, 1, 1, 1, 1)
+    yaw = np.radians(70.0)
+    turn = torch.eye(4, dtype=torch.float64)
+    turn[:2, :2] = torch.tensor([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
+    turn[:3, 3] = torch.tensor([40.0, -9.0, 2.0])
+    drive[1] = turn @ drive[1]  # the same drive elsewhere, in another direction
+    own = build_raymaps(K, drive, height=64, width=96, axes="own")
+    torch.testing.assert_close(own[0], own[1], atol=1e-5, rtol=0)
+    assert own[0, 0, 3::6].abs().max() < 1  # the cameras' places on their car, in metres
+    start_of_front = own[0, 0, :3, :4, :6].mean((1, 2))
+    torch.testing.assert_close(start_of_front, torch.tensor([1.0, 0.0, 0.0]), atol=1e-5, rtol=0)
+    other = build_raymaps(K, torch.stack([c2w[0], c2w[1]]), height=64, width=96, axes="own")
+    torch.testing.assert_close(other[0], own[0])  # whatever the other agent does
 
 
 def test_frame_zero_is_repeated_then_fours():

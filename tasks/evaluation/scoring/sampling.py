@@ -64,7 +64,11 @@ class Sampler:
         weights = codec if isinstance(codec, torch.nn.Module) else codec.vae  # type: ignore[attr-defined]
         weights.to(self.device)
         self.pipeline = ShareVersePipeline(
-            transformer.eval().float().to(self.device), noise_schedule(preset.objective), codec, text_embedding(preset)
+            transformer.eval().float().to(self.device),
+            noise_schedule(preset.objective),
+            codec,
+            text_embedding(preset),
+            preset.given_frames,
         )
         self.pipeline.set_progress_bar_config(disable=True)
         self.dtype = torch.bfloat16 if use_bf16(preset.training.precision) else torch.float32

@@ -22,6 +22,7 @@ def cross_agent_options(preset: Preset) -> dict[str, object]:
         "cross_agent_mode": transformer.cross_agent_mode,
         "cross_rope": transformer.cross_rope,
         "cross_agent_every": transformer.cross_agent_every,
+        "pair_raymaps": preset.pair_raymaps,
     }
 
 
@@ -33,8 +34,9 @@ def build_transformer(preset: Preset) -> ShareVerseTransformer3DModel:
     config = preset.transformer
     if config.base_model:
         check_base(preset)
+        folder = base_folder(config.base_model)
         try:
-            base = load_weights(CogVideoXTransformer3DModel, base_folder(config.base_model))
+            base = load_weights(base_class(folder), folder)
         except WeightsError as error:
             raise PresetError(base_model_error(config.base_model, error)) from error
         return ShareVerseTransformer3DModel.from_base(base, **cross_agent_options(preset))
@@ -69,7 +71,7 @@ def empty_transformer(preset: Preset) -> ShareVerseTransformer3DModel:
             return build_transformer(preset)
     config = {name: value for name, value in dict(check_base(preset).config).items() if not name.startswith("_")}
     with torch.device("meta"):
-        return ShareVerseTransformer3DModel(**config, **cross_agent_options(preset))
+        return ShareVerseTransformer3DModel(**(config | cross_agent_options(preset)))
 
 
 def base_folder(name: str) -> Path:
@@ -80,6 +82,24 @@ def base_folder(name: str) -> Path:
     except WeightsError as error:
         raise PresetError(f"base_model {error}.") from error
     return folder if (folder / "config.json").exists() else folder / "transformer"
+
+
+def is_own_base(name: str) -> bool:
+    """Tell whether a base model is of our class, so that it knows its cameras. No where it cannot be read, of which
+    `check_base` says why."""
+    try:
+        return base_class(base_folder(name)) is ShareVerseTransformer3DModel
+    except (PresetError, WeightsError):
+        return False
+
+
+def base_class(folder: Path) -> type[CogVideoXTransformer3DModel]:
+    """Return the class of a base model: CogVideoX's, or ours for a base that knows its cameras. WeightsError when its
+    configuration cannot be read."""
+    name = read_json_object(folder / "config.json").get("_class_name")
+    return (
+        ShareVerseTransformer3DModel if name == ShareVerseTransformer3DModel.__name__ else CogVideoXTransformer3DModel
+    )
 
 
 def base_model_error(name: str, error: WeightsError) -> str:
@@ -101,7 +121,7 @@ def check_base(preset: Preset) -> CogVideoXTransformer3DModel:
             raise PresetError(
                 f"base_model {name!r} is a CogVideoX 1.5: take CogVideoX-5B-I2V, ShareVerse is built on it."
             )
-        base, _ = check_folder(CogVideoXTransformer3DModel, folder)
+        base, _ = check_folder(base_class(folder), folder)
     except WeightsError as error:
         raise PresetError(base_model_error(name, error)) from error
     _, channels, height, width = preset.latent_shape
@@ -125,13 +145,13 @@ def check_base(preset: Preset) -> CogVideoXTransformer3DModel:
 
 def text_embedding(preset: Preset) -> torch.Tensor:
     """Return the empty prompt's embedding [1, L, D]: T5("") from its stored file (trap 16: never load T5 to train), or
-    zeros for a model from scratch.
+    zeros for a model from scratch or from a base of our own, which was.
 
     PresetError for a file that is missing, damaged, or of another shape.
     """
     config = preset.transformer
     shape = (config.text_tokens, config.text_embed_dim)
-    if not config.base_model:
+    if not config.base_model or (not config.text_embedding and is_own_base(config.base_model)):
         return torch.zeros(1, *shape)
     name = config.text_embedding
     advice = "make it with `python -m model.empty_prompt BASE FILE` (docs/PAPER_SCALE.md) and name it."

@@ -183,23 +183,46 @@ def load_codec(config: CodecConfig, folder: Path | None = None) -> Codec:
     CodecError for one that is missing, damaged, or holds other weights than it describes.
     """
     if config.codec == "linear":
-        path = Path(folder or ".") / LINEAR_CODEC_FOLDER
-        if not path.is_dir():
-            raise CodecError(f"{path} holds no fitted linear codec: encode the data set first.")
-        try:
-            codec = load_weights(LinearCodec, path, low_cpu_mem_usage=False)  # it is small, and True would warn
-        except WeightsError as error:
-            raise CodecError(f"{error}: remove {path.parent} and run train-shareverse again.") from error
-        if codec.config.latent_channels != config.latent_channels or not float(codec.scale) > 0:
-            raise CodecError(
-                f"{path} has {codec.config.latent_channels} channels of scale {float(codec.scale):g} and this preset "
-                f"takes {config.latent_channels}: remove {path.parent} and run train-shareverse again."
-            )
-        return codec
+        return load_linear_codec(Path(folder or ".") / LINEAR_CODEC_FOLDER, config)
     try:
         return VaeCodec(load_weights(AutoencoderKLCogVideoX, vae_folder(config.codec_path)))
     except WeightsError as error:
         raise CodecError(vae_error(config.codec_path, error)) from error
+
+
+def load_linear_codec(path: Path, config: CodecConfig) -> LinearCodec:
+    """Load a fitted linear codec. CodecError for one that is missing, damaged, or not as the preset says."""
+    if not path.is_dir():
+        raise CodecError(f"{path} holds no fitted linear codec: encode the data set first.")
+    again = f"remove {path.parent} and run train-shareverse again."
+    try:
+        codec = load_weights(LinearCodec, path, low_cpu_mem_usage=False)  # it is small, and True would warn
+    except WeightsError as error:
+        raise CodecError(f"{error}: {again}") from error
+    if codec.config.latent_channels != config.latent_channels or not float(codec.scale) > 0:
+        raise CodecError(
+            f"{path} has {codec.config.latent_channels} channels of scale {float(codec.scale):g} and this preset "
+            f"takes {config.latent_channels}: {again}"
+        )
+    return codec
+
+
+def fitted_codec_folder(config: CodecConfig) -> Path:
+    """Return where the codec lies that a preset names in `fitted_codec`. CodecError when there is none, or another one
+    than the preset describes."""
+    name = config.fitted_codec
+    try:
+        folder = local_folder(name) / LINEAR_CODEC_FOLDER
+        codec, _ = check_folder(LinearCodec, folder)
+    except WeightsError as error:
+        raise CodecError(f"fitted_codec {name!r} cannot be loaded ({error}): name another folder.") from error
+    for field in ("latent_channels", "chroma_weight"):
+        if (actual := codec.config[field]) != (needed := getattr(config, field)):
+            raise CodecError(
+                f"fitted_codec {name!r} has {field} {actual} and this preset {needed}: "
+                f"set {field} to {actual}, or name another folder."
+            )
+    return folder
 
 
 def vae_error(name: str, error: WeightsError) -> str:

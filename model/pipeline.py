@@ -43,8 +43,8 @@ class ShareVersePipeline(DiffusionPipeline):
         text: torch.Tensor,
         given_frames: int = 0,
     ) -> None:
-        """`text`: the text embedding [1, L, D], the same for every video. `given_frames`: leading latent frames that stay
-        as they are given at every step, 0 or 1."""
+        """`text`: the text embedding [1, L, D], the same for every video. `given_frames`: leading latent frames that
+        stay as they are given at every step, 0 or 1."""
         super().__init__()
         self.register_modules(transformer=transformer, scheduler=scheduler)
         self.codec, self.text, self.given_frames = codec, text, given_frames

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from model import mosaic
@@ -78,6 +80,7 @@ def build_raymaps(
     unit_m: float = 1.0,
     centroid_frames: str = "all",
     axes: str = "map",
+    pair_axes: bool = False,
     translation: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return raymaps [..., A, F, 24, height/8, width/8] float32 for cameras K [..., A, V, 3, 3], c2w
@@ -86,9 +89,14 @@ def build_raymaps(
     height, width: pixels of the video that the model sees, a mosaic or the front view. `camera`: "raymap", or "raw" for
     the ablation: viewing direction and position of each frame, constant over a view. Positions are relative to the
     pair's centroid, plus `translation` [..., 3] metres (in training), in units of `unit_m` metres. `axes`: those of the
-    "map" (paper), aligned to "agent0", or each agent's "own": its first camera looks along x in frame 0, and its cameras'
-    mean position there is the origin.
+    "map" (paper), aligned to "agent0", or each agent's "own": its first camera looks along x in frame 0, and its
+    cameras' mean position there is the origin. `pair_axes`: 24 more channels, the same rays in the axes of "agent0",
+    for the cross-agent blocks of a model with "own" axes, which say nothing about where the other agent is.
     """
+    if pair_axes:
+        options: dict[str, Any] = {"height": height, "width": width, "views": views, "camera": camera, "unit_m": unit_m,
+                                   "centroid_frames": centroid_frames, "translation": translation}  # fmt: skip
+        return torch.cat([build_raymaps(K, c2w, axes=each, **options) for each in (axes, "agent0")], -3)
     if views == "front":
         K, c2w = K[..., :1, :, :], c2w[..., :1, :, :, :]
     K, c2w = K.double(), c2w.double()

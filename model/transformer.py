@@ -18,8 +18,10 @@ from torch import nn
 from model.cross_agent import CrossAgentBlock, RaymapEncoder, RotaryTables
 from model.raymap import RAYMAP_CHANNELS
 
-ADDED_PREFIXES = ("raymap_encoders.", "cross_agent_blocks.", "agent_embedding")
+ADDED_PREFIXES = ("raymap_encoders.", "cross_agent_blocks.", "pair_raymap_encoders.", "agent_embedding")
 """Prefixes of the parameters that CogVideoX does not have."""
+CROSS_AGENT_OPTIONS = ("cross_agent", "cross_agent_mode", "cross_rope", "cross_agent_every", "pair_raymaps")
+"""Arguments of the model that CogVideoX does not have, and that a preset sets."""
 
 
 def crop_region(source: tuple[int, int], width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -41,7 +43,9 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
     `cross_agent`: "on", "within" (each agent attends to itself, the control) or "off";
     `cross_agent_mode`: "attention" alone, or a "block" with the feed-forward half too;
     `cross_rope`: "doubled" (rotary positions over A*F frames, as in the paper) or "shared" (one time axis for all
-    agents, told apart by agent embeddings).
+    agents, told apart by agent embeddings);
+    `pair_raymaps`: raymaps have 48 channels, 24 in each agent's own axes for the raymap encoders and 24 in the pair's
+    for encoders of the cross-agent blocks.
     """
 
     _no_split_modules: ClassVar[list[str]] = [
@@ -87,9 +91,10 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
         cross_rope: str = "doubled",
         cross_agent_every: int = 2,
         max_agents: int = 8,
+        pair_raymaps: bool = False,
     ) -> None:
         arguments = dict(locals())
-        not_cogvideox = ("cross_agent", "cross_agent_mode", "cross_rope", "cross_agent_every", "max_agents")
+        not_cogvideox = (*CROSS_AGENT_OPTIONS, "max_agents")
         if ofs_embed_dim is not None or patch_size_t is not None:
             raise ValueError(
                 "this is a CogVideoX 1.5 configuration, but ShareVerse is built on CogVideoX-5B-I2V "
@@ -102,11 +107,14 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
             {layer: RaymapEncoder(RAYMAP_CHANNELS, dim, patch_size) for layer in layers}
         )
         self.cross_agent_blocks = nn.ModuleDict()
+        self.pair_raymap_encoders = nn.ModuleDict()
         self.agent_embedding: nn.Parameter | None = None
         if cross_agent != "off":
             if cross_rope == "shared":
                 self.agent_embedding = nn.Parameter(torch.zeros(max_agents, dim))
             for layer in layers:
+                if pair_raymaps:
+                    self.pair_raymap_encoders[layer] = RaymapEncoder(RAYMAP_CHANNELS, dim, patch_size)
                 self.cross_agent_blocks[layer] = CrossAgentBlock(
                     mode=cross_agent_mode,
                     within=cross_agent == "within",
@@ -122,17 +130,19 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
                 )
 
     @torch.no_grad()
-    def init_added_modules(self) -> None:
+    def init_added_modules(self, *, raymap_encoders: bool = True) -> None:
         """Copy each cross-agent block from the DiT block that follows it; zero the projectors and raymap encoders.
 
-        Call it after the base's weights are loaded (trap 24: blocks copied late).
+        Call it after the base's weights are loaded (trap 24: blocks copied late). `raymap_encoders` False keeps those
+        of a base that knows its cameras.
         """
         for layer, block in self.cross_agent_blocks.items():
             dit_weights = self.transformer_blocks[int(layer)].state_dict()
             block.load_state_dict({name: dit_weights.get(name, value) for name, value in block.state_dict().items()})
             block.reset()  # type: ignore[operator]
-        for encoder in self.raymap_encoders.values():
-            encoder.reset()  # type: ignore[operator]
+        zeroed = [*self.pair_raymap_encoders.values(), *(self.raymap_encoders.values() if raymap_encoders else ())]
+        for encoder in zeroed:
+            encoder.reset()
         if self.agent_embedding is not None:
             nn.init.normal_(self.agent_embedding, std=0.02)
 
@@ -140,18 +150,19 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
     def from_base(cls, base: CogVideoXTransformer3DModel, **options: Any) -> ShareVerseTransformer3DModel:
         """Return a model that computes what `base` does for each agent, ready to learn the exchange between them.
 
-        `options` are the ablation options of this class. ValueError for a CogVideoX 1.5 base, or one whose weights do
-        not fit.
+        `base` is a CogVideoX, or a model of this class, of which everything that it has is kept. `options` are the
+        ablation options of this class. ValueError for a CogVideoX 1.5 base, or one whose weights do not fit.
         """
         config = {name: value for name, value in dict(base.config).items() if not name.startswith("_")}
-        model = cls(**config, **options).to(dtype=base.dtype, device=base.device)
+        model = cls(**(config | options)).to(dtype=base.dtype, device=base.device)
         missing, unexpected = model.load_state_dict(base.state_dict(), strict=False)
         mismatched = [*unexpected, *(name for name in missing if not name.startswith(ADDED_PREFIXES))]
         if mismatched:
             raise ValueError(
                 f"the base does not fit this configuration: {mismatched[0]} and {len(mismatched) - 1} more differ"
             )
-        model.init_added_modules()
+        if not isinstance(base, cls) or not base.cross_agent_blocks:
+            model.init_added_modules(raymap_encoders=not isinstance(base, cls))
         return model
 
     def rotary_tables(self, frames: int, height: int, width: int, device: torch.device) -> RotaryTables:
@@ -182,6 +193,11 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
         tables = self.rotary_tables(frames, height, width, device)
         return None if tables is None else (tables[0].repeat(agents, 1), tables[1].repeat(agents, 1))
 
+    @property
+    def raymap_channels(self) -> int:
+        """Channels of the raymaps that `forward` takes: 24, or 48 with `pair_raymaps`."""
+        return RAYMAP_CHANNELS * (2 if self.config.pair_raymaps else 1)
+
     def check_inputs(self, hidden_states: torch.Tensor, text: torch.Tensor, raymaps: torch.Tensor | None) -> None:
         """Raise ValueError where CogVideoX would fail obscurely or go on silently (trap 15: learned positions)."""
         config, (batch, agents, frames, _, height, width) = self.config, hidden_states.shape
@@ -197,7 +213,7 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
                 )
             if text.shape[-2] != config.max_text_seq_length:
                 raise ValueError(f"this base takes {config.max_text_seq_length} text tokens, not {text.shape[-2]}")
-        if raymaps is not None and raymaps.shape != (batch, agents, frames, RAYMAP_CHANNELS, height, width):
+        if raymaps is not None and raymaps.shape != (batch, agents, frames, self.raymap_channels, height, width):
             raise ValueError(f"raymaps {tuple(raymaps.shape)} do not fit latents {tuple(hidden_states.shape)}")
 
     def forward(
@@ -209,10 +225,10 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
         attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[torch.Tensor]:
-        """Predict v for every agent.
+        """Predict v, or x, for every agent.
 
         hidden_states [B, A, F, C, H, W], encoder_hidden_states [B, L, D] (text), timestep [B], raymaps
-        [B, A, F, 24, H, W]. Returns `.sample` [B, A, F, C_out, H, W].
+        [B, A, F, 24 or 48, H, W]. Returns `.sample` [B, A, F, C_out, H, W].
         """
         self.check_inputs(hidden_states, encoder_hidden_states, raymaps)
         batch, agents, frames, _, height, width = hidden_states.shape
@@ -229,9 +245,11 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
         for layer_index, block in enumerate(self.transformer_blocks):
             layer = str(layer_index)  # keys of a ModuleDict are strings
             if layer in self.raymap_encoders and rays is not None:
-                tokens = tokens + self.raymap_encoders[layer](rays)
+                tokens = tokens + self.raymap_encoders[layer](rays[:, :, :RAYMAP_CHANNELS])
             if layer in self.cross_agent_blocks:
                 attended = self.add_agent_embeddings(tokens, batch, agents)
+                if layer in self.pair_raymap_encoders and rays is not None:
+                    attended = attended + self.pair_raymap_encoders[layer](rays[:, :, RAYMAP_CHANNELS:])
                 cross_agent_block = self.cross_agent_blocks[layer]
                 tokens = tokens + self.checkpointed(cross_agent_block, attended, temb, cross_agent_rotary, agents)
             tokens, text = self.checkpointed(block, tokens, text, temb, rotary, attention_kwargs)

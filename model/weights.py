@@ -6,6 +6,7 @@ finite is an error. Only safetensors files are read: a pickle could run code.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -32,15 +33,25 @@ Model = TypeVar("Model", bound=ModelMixin)
 Shape = tuple[int, ...]
 
 
+BUILT_IN = {"shareverse-base": Path(__file__).with_name("base")}
+"""Weights that lie in the repository, by their names."""
+CHECKSUMS = "SHA256SUMS"
+"""Of the files of built-in weights, beside them, as `sha256sum` writes it."""
+
+
 class WeightsError(ValueError):
     """A folder without weights, or with other weights than its configuration describes: which, and what is wrong."""
 
 
 def local_folder(name: str) -> Path:
-    """Return the folder of that name, or the local copy of that model of the Hugging Face hub.
+    """Return the folder of that name, built-in weights, or the local copy of that model of the Hugging Face hub.
 
-    Nothing is downloaded: without a local copy, WeightsError with the command that downloads it.
+    Nothing is downloaded: without a local copy, WeightsError with the command that downloads it; also for built-in
+    weights that are not what their checksums say.
     """
+    if name in BUILT_IN:
+        check_sums(BUILT_IN[name])
+        return BUILT_IN[name]
     if Path(name).is_dir():
         return Path(name).resolve()
     try:
@@ -51,6 +62,22 @@ def local_folder(name: str) -> Path:
             f"{name!a} is no folder, and no model of that name was downloaded: run `hf download {hub_name}`, or name a "
             "folder"
         ) from error
+
+
+def check_sums(folder: Path) -> None:
+    """Raise WeightsError for built-in weights that are missing, or not what their checksums say."""
+    advice = "check the repository out again, or install the package again"
+    try:
+        lines = (folder / CHECKSUMS).read_text().splitlines()
+        for line in lines:
+            sha256, name = line.split(maxsplit=1)
+            with open(folder / name, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    raise WeightsError(f"{folder / name} is not what {CHECKSUMS} says: {advice}")
+    except (OSError, ValueError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{folder} holds no weights of which {CHECKSUMS} speaks ({error}): {advice}") from error
 
 
 def require_file(path: Path) -> None:

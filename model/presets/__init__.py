@@ -23,7 +23,7 @@ __all__ = [
 FOLDER = Path(__file__).parent
 SPATIAL_FACTOR, TEMPORAL_FACTOR = 8, 4
 """The codec's compression: 8x per side, and 4x in time after the first frame."""
-FIELDS_ADDED_LATER = ("chroma_weight", "prediction", "first_frame")
+FIELDS_ADDED_LATER = ("chroma_weight", "fitted_codec", "prediction", "first_frame")
 """Fields that did not exist when the first runs were made. At their defaults they do not enter the ids of runs and
 latents, so that older ones are still found."""
 
@@ -65,6 +65,9 @@ class CodecConfig(Settings):
     """Channels of a latent; at most the number of pixel values that a latent of the first frame encodes."""
     chroma_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Linear codec only: how much more an error in colour counts than one in brightness."""
+    fitted_codec: PathOrHubName = ""
+    """Linear codec only: a folder whose `codec/` was fitted before, that of a base for instance; empty: fitted to the
+    training clips."""
 
     @model_validator(mode="after")
     def only_linear_codec_weighs_chroma(self) -> Self:
@@ -72,6 +75,15 @@ class CodecConfig(Settings):
             raise FieldConflict(
                 f"chroma_weight is {self.chroma_weight}",
                 "only the linear codec weighs chroma; set codec to linear, or chroma_weight to 1",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def only_linear_codec_is_fitted(self) -> Self:
+        if self.codec != "linear" and self.fitted_codec:
+            raise FieldConflict(
+                f"fitted_codec is {self.fitted_codec!r}",
+                "only the linear codec is fitted; set codec to linear, or name a VAE in codec_path",
             )
         return self
 
@@ -258,6 +270,12 @@ class Preset(NamedPreset):
         return 1 if self.objective.first_frame == "given" else 0
 
     @property
+    def pair_raymaps(self) -> bool:
+        """Whether raymaps have a second part for the cross-agent blocks, because own axes do not say where the other
+        agent is."""
+        return self.transformer.raymap_axes == "own" and self.transformer.cross_agent != "off"
+
+    @property
     def raymap_options(self) -> dict[str, Any]:
         """The options of `model.raymap.build_raymaps`."""
         video, transformer = self.video, self.transformer
@@ -269,4 +287,5 @@ class Preset(NamedPreset):
             "unit_m": transformer.raymap_unit_m,
             "centroid_frames": transformer.raymap_centroid,
             "axes": transformer.raymap_axes,
+            "pair_axes": self.pair_raymaps,
         }

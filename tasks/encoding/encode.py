@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from infra.storage import (
     sha256_file,
     sweep_temporary,
 )
-from model.codec import LINEAR_CODEC_FOLDER, Codec, CodecError, LinearCodec, load_codec
+from model.codec import LINEAR_CODEC_FOLDER, Codec, CodecError, LinearCodec, fitted_codec_folder, load_codec
 from model.presets import Preset
 from tasks.encoding.frames import model_video
 from tasks.encoding.latents import (
@@ -186,7 +187,8 @@ def clip_bytes(preset: Preset) -> int:
 
 
 def prepare_codec(index: ClipIndex, preset: Preset, folder: Path) -> None:
-    """Fit the linear codec on training clips spread over the plan, unless it is there already.
+    """Fit the linear codec on training clips spread over the plan, or take the one that the preset names, unless it is
+    there already.
 
     CodecError for one that is damaged: it is not fitted again beside latents that it made.
     """
@@ -194,6 +196,10 @@ def prepare_codec(index: ClipIndex, preset: Preset, folder: Path) -> None:
         return
     if (folder / LINEAR_CODEC_FOLDER).is_dir():
         load_fitted_codec(folder, preset)
+        return
+    if preset.codec.fitted_codec:
+        with atomic_dir(folder / LINEAR_CODEC_FOLDER) as temporary:
+            shutil.copytree(fitted_codec_folder(preset.codec), temporary, dirs_exist_ok=True)
         return
     clips = index.whole("train")
 

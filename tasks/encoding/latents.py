@@ -23,9 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from infra.reading import one_line, read_json, read_parquet, read_part, read_sha256
-from infra.storage import canonical_json, sha256_bytes
-from model.codec import Codec, LinearCodec, VaeCodec
+from infra.storage import canonical_json, sha256_bytes, sha256_file
+from model.codec import Codec, LinearCodec, VaeCodec, fitted_codec_folder
 from model.presets import Preset
+from model.weights import WEIGHTS_STEM
 from tasks.encoding.frames import model_video, window_starts
 from tasks.sharding.reader import ClipPair, members_of
 from tasks.sharding.shards import ShardError
@@ -67,6 +68,10 @@ class LatentWindow:
 def what_determines(digest: str, preset: Preset) -> dict[str, Any]:
     """Return everything that latents depend on: their key is its hash (trap 22: tokens straddle views)."""
     linear = preset.codec.codec == "linear"
+    fitted = {}
+    if preset.codec.fitted_codec:
+        weights = fitted_codec_folder(preset.codec) / f"{WEIGHTS_STEM}.safetensors"
+        fitted = {"fitted_codec_sha256": sha256_file(weights)}
     return {
         "layout": LAYOUT,
         "dataset_digest": digest,
@@ -75,6 +80,7 @@ def what_determines(digest: str, preset: Preset) -> dict[str, Any]:
         "fitted_on_clips": FIT_CLIPS if linear else 0,
         "video": preset.identity()["video"],
         "clip_start_stride": preset.training.clip_start_stride,
+        **fitted,
     }
 
 

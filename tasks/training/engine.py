@@ -14,7 +14,7 @@ from infra.deepspeed_config import deepspeed_config, use_bf16, without_compiled_
 from infra.reading import one_line
 from model.build import build_transformer
 from model.presets import Preset
-from model.transformer import ShareVerseTransformer3DModel
+from model.transformer import ADDED_PREFIXES, ShareVerseTransformer3DModel
 from tasks.runs.errors import RunError
 from tasks.training.errors import RESTORE
 
@@ -31,7 +31,7 @@ def group_of(name: str) -> str:
     """Return the group of a parameter by its name."""
     if name.startswith("raymap_encoders."):
         return "raymap"
-    return "cross" if name.startswith(("cross_agent_blocks.", "agent_embedding")) else "base"
+    return "cross" if name.startswith(ADDED_PREFIXES) else "base"
 
 
 def parameter_groups(model: torch.nn.Module) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.presets import Preset
-from model.raymap import RAYMAP_CHANNELS
 from model.transformer import ShareVerseTransformer3DModel
 
 AGENTS = 2
@@ -25,7 +24,7 @@ def flops_per_pair(model: ShareVerseTransformer3DModel, preset: Preset) -> float
         copy = ShareVerseTransformer3DModel.from_config(model.config)
         hidden = torch.empty(1, AGENTS, frames, 2 * channels, height, width)
         text = torch.empty(1, preset.transformer.text_tokens, preset.transformer.text_embed_dim)
-        rays = torch.empty(1, AGENTS, frames, RAYMAP_CHANNELS, height, width)
+        rays = torch.empty(1, AGENTS, frames, copy.raymap_channels, height, width)
         timestep = torch.zeros(1, dtype=torch.long)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         copy(hidden, text, timestep, raymaps=rays)

@@ -8,7 +8,16 @@ import pytest
 import torch
 from diffusers import AutoencoderKLCogVideoX
 
-from model.codec import CodecError, LinearCodec, VaeCodec, join_blocks, load_codec, scale_chroma, split_into_blocks
+from model.codec import (
+    CodecError,
+    LinearCodec,
+    VaeCodec,
+    fitted_codec_folder,
+    join_blocks,
+    load_codec,
+    scale_chroma,
+    split_into_blocks,
+)
 from model.presets import CodecConfig
 
 
@@ -55,6 +64,23 @@ def test_fitted_once_saved_and_loaded_it_is_the_same(tmp_path):
     codec.save_pretrained(tmp_path / "codec")
     again = load_codec(CodecConfig(codec="linear", codec_path="", latent_channels=16), tmp_path)
     assert torch.equal(again.encode(clips())[0], codec.encode(clips())[0])
+
+
+def test_a_codec_fitted_before_must_be_the_one_that_the_preset_describes(tmp_path):
+    LinearCodec.fit([clips()], 16, 2.0).save_pretrained(tmp_path / "codec")
+    taken = CodecConfig(
+        codec="linear", codec_path="", latent_channels=16, chroma_weight=2.0, fitted_codec=str(tmp_path)
+    )
+    assert fitted_codec_folder(taken) == tmp_path / "codec"
+    for changes, sentence in (
+        ({"latent_channels": 8}, "has latent_channels 16 and this preset 8: set latent_channels to 16"),
+        ({"chroma_weight": 3.0}, "has chroma_weight 2.0 and this preset 3.0"),
+        ({"fitted_codec": str(tmp_path / "codec")}, "cannot be loaded"),
+    ):
+        with pytest.raises(CodecError, match=sentence):
+            fitted_codec_folder(taken.model_copy(update=changes))
+    with pytest.raises(ValueError, match="only the linear codec is fitted"):
+        CodecConfig(fitted_codec="somewhere")
 
 
 def test_weighing_chroma_leaves_grey_alone_and_is_undone():

@@ -143,7 +143,7 @@ def test_errors_of_x_weigh_as_those_of_v_up_to_a_bound(timestep, weight):
 
 
 def test_the_middle_weighs_what_v_weighs():
-    """v = sqrt(a) noise - sqrt(1 - a) x; with the same noisy latents, an error e of x is one of e / sqrt(1 - a) of v."""
+    """v = sqrt(a) noise - sqrt(1 - a) x: with the same noisy latents an error e of x is e / sqrt(1 - a) of v."""
     a = float(noise_schedule(X).alphas_cumprod[600])
     loss, *_ = x_loss(0.5, 600)
     torch.testing.assert_close(loss.per_pair, torch.full((2,), 0.25 / (1 - a)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from infra.storage import canonical_json, sha256_bytes
-from model.build import build_transformer, text_embedding
+from model import weights
+from model.build import build_transformer, empty_transformer, text_embedding
 from model.presets import FOLDER, Preset, PresetError
 from model.presets.messages import schema_of
 from tests.junk import JUNK, refused_or_within_bounds, toml_of, unbounded
@@ -229,3 +231,53 @@ def test_a_base_that_does_not_fit_is_named(tmp_path, sizes, sentence):
 def test_a_base_that_is_not_there_is_named(tmp_path):
     with pytest.raises(PresetError, match="cannot be loaded"):
         build_transformer(Preset.load("tiny").replace(base_model=str(tmp_path)))
+
+
+OWN = {"raymap_axes": "own", "prediction": "x", "first_frame": "given"}
+
+
+def own_base(folder):
+    """A saved base of our class that knows its cameras and no other agent, and the tiny preset on top of it."""
+    alone = Preset.load("tiny").replace(cross_agent="off", **OWN)
+    model = build_transformer(alone)
+    with torch.no_grad():
+        model.raymap_encoders["0"].proj.weight.fill_(0.5)
+    model.save_pretrained(folder / "transformer")
+    return Preset.load("tiny").replace(base_model=str(folder), **OWN)
+
+
+def test_a_base_of_our_own_keeps_its_cameras_and_gets_cross_agent_blocks(tmp_path):
+    preset = own_base(tmp_path)
+    model = build_transformer(preset)
+    assert float(model.raymap_encoders["0"].proj.weight.detach().min()) == 0.5
+    assert model.config.pair_raymaps
+    assert model.raymap_channels == 48
+    assert float(model.pair_raymap_encoders["0"].proj.weight.detach().abs().max()) == 0
+    assert float(model.cross_agent_blocks["0"].projector.weight.detach().abs().max()) == 0
+    source = model.transformer_blocks[0].attn1.to_q.weight
+    assert torch.equal(model.cross_agent_blocks["0"].attn1.to_q.weight, source)
+    assert text_embedding(preset).abs().max() == 0  # it learned with an empty text of zeros
+    assert {k: tuple(v.shape) for k, v in empty_transformer(preset).state_dict().items()} == {
+        k: tuple(v.shape) for k, v in model.state_dict().items()
+    }
+
+
+def test_a_base_with_cross_agent_blocks_is_kept_as_it_is(tmp_path):
+    model = build_transformer(own_base(tmp_path))
+    with torch.no_grad():
+        model.cross_agent_blocks["0"].projector.weight.fill_(0.25)
+    model.save_pretrained(tmp_path / "whole")
+    again = build_transformer(Preset.load("tiny").replace(base_model=str(tmp_path / "whole"), **OWN))
+    assert float(again.cross_agent_blocks["0"].projector.weight.detach().min()) == 0.25
+
+
+def test_built_in_weights_are_checked(tmp_path, monkeypatch):
+    monkeypatch.setitem(weights.BUILT_IN, "built-in", tmp_path)
+    with pytest.raises(weights.WeightsError, match="check the repository out again"):
+        weights.local_folder("built-in")
+    (tmp_path / "a.bin").write_bytes(b"1")
+    (tmp_path / weights.CHECKSUMS).write_text(f"{hashlib.sha256(b'1').hexdigest()}  a.bin\n")
+    assert weights.local_folder("built-in") == tmp_path
+    (tmp_path / "a.bin").write_bytes(b"2")
+    with pytest.raises(weights.WeightsError, match=r"a\.bin is not what SHA256SUMS says"):
+        weights.local_folder("built-in")

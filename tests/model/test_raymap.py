@@ -130,6 +130,14 @@ def test_own_axes_say_how_an_agent_moves_and_nothing_about_where():
     torch.testing.assert_close(other[0], own[0])  # whatever the other agent does
 
 
+def test_pair_axes_add_the_rays_in_agent_0s_axes():
+    K, c2w = cameras()
+    both = build_raymaps(K, c2w, height=64, width=96, axes="own", pair_axes=True)
+    assert both.shape[-3] == 48
+    for part, axes in ((both[..., :24, :, :], "own"), (both[..., 24:, :, :], "agent0")):
+        assert torch.equal(part, build_raymaps(K, c2w, height=64, width=96, axes=axes))
+
+
 def test_frame_zero_is_repeated_then_fours():
     packed = pack_time(torch.arange(9.0).view(9, 1, 1, 1).expand(9, 6, 1, 1))
     assert packed[:, ::6, 0, 0].tolist() == [[0, 0, 0, 0], [1, 2, 3, 4], [5, 6, 7, 8]]

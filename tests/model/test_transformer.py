@@ -97,6 +97,23 @@ def test_agent_1_reaches_agent_0_only_through_cross_agent_attention(switches, he
 
 
 @torch.no_grad()
+def test_rays_in_the_pairs_axes_reach_only_the_cross_agent_blocks():
+    model = wake(ShareVerseTransformer3DModel.from_base(base(), pair_raymaps=True)).eval()
+    latents, text, timestep, raymaps = inputs()
+    pair = torch.cat([raymaps, raymaps.flip(1)], 3)
+    changed = pair.clone()
+    changed[:, 1, :, 24:] += 1  # where agent 1 is, for both
+    before, after = (model(latents, text, timestep, raymaps=rays).sample for rays in (pair, changed))
+    assert not torch.equal(before[:, 0], after[:, 0])
+    for block in model.cross_agent_blocks.values():
+        block.reset()
+    before, after = (model(latents, text, timestep, raymaps=rays).sample for rays in (pair, changed))
+    assert torch.equal(before, after)
+    with pytest.raises(ValueError, match="do not fit latents"):
+        model(latents, text, timestep, raymaps=raymaps)
+
+
+@torch.no_grad()
 def test_cross_agent_blocks_are_copies_of_the_dit_blocks_that_follow():
     model = ShareVerseTransformer3DModel.from_base(base(), cross_agent_mode="block")
     for place, block in model.cross_agent_blocks.items():

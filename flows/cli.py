@@ -288,6 +288,26 @@ def export(
     print(folder)
 
 
+@command("shareverse export-base 1a2b3c4d5e6f my-base")
+def export_base(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or `last`: the one opened last.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+) -> None:
+    """Write a base's last checkpoint as a folder to train from.
+
+    For runs of the deployment train-base; a preset's `base_model` and `fitted_codec` take the folder.
+    """
+    from infra.storage import StorageError
+    from tasks.runs.errors import RunError
+    from tasks.runs.run import read_run
+    from tasks.training.base import write_base
+
+    try:
+        print(write_base(read_run("" if run_id == "last" else run_id), folder))
+    except (RunError, StorageError) as error:
+        raise exit_with(error) from error
+
+
 @command("shareverse convert my-clips ~/.local/share/shareverse/datasets/mine --view 360x240")
 def convert(
     folder: Annotated[Path, typer.Argument(help="train/NAME/, val/NAME/, test/NAME/ (docs/OTHER_DATA.md).")],

@@ -17,9 +17,9 @@ import torch
 from infra.storage import atomic_dir
 from model.codec import LINEAR_CODEC_FOLDER
 from model.transformer import ShareVerseTransformer3DModel
-from model.weights import CHECKSUMS, load_weights
+from model.weights import CHECKSUMS, WeightsError, load_weights
 from tasks.encoding.latents import LatentWindows, latents_key
-from tasks.runs.checkpoint_record import check_files
+from tasks.runs.checkpoint_record import check_files, remedy
 from tasks.runs.errors import RunError
 from tasks.runs.run import Run, steps_of
 from tasks.runs.spool import read_rows
@@ -56,7 +56,10 @@ def write_base(run: Run, folder: Path) -> Path:
         raise RunError(f"{folder} is not empty: name a new folder.")
     check_files(checkpoint, "model/")
     latents = run.dataset_dir / "latents" / latents_key(run.dataset_digest, run.preset)
-    model = load_weights(ShareVerseTransformer3DModel, checkpoint / "model", low_cpu_mem_usage=False)
+    try:
+        model = load_weights(ShareVerseTransformer3DModel, checkpoint / "model", low_cpu_mem_usage=False)
+    except WeightsError as error:
+        raise RunError(f"{error}: {remedy(checkpoint)}") from error
     with atomic_dir(folder.absolute()) as temporary:
         model.to(torch.bfloat16).save_pretrained(temporary / "transformer")
         shutil.copytree(latents / LINEAR_CODEC_FOLDER, temporary / LINEAR_CODEC_FOLDER)

@@ -13,7 +13,14 @@ import yaml
 from hypothesis import given, settings
 from prefect.exceptions import ParameterTypeError
 
-from flows import ablate_shareverse, collect_dataset, evaluate_shareverse, shareverse, train_shareverse
+from flows import (
+    ablate_shareverse,
+    collect_dataset,
+    evaluate_shareverse,
+    shareverse,
+    train_base,
+    train_shareverse,
+)
 from model.presets import Preset, PresetError
 from model.presets.messages import schema_of
 from tasks.planning.preset import PlanPreset
@@ -25,6 +32,7 @@ FLOWS = {
     for flow in (
         collect_dataset.collect_dataset,
         train_shareverse.train_shareverse,
+        train_base.train_base,
         evaluate_shareverse.evaluate_shareverse,
         ablate_shareverse.ablate_shareverse,
         shareverse.shareverse,
@@ -118,6 +126,10 @@ def test_the_parameters_are_these():
         "train-shareverse": [
             "dataset", "preset", "overrides", "run_name", "processes", "seed", "learning_rate", "train_steps",
             "cross_agent",
+        ],
+        "train-base": [
+            "dataset", "plan_preset", "simulator", "carla_executable", "servers", "preset", "overrides", "run_name",
+            "processes", "seed", "learning_rate", "train_steps",
         ],
         "evaluate-shareverse": ["dataset", "run_id", "split", "without_run_id"],
         "ablate-shareverse": [

@@ -57,11 +57,12 @@ def write_base(run: Run, folder: Path) -> Path:
     check_files(checkpoint, "model/")
     latents = run.dataset_dir / "latents" / latents_key(run.dataset_digest, run.preset)
     try:
-        model = load_weights(ShareVerseTransformer3DModel, checkpoint / "model", low_cpu_mem_usage=False)
+        options = {"low_cpu_mem_usage": False, "torch_dtype": torch.bfloat16}
+        model = load_weights(ShareVerseTransformer3DModel, checkpoint / "model", **options)
     except WeightsError as error:
         raise RunError(f"{error}: {remedy(checkpoint)}") from error
     with atomic_dir(folder.absolute()) as temporary:
-        model.to(torch.bfloat16).save_pretrained(temporary / "transformer")
+        model.save_pretrained(temporary / "transformer")
         shutil.copytree(latents / LINEAR_CODEC_FOLDER, temporary / LINEAR_CODEC_FOLDER)
         (temporary / "README.md").write_text(card(run, checkpoint, model.num_parameters(), latents, folder))
         write_checksums(temporary)

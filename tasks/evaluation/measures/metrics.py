@@ -17,7 +17,9 @@ CONVENTION = (
     "mean over frames, views, agents and windows. PSNR is 60 dB at most (less than an 8-bit step), so that a frame "
     "without any motion does not make a mean infinite. SSIM: Gaussian window, sigma 1.5, 11 x 11. LPIPS: AlexNet. "
     "Temporal flickering as VBench: (255 - mean |f_i - f_i+1|) / 255 over neighbouring frames from frame 1 on; it "
-    "rewards a picture that stands still, so read it beside the ground truth's."
+    "rewards a picture that stands still, so read it beside the ground truth's. Sharpness: mean absolute difference of "
+    "neighbouring pixels, over that of the codec's round trip of the same window; fog is below 1, noise above, and "
+    "PSNR rewards fog, so read the two together."
 )
 HIGHEST_DB = 60.0
 GIVEN_FRAMES = 1
@@ -67,6 +69,14 @@ def squared_error(generated: np.ndarray, truth: np.ndarray) -> float:
             row += difference * difference
         total += float(row)
     return total / (height * width)
+
+
+def detail(video: torch.Tensor) -> torch.Tensor:
+    """Return the mean absolute difference of horizontal and of vertical neighbours, summed, [...], of frames
+    [..., 3, h, w] in [0, 1]: what is sharp or noisy has much."""
+    across = (video[..., :, 1:] - video[..., :, :-1]).abs().mean((-3, -2, -1))
+    down = (video[..., 1:, :] - video[..., :-1, :]).abs().mean((-3, -2, -1))
+    return across + down
 
 
 def temporal_flickering(video: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,7 @@ LABELS = {
     names.GROUND_TRUTH: "recorded (ground truth)",
     names.CODEC: "codec round trip (ceiling)",
     names.FULL_STEPS: "model, {steps} steps",
+    names.FOUR_STEPS: "model, 4 steps",
     names.ONE_STEP: "model, 1 step",
     WITHOUT: "without exchange, {steps} steps",
     WITHOUT_ONE_STEP: "without exchange, 1 step",
@@ -34,12 +35,14 @@ LABELS = {
     names.SHUFFLED_PAIRS: "another scene's video",
     names.SHUFFLED_RAYMAPS: "model, 1 step, another scene's raymaps",
 }
-METRICS = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS", "temporal_flickering": "temporal flickering"}
+METRICS = {"psnr": "PSNR, dB", "sharpness": "sharpness", "ssim": "SSIM", "lpips": "LPIPS",
+           "temporal_flickering": "temporal flickering"}  # fmt: skip
 HIGHER_IS_BETTER: dict[str, bool | None] = {
-    "psnr": True, "ssim": True, "lpips": False, "temporal_flickering": None,
+    "psnr": True, "ssim": True, "lpips": False, "temporal_flickering": None, "sharpness": None,
     **{name: about.higher_is_better for name, about in FIGURES.items()},
 }  # fmt: skip
-"""None: neither; a picture that stands still has the best flickering."""
+"""None: neither; a picture that stands still has the best flickering, and noise is sharp."""
+STEPS_OF = {names.ONE_STEP: "1_step", names.FOUR_STEPS: "4_steps"}
 LISTED_WORST = 8
 ORDERS = {"1 step": (names.ONE_STEP, WITHOUT_ONE_STEP), "{steps} steps": (names.FULL_STEPS, WITHOUT)}
 """The model and the model without exchange, at so many steps."""
@@ -72,8 +75,8 @@ def metric_name(row: str, metric: str, prefix: str) -> str:
     """Return the name in MLflow, e.g. eval/psnr, eval/psnr_1_step, eval/codec/psnr."""
     if row == names.FULL_STEPS:
         return f"{prefix}/{metric}"
-    if row == names.ONE_STEP:
-        return f"{prefix}/{metric}_1_step"
+    if row in STEPS_OF:
+        return f"{prefix}/{metric}_{STEPS_OF[row]}"
     if row == names.SHUFFLED_RAYMAPS:
         return f"{prefix}/{metric}_1_step_shuffled_raymaps"
     return f"{prefix}/{row}/{metric}"
@@ -97,6 +100,8 @@ def figures(evaluation: Evaluation, prefix: str) -> dict[str, float]:
         for metric in scores.metrics(row):
             if says_something(row, metric):
                 metrics[metric_name(row, metric, prefix)] = scores.mean(row, metric)
+                if row == names.FULL_STEPS and evaluation.steps == names.FEW_STEPS:
+                    metrics[metric_name(names.FOUR_STEPS, metric, prefix)] = scores.mean(row, metric)
     metrics[f"{prefix}/{names.BLUR}/sigma_px"] = evaluation.sigma_px
     return metrics
 

@@ -1,6 +1,6 @@
 """Questions put to the model: another partner's picture, the agents swapped, a changed world, a long video.
 
-All at one sampling step, which gives the conditional mean: what the model knows, without the noise of sampling.
+At one sampling step, which gives the conditional mean: what the model knows, without the noise of sampling.
 """
 
 from __future__ import annotations
@@ -107,34 +107,43 @@ def counterfactuals(sampler: Sampler, windows: Windows, scores: Scores, cut: Cut
 
 
 def rollouts(sampler: Sampler, windows: Windows, scores: Scores, cut: Cut) -> dict[str, str]:
-    """Score rollouts over whole clips, at one step; return what is missing and why."""
+    """Score rollouts over whole clips, at one step and, where those are few, at the preset's; return what is missing
+    and why."""
     frames = windows.frames
     starts = [place for place, window in enumerate(windows) if window.start == 0]
     length = {place: (len(windows.cameras[windows[place].row["key"]].time_s) - 1) // (frames - 1) for place in starts}
     long = [place for place in starts if length[place] > 1]
     if not long:
         return {"rollout_drift": f"not measured: no scored clip holds two windows of {frames} frames"}
+    steps = {names.ONE_STEP: 1}
+    if 1 < windows.preset.sampling.sampling_steps <= names.FEW_STEPS:
+        steps[names.FULL_STEPS] = windows.preset.sampling.sampling_steps
     for position in balanced([windows[place].row["recording_id"] for place in long], MOST_ROLLOUTS):
         place = long[position]
         window, span = windows[place], length[place] * (frames - 1) + 1
-        cameras = windows.cameras[window.row["key"]]
         truth = model_video(windows.pixels(window.row["key"])[:, :span], windows.preset.video)[None]
-        seed = int(sha256_bytes(window.name.encode())[:12], 16)
-        generated = sampler.pipeline.rollout(
-            truth[:, :, :, 0].to(sampler.device),
-            torch.from_numpy(cameras.K)[None],
-            torch.from_numpy(cameras.c2w[:, :, :span])[None],
-            frames=frames,
-            raymap=windows.preset.raymap_options,
-            num_inference_steps=1,
-            generator=torch.Generator().manual_seed(seed),
-            dtype=sampler.dtype,
-        ).videos.float().cpu()  # fmt: skip
-        rows = {
-            names.ONE_STEP: generated, names.CODEC: sampler.round_trip(truth),
-            names.COPY: truth[:, :, :, :1].expand_as(truth),
-        }  # fmt: skip
-        true_views = cut(truth)[0]
+        codec = sampler.round_trip(truth)
+        rows = {row: roll_out(sampler, windows, place, truth, count) for row, count in steps.items()}
+        rows |= {names.CODEC: codec, names.COPY: truth[:, :, :, :1].expand_as(truth)}
+        true_views, codec_views = cut(truth)[0], cut(codec)[0]
         for row, video in rows.items():
-            scores.put_figures(row, window, drift_figures(cut(video)[0], true_views, frames))
+            scores.put_figures(row, window, drift_figures(cut(video)[0], true_views, codec_views, frames))
     return {}
+
+
+def roll_out(sampler: Sampler, windows: Windows, place: int, truth: torch.Tensor, steps: int) -> torch.Tensor:
+    """Return a video as long as the true one [1, A, 3, T, H, W], from its first frame and the clip's cameras."""
+    window, span = windows[place], truth.shape[3]
+    cameras = windows.cameras[window.row["key"]]
+    seed = int(sha256_bytes(window.name.encode())[:12], 16)
+    rolled = sampler.pipeline.rollout(
+        truth[:, :, :, 0].to(sampler.device),
+        torch.from_numpy(cameras.K)[None],
+        torch.from_numpy(cameras.c2w[:, :, :span])[None],
+        frames=windows.frames,
+        raymap=windows.preset.raymap_options,
+        num_inference_steps=steps,
+        generator=torch.Generator().manual_seed(seed),
+        dtype=sampler.dtype,
+    )
+    return rolled.videos.float().cpu()

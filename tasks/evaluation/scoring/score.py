@@ -122,10 +122,10 @@ class Scoring:
         truth, first = self.cut(video), video[:, :, :, 0]
         windows = [self.windows[place] for place in places]
         self.takes = []
+        self.add(names.CODEC, places, self.cut(self.sampler.round_trip(video)), truth)  # sharpness is measured by it
         self.scores.add(names.GROUND_TRUTH, windows, truth, truth)
         self.add(names.COPY, places, copy_first_frame(truth), truth)
         self.add(names.BLUR, places, blurred_first_frame(truth, self.sigma_px), truth)
-        self.add(names.CODEC, places, self.cut(self.sampler.round_trip(video)), truth)
         one_step = self.generate(places, first, 1, places)
         self.add(names.ONE_STEP, places, self.cut(one_step), truth)
         self.full_steps(places, video, one_step, truth)
@@ -139,13 +139,19 @@ class Scoring:
                 self.scores.put_figures(names.ONE_STEP, window, figures)
 
     def full_steps(self, places: list[int], video: torch.Tensor, one_step: torch.Tensor, truth: torch.Tensor) -> None:
-        """Score the windows that are chosen for it at the preset's steps, and keep the examples."""
+        """Score the windows that are chosen for it at the preset's steps and at few, and keep the examples."""
         chosen = [position for position, place in enumerate(places) if place in self.full]
         if not chosen:
             return
         inside = [places[position] for position in chosen]
-        full_steps = self.generate(inside, video[chosen, :, :, 0], self.preset.sampling.sampling_steps, inside)
+        first, steps = video[chosen, :, :, 0], self.preset.sampling.sampling_steps
+        full_steps = self.generate(inside, first, steps, inside)
         self.add(names.FULL_STEPS, inside, self.cut(full_steps), truth[chosen])
+        if steps != names.FEW_STEPS:
+            few_steps = self.generate(inside, first, names.FEW_STEPS, inside)
+            self.scores.add(
+                names.FOUR_STEPS, [self.windows[place] for place in inside], self.cut(few_steps), truth[chosen]
+            )
         for position, place, generated in zip(chosen, inside, full_steps, strict=True):
             if place in self.examples:
                 self.kept[place] = Example(

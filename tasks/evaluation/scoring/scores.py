@@ -9,13 +9,15 @@ import numpy as np
 import torch
 
 from tasks.evaluation.measures.lpips import LpipsAlex
-from tasks.evaluation.measures.metrics import GIVEN_FRAMES, psnr, temporal_flickering
+from tasks.evaluation.measures.metrics import GIVEN_FRAMES, detail, psnr, temporal_flickering
 from tasks.evaluation.measures.shared_world.figures import LEAST_SPAN, NORMALISED
 from tasks.evaluation.measures.ssim import ssim
 from tasks.evaluation.measures.statistics import Interval, cluster_interval
 from tasks.evaluation.scoring.windows import Window
 
 FULL_STEPS, ONE_STEP, SHUFFLED_RAYMAPS = "model", "model_1_step", "model_1_step_shuffled_raymaps"
+FEW_STEPS, FOUR_STEPS = 4, "model_4_steps"
+"""What a model that is to be driven can afford."""
 GROUND_TRUTH, CODEC, COPY, BLUR, SHUFFLED_PAIRS = (
     "ground_truth", "codec", "copy_first_frame", "blurred_first_frame", "shuffled_pairs",
 )  # fmt: skip
@@ -32,15 +34,26 @@ class Scores:
         self.lpips = lpips
         self.arrays: dict[tuple[str, str], dict[str, np.ndarray]] = {}
         self.windows: dict[str, Window] = {}
+        self.codec_detail: dict[str, float] = {}
+        """By window, `detail` of the codec's round trip: what sharpness is measured by."""
 
     def add(self, row: str, windows: Sequence[Window], views: torch.Tensor, truth: torch.Tensor) -> None:
-        """Score views [N, A, V, T, 3, h, w] of N windows against the true ones."""
+        """Score views [N, A, V, T, 3, h, w] of N windows against the true ones; sharpness only once the codec's were
+        added."""
         views, truth = views[..., GIVEN_FRAMES:, :, :, :], truth[..., GIVEN_FRAMES:, :, :, :]
         found = {
             "psnr": psnr(views, truth),
             "ssim": ssim(views, truth),
             "temporal_flickering": temporal_flickering(views),
         }
+        if row == CODEC:
+            self.codec_detail |= dict(
+                zip((window.name for window in windows), detail(views).flatten(1).mean(1).tolist(), strict=True)
+            )
+        if all(window.name in self.codec_detail for window in windows):
+            ours = detail(views)
+            codec = torch.tensor([self.codec_detail[window.name] for window in windows])
+            found["sharpness"] = ours / codec.view(-1, *[1] * (ours.ndim - 1))
         if self.lpips is not None:
             found["lpips"] = self.lpips(views, truth)
         self.put(row, windows, found)

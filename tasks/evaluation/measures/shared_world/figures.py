@@ -66,6 +66,10 @@ LEAST_SPAN = 0.02
 
 def label_of(figure: str) -> str:
     """Return what a table calls a figure; rollout_psnr_2 and the like by rule, others by their name."""
-    if figure.startswith("rollout_psnr_"):
-        return f"PSNR of rollout window {figure.rsplit('_', 1)[1]}, dB"
+    for start, what in (
+        ("rollout_psnr_", "PSNR of rollout window {}, dB"),
+        ("rollout_sharpness_", "sharpness of it, {}"),
+    ):
+        if figure.startswith(start):
+            return what.format(figure.removeprefix(start))
     return FIGURES[figure].label if figure in FIGURES else figure

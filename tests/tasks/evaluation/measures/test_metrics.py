@@ -8,8 +8,11 @@ import torch
 
 from model import mosaic
 from tasks.evaluation.measures.lpips import ALEXNET_VARIABLE, LpipsAlex, LpipsMissing, load_lpips
-from tasks.evaluation.measures.metrics import HIGHEST_DB, front_of, psnr, temporal_flickering, views_of
+from tasks.evaluation.measures.metrics import HIGHEST_DB, detail, front_of, psnr, temporal_flickering, views_of
 from tasks.evaluation.measures.ssim import ssim
+from tasks.evaluation.scoring import scores as names
+from tasks.evaluation.scoring.scores import Scores
+from tasks.evaluation.scoring.windows import Window
 
 
 @pytest.fixture
@@ -48,6 +51,26 @@ def test_temporal_flickering_is_vbenchs_formula(pair):
     np.testing.assert_allclose(temporal_flickering(eight_bit / 255).numpy(), theirs, atol=1e-6)
     still = pair[0][:, :1].expand(2, 3, 3, 24, 36)
     assert torch.equal(temporal_flickering(still), torch.ones(2, 2))
+
+
+def test_detail_is_the_difference_of_neighbours(pair):
+    ramp = torch.linspace(0, 1, 11).expand(2, 3, 5, 11)
+    assert detail(ramp).tolist() == pytest.approx([0.1, 0.1])
+    assert detail(ramp.transpose(-1, -2)).tolist() == pytest.approx([0.1, 0.1])
+    assert detail(ramp + ramp.flip(-1)).tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_sharpness_is_beside_the_codecs(pair):
+    video, _ = pair
+    scores = Scores(None)
+    windows = [Window({"key": "a", "scene_id": "s"}, 0)]
+    views = video[:1, None, None]
+    scores.add(names.COPY, windows, views, views)
+    assert "sharpness" not in scores.metrics(names.COPY)  # the codec's detail is not known yet
+    scores.add(names.CODEC, windows, views, views)
+    scores.add(names.ONE_STEP, windows, 0.5 * views, views)
+    assert scores.mean(names.CODEC, "sharpness") == pytest.approx(1)
+    assert scores.mean(names.ONE_STEP, "sharpness") == pytest.approx(0.5)
 
 
 def test_views_are_cut_from_the_mosaic_in_order():

@@ -224,7 +224,10 @@ def test_a_rollout_goes_over_the_whole_clip(asked):
     sampler, windows, _, cut = asked
     scores = Scores(None)
     assert probes.rollouts(sampler, windows, scores, cut) == {}
-    assert {"rollout_psnr_1", "rollout_psnr_2", "rollout_drift"} == set(scores.metrics(names.ONE_STEP))
+    figures = {"rollout_psnr_1", "rollout_psnr_2", "rollout_sharpness_1", "rollout_sharpness_2", "rollout_drift"}
+    assert figures == set(scores.metrics(names.ONE_STEP)) == set(scores.metrics(names.FULL_STEPS))
+    assert scores.mean(names.CODEC, "rollout_sharpness_2") == pytest.approx(1)
+    assert scores.mean(names.ONE_STEP, "rollout_psnr_1") != scores.mean(names.FULL_STEPS, "rollout_psnr_1")
     assert len(scores.arrays[names.COPY, "rollout_drift"]) == len(scores.arrays[names.CODEC, "rollout_drift"]) == 3
 
 

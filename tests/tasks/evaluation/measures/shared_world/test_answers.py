@@ -166,8 +166,14 @@ def test_drift_is_the_first_windows_psnr_minus_the_lasts():
     video = truth.clone()
     for window, error in enumerate((0.01, 0.0316227766, 0.1)):
         video[:, :, 1 + 8 * window : 9 + 8 * window] += error
-    found = drift.figures(video, truth, 9)
+    video[:, :, 9:17, :, :, ::2] += 0.01  # stripes beside a codec that has them half as high everywhere
+    codec = truth.clone()
+    codec[..., ::2] += 0.005
+    found = drift.figures(video, truth, codec, 9)
+    assert [found[f"rollout_sharpness_{k}"] for k in (1, 2, 3)] == pytest.approx([0, 2, 0], abs=1e-4)
+    video[:, :, 9:17, :, :, ::2] -= 0.01
+    found = drift.figures(video, truth, codec, 9)
     assert [found[f"rollout_psnr_{k}"] for k in (1, 2, 3)] == pytest.approx([40, 30, 20], abs=1e-2)
     assert found["rollout_drift"] == pytest.approx(20, abs=2e-2)
     with pytest.raises(ValueError, match="25 frames is no whole number of windows of 10"):
-        drift.figures(video, truth, 10)
+        drift.figures(video, truth, codec, 10)

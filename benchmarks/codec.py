@@ -45,9 +45,8 @@ def main() -> None:
             codec = LinearCodec.fit(fitted, channels, chroma_weight)
             kept = views_of(round_trip(codec, torch.stack(measured)))[..., GIVEN_FRAMES:, :, :, :]
             share = float(detail(kept).mean() / detail(truth).mean())
-            print(
-                f"{width}x{height} | {channels} | {chroma_weight:g} | {float(psnr(kept, truth).mean()):.2f} | {share:.3f}"
-            )
+            score = float(psnr(kept, truth).mean())
+            print(f"{width}x{height} | {channels} | {chroma_weight:g} | {score:.2f} | {share:.3f}")
 
 
 if __name__ == "__main__":

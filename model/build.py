@@ -1,15 +1,20 @@
-"""Builds the transformer that a preset describes, and loads its text embedding."""
+"""Builds the transformer and the pipeline that a preset describes, and loads its text embedding."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from model.codec import Codec, module_of
+from model.objective import noise_schedule
+from model.pipeline import ShareVersePipeline
 from model.presets import Preset, PresetError
+from model.text import EmptyText
 from model.transformer import ShareVerseTransformer3DModel
 from model.weights import WeightsError, check_folder, is_finite, load_weights, local_folder, read_json_object
 
@@ -62,6 +67,27 @@ def build_transformer(preset: Preset) -> ShareVerseTransformer3DModel:
     model.init_added_modules()
     torch.set_rng_state(generator_state)
     return model
+
+
+def build_pipeline(
+    preset: Preset, transformer: ShareVerseTransformer3DModel, codec: Codec, text: torch.Tensor, **options: Any
+) -> ShareVersePipeline:
+    """Return the pipeline of a preset's model with a text embedding [1, L, D], and `options` of its own in
+    addition."""
+    raymap = preset.raymap_options
+    video = {name: raymap.pop(name) for name in ("height", "width", "views")}
+    return ShareVersePipeline(
+        transformer,
+        module_of(codec),
+        noise_schedule(preset.objective),
+        EmptyText.of(text),
+        frames=preset.video.frames,
+        raymap=raymap,
+        sampling_steps=preset.sampling.sampling_steps,
+        given_frames=preset.given_frames,
+        **video,
+        **options,
+    )
 
 
 def empty_transformer(preset: Preset) -> ShareVerseTransformer3DModel:

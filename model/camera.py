@@ -19,6 +19,9 @@ MOUNTS = {
 }
 """Pose of each camera in its car's frame: x, y, z, pitch, yaw, roll."""
 
+FOV_DEG = 90.0
+"""Horizontal field of view of each camera."""
+
 CAMERA_AXES = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 """Columns: OpenCV's x (right), y (down), z (forward) in CARLA's camera frame (x forward, y right, z up)."""
 
@@ -62,6 +65,12 @@ def carla_to_c2w(pose: np.ndarray) -> np.ndarray:
     c2w[..., :3, 3] = carla[..., :3, 3] @ FLIP_Y
     c2w[..., 3, 3] = 1.0
     return c2w
+
+
+def camera_poses(agent_pose: np.ndarray) -> np.ndarray:
+    """Return the cameras' poses [..., V, 6] in CARLA's world for cars at poses [..., 6]."""
+    mounts = carla_matrix(np.array([MOUNTS[view] for view in VIEWS]))
+    return carla_pose(carla_matrix(agent_pose)[..., None, :, :] @ mounts)
 
 
 def intrinsics(width: int, height: int, fov_deg: float) -> np.ndarray:

@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 
 from model.presets import SPATIAL_FACTOR, TEMPORAL_FACTOR, CodecConfig
 from model.weights import WEIGHTS_STEM, WeightsError, check_folder, load_weights, local_folder
@@ -130,15 +131,17 @@ class LinearCodec(ModelMixin, ConfigMixin):
         codec.scale.fill_(max(energy, 1e-12) ** 0.5)
         return codec
 
+    @apply_forward_hook
     def encode(self, video: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         check_frames(video.shape[2])
-        first, rest = split_into_blocks(scale_chroma(video, self.config.chroma_weight))
+        first, rest = split_into_blocks(scale_chroma(video.to(self.scale.dtype), self.config.chroma_weight))
         coefficients = [(first - self.first_mean) @ self.first_basis, (rest - self.rest_mean) @ self.rest_basis]
         mean = (torch.cat(coefficients, 1) / self.scale).movedim(-1, 2).contiguous()
         return mean, torch.full_like(mean, -30.0)
 
+    @apply_forward_hook
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        coefficients = latents.movedim(2, -1) * self.scale
+        coefficients = latents.to(self.scale.dtype).movedim(2, -1) * self.scale
         first = coefficients[:, :1] @ self.first_basis.T + self.first_mean
         rest = coefficients[:, 1:] @ self.rest_basis.T + self.rest_mean
         return scale_chroma(join_blocks(first, rest), 1 / self.config.chroma_weight).clamp(-1, 1)
@@ -168,6 +171,16 @@ class VaeCodec:
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         scaled = latents.transpose(1, 2).to(self.vae.dtype) / self.scaling
         return self.vae.decode(scaled.contiguous()).sample.float().clamp(-1, 1)
+
+
+def codec_of(module: torch.nn.Module) -> Codec:
+    """Return the codec that a pipeline's component is: the linear one itself, or CogVideoX's VAE in its wrapper."""
+    return VaeCodec(module) if isinstance(module, AutoencoderKLCogVideoX) else module  # type: ignore[return-value]
+
+
+def module_of(codec: Codec) -> torch.nn.Module:
+    """Return the component that stands for a codec in a pipeline: the inverse of `codec_of`."""
+    return codec.vae if isinstance(codec, VaeCodec) else codec  # type: ignore[return-value]
 
 
 @torch.no_grad()

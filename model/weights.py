@@ -101,17 +101,22 @@ def impossible_number(value: Any, name: str = "") -> str:
     return f"{name} {value!r:.40}" if wrong else ""
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file. WeightsError for a missing or damaged file."""
+def read_json(path: Path) -> Any:
+    """Return the value in a JSON file. WeightsError for a missing or damaged file."""
     require_file(path)
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise WeightsError(f"{path} has more than {MAX_JSON_BYTES} bytes, which is no model's")
-        value = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} holds no readable JSON ({first_line(error)})") from error
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file. WeightsError for a missing or damaged file."""
+    value = read_json(path)
     if not isinstance(value, dict):
         raise WeightsError(f"{path} holds a JSON {type(value).__name__} where an object belongs")
     return value

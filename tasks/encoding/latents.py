@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 
 from infra.reading import one_line, read_json, read_parquet, read_part, read_sha256
 from infra.storage import canonical_json, sha256_bytes, sha256_file
-from model.codec import Codec, LinearCodec, VaeCodec, fitted_codec_folder
+from model.codec import Codec, LinearCodec, VaeCodec, fitted_codec_folder, module_of
 from model.presets import Preset
 from model.weights import WEIGHTS_STEM
 from tasks.encoding.frames import model_video, window_starts
@@ -115,11 +115,6 @@ def encode_clip(pair: ClipPair, split: str, codec: Codec, preset: Preset) -> dic
         members = {f"agent{agent}.first.png": png(picture) for agent, picture in enumerate(part[:, :, 0])}
         windows[start] = members | {"window.safetensors": save({name: t.contiguous() for name, t in tensors.items()})}
     return windows
-
-
-def module_of(codec: Codec) -> torch.nn.Module:
-    """Return the module that holds a codec's tensors."""
-    return codec if isinstance(codec, torch.nn.Module) else codec.vae  # type: ignore[attr-defined]
 
 
 def place(codec: Codec, device: torch.device) -> None:

@@ -54,8 +54,6 @@ def generate_clip(
         first.to(sampler.device),
         torch.from_numpy(pair.cameras.K)[None],
         torch.from_numpy(pair.cameras.c2w[:, :, :frames])[None],
-        frames=preset.video.frames,
-        raymap=preset.raymap_options,
         num_inference_steps=steps or preset.sampling.sampling_steps,
         generator=torch.Generator().manual_seed(seed),
         dtype=sampler.dtype,

@@ -10,7 +10,7 @@ import carla
 import numpy as np
 
 from infra.storage import atomic_dir, sha256_file
-from model.camera import VIEWS, carla_to_c2w, intrinsics
+from model.camera import FOV_DEG, VIEWS, camera_poses, carla_to_c2w, intrinsics
 from tasks.planning.rows import PlannedRecording
 from tasks.planning.weather import WEATHERS
 from tasks.recording.barrier import CameraImage
@@ -19,7 +19,7 @@ from tasks.recording.encode import VideoWriter, halved, halved_nearest, mosaic, 
 from tasks.recording.errors import RecordingError
 from tasks.recording.gates import RecordingScores
 from tasks.recording.rig import AGENTS, Rig, transform_from_pose
-from tasks.recording.visibility import FOV_DEG, Box, camera_poses, identify_extra_actors, sees_other_car, stored_ids
+from tasks.recording.visibility import Box, identify_extra_actors, sees_other_car, stored_ids
 
 WARM_UP_TICKS = 60
 AGENT_NAMES = [f"agent{agent}" for agent in range(AGENTS)]

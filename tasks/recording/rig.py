@@ -7,12 +7,12 @@ from typing import Any
 import carla
 import numpy as np
 
-from model.camera import MOUNTS, VIEWS
+from model.camera import FOV_DEG, MOUNTS, VIEWS, camera_poses
 from tasks.planning.rows import AGENTS
 from tasks.recording.barrier import Barrier, CameraImage, pose_from_transform
 from tasks.recording.depth import depth_cm
 from tasks.recording.errors import RecordingError, ServerFault
-from tasks.recording.visibility import FOV_DEG, camera_poses, other_car_code
+from tasks.recording.visibility import other_car_code
 
 VEHICLE_BLUEPRINT = "vehicle.audi.tt"
 COLOR = "178,14,20"

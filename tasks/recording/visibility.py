@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.camera import MOUNTS, VIEWS, carla_matrix, carla_pose, carla_to_c2w, intrinsics, project
+from model.camera import FOV_DEG, camera_poses, carla_matrix, carla_to_c2w, intrinsics, project
 from tasks.planning.rows import FIRST_EXTRA_ID
 
-FOV_DEG = 90.0
 MIN_RED_SHARE = 0.05
 """Share of red pixels in the other car's projected box from which on it counts as seen."""
 CAR_TAG = 14
@@ -43,12 +42,6 @@ class Box:
         matrix = carla_matrix(self.pose)
         local = (points - matrix[:3, 3]) @ matrix[:3, :3] - self.centre
         return (np.abs(local) <= self.extent + BOX_MARGIN_M).all(-1)
-
-
-def camera_poses(agent_pose: np.ndarray) -> np.ndarray:
-    """Return the cameras' poses [..., V, 6] in CARLA's world for cars at poses [..., 6]."""
-    mounts = carla_matrix(np.array([MOUNTS[view] for view in VIEWS]))
-    return carla_pose(carla_matrix(agent_pose)[..., None, :, :] @ mounts)
 
 
 def is_red(bgr: np.ndarray) -> np.ndarray:

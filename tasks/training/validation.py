@@ -11,9 +11,9 @@ from diffusers import CogVideoXDDIMScheduler
 from PIL import Image
 
 from infra.storage import atomic_file
+from model.build import build_pipeline
 from model.codec import Codec
 from model.objective import TRAIN_TIMESTEPS, training_loss
-from model.pipeline import ShareVersePipeline
 from model.presets import Preset
 from model.transformer import ShareVerseTransformer3DModel
 from tasks.encoding.latents import LatentWindow, LatentWindows
@@ -72,15 +72,15 @@ class Validation:
         """Write frames of the first window as a PNG: per agent a row of the recording (through the codec) above a row
         of what the model generates from its first frame, in a few sampling steps."""
         window, device = self.windows[0], self.text.device
-        pipeline = ShareVersePipeline(model, self.scheduler, self.codec, self.text, self.preset.given_frames)
+        pipeline = build_pipeline(self.preset, model, self.codec, self.text)
         pipeline.set_progress_bar_config(disable=True)
-        generated = pipeline(
+        generated = pipeline.generate(
             first_frames_of(window)[None].to(device),
             raymaps_of(window, self.preset)[None].to(device),
             num_inference_steps=SAMPLE_STEPS,
             generator=seeded_generator(SEED),
             dtype=self.dtype,
-        ).videos[0]
+        )[0]
         recorded = self.codec.decode(window.mean.float().to(device))
         frames = np.linspace(0, generated.shape[2] - 1, SAMPLE_FRAMES).round().astype(int)
         rows = [

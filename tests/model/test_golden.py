@@ -11,7 +11,7 @@ import torch
 
 from model.codec import VaeCodec
 from model.objective import Batch, noise_schedule, training_loss
-from model.pipeline import ShareVerseOutput, ShareVersePipeline
+from model.pipeline import ShareVersePipeline
 from model.presets import ObjectiveConfig
 from model.raymap import build_raymaps
 from model.transformer import ShareVerseTransformer3DModel
@@ -192,13 +192,16 @@ def test_the_vaes_posterior_is_scaled_with_its_latents():
 class Counting(ShareVersePipeline):
     """Generates windows of frames whose every pixel is one more than the frame before; keeps what it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, **video) -> None:
+        super().__init__(None, None, None, None, **video)
         self.given: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def __call__(self, first_frames, raymaps, **options):
+    def denoise(self, first_frames, raymaps, **options):
         self.given.append((first_frames, raymaps))
-        steps = torch.arange(5.0).view(1, 1, 1, 5, 1, 1)
-        return ShareVerseOutput(videos=first_frames[:, :, :, None] + steps)
+        return first_frames[:, :, None]
+
+    def decode(self, latents):
+        return latents.transpose(2, 3) + torch.arange(5.0).view(1, 1, 1, 5, 1, 1)
 
 
 def test_a_rollout_goes_on_from_the_last_frame_with_the_cameras_of_its_window():
@@ -206,10 +209,10 @@ def test_a_rollout_goes_on_from_the_last_frame_with_the_cameras_of_its_window():
     K = torch.tensor([[48.0, 0, 48], [0, 48, 32], [0, 0, 1]], dtype=torch.float64).expand(1, 2, 4, 3, 3)
     c2w = torch.eye(4, dtype=torch.float64).repeat(1, 2, 4, 13, 1, 1)
     c2w[..., :3, 3] = torch.randn(1, 2, 4, 13, 3, generator=generator, dtype=torch.float64)
-    raymap = {"height": 64, "width": 96}
-    pipeline = Counting()
-    videos = pipeline.rollout(torch.zeros(1, 2, 3, 8, 8), K, c2w, frames=5, raymap=raymap).videos
+    size = {"height": 64, "width": 96}
+    pipeline = Counting(frames=5, **size)
+    videos = pipeline.rollout(torch.zeros(1, 2, 3, 8, 8), K, c2w).videos
     assert videos[0, 0, 0, :, 0, 0].tolist() == list(range(13))
     assert [float(first.max()) for first, _ in pipeline.given] == [0, 4, 8]
     for window, (_, rays) in enumerate(pipeline.given):
-        assert torch.equal(rays, build_raymaps(K, c2w[:, :, :, 4 * window : 4 * window + 5], **raymap))
+        assert torch.equal(rays, build_raymaps(K, c2w[:, :, :, 4 * window : 4 * window + 5], **size))

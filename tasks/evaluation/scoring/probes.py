@@ -140,8 +140,6 @@ def roll_out(sampler: Sampler, windows: Windows, place: int, truth: torch.Tensor
         truth[:, :, :, 0].to(sampler.device),
         torch.from_numpy(cameras.K)[None],
         torch.from_numpy(cameras.c2w[:, :, :span])[None],
-        frames=windows.frames,
-        raymap=windows.preset.raymap_options,
         num_inference_steps=steps,
         generator=torch.Generator().manual_seed(seed),
         dtype=sampler.dtype,

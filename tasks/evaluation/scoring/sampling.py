@@ -9,10 +9,8 @@ import torch
 
 from infra.deepspeed_config import use_bf16
 from infra.storage import sha256_bytes
-from model.build import cross_agent_options, text_embedding
+from model.build import build_pipeline, cross_agent_options, text_embedding
 from model.codec import Codec, load_codec, round_trip
-from model.objective import noise_schedule
-from model.pipeline import ShareVersePipeline
 from model.presets import Preset
 from model.transformer import ShareVerseTransformer3DModel
 from model.weights import WeightsError, load_weights
@@ -61,14 +59,8 @@ class Sampler:
                 f"the checkpoint {model_dir.parent} cannot be used ({error}): restore it, or train the run again."
             ) from error
         check_model(transformer, preset, model_dir)
-        weights = codec if isinstance(codec, torch.nn.Module) else codec.vae  # type: ignore[attr-defined]
-        weights.to(self.device)
-        self.pipeline = ShareVersePipeline(
-            transformer.eval().float().to(self.device),
-            noise_schedule(preset.objective),
-            codec,
-            text_embedding(preset),
-            preset.given_frames,
+        self.pipeline = build_pipeline(preset, transformer.eval().float(), codec, text_embedding(preset)).to(
+            self.device
         )
         self.pipeline.set_progress_bar_config(disable=True)
         self.dtype = torch.bfloat16 if use_bf16(preset.training.precision) else torch.float32
@@ -108,14 +100,14 @@ class Sampler:
         `noise` [N, A, F, C, h, w] in place of the names' own.
         """
         noise = self.noise(names, first_frames.shape[1]) if noise is None else noise
-        output = self.pipeline(
+        videos = self.pipeline.generate(
             first_frames.to(self.device),
             raymaps.to(self.device),
             num_inference_steps=steps,
             noise=noise,
             dtype=self.dtype,
         )
-        videos = output.videos.float().cpu()
+        videos = videos.float().cpu()
         if not torch.isfinite(videos).all():
             raise EvaluationError(NO_NUMBERS)
         return videos

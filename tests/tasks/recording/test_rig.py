@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from infra.carla_servers import CarlaServer
-from model.camera import VIEWS, carla_matrix, carla_to_c2w, intrinsics, project
+from model.camera import FOV_DEG, VIEWS, camera_poses, carla_matrix, carla_to_c2w, intrinsics, project
 from tasks.planning.weather import WEATHERS
 from tasks.recording.barrier import pose_from_transform
 from tasks.recording.depth import depth_cm
 from tasks.recording.errors import RecordingError
 from tasks.recording.rig import AGENTS, Rig
-from tasks.recording.visibility import FOV_DEG, camera_poses, stored_ids
+from tasks.recording.visibility import stored_ids
 from tests.conftest import SPEC
 
 WIDTH, HEIGHT = 192, 128

@@ -88,7 +88,7 @@ def test_a_folder_that_holds_something_is_left_alone(run, tmp_path):
 def test_the_command_exports_or_says_why_not(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["export", "last", "model"])
-    assert (done.exit_code, done.stdout) == (0, "model\n")
+    assert (done.exit_code, done.stdout) == (0, "model\n"), done.stderr
     assert (tmp_path / "model" / "transformer" / "config.json").is_file()
     for arguments, sentence in ((["ffffffffffff", "other"], "there is no run"), (["last", "model"], "is not empty")):
         done = CliRunner().invoke(app, ["export", *arguments])

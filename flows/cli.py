@@ -245,21 +245,35 @@ def evaluate(
 
 @command("shareverse generate --run 1a2b3c4d5e6f --clip KEY --out videos")
 def generate(
-    clip: Annotated[str, typer.Option(help="Key of a clip of the run's data set.")],
     out: Annotated[Path, typer.Option(help="Folder for the videos.")],
+    clip: Annotated[str | None, typer.Option(help="Key of a clip of the run's data set.")] = None,
+    pictures: Annotated[
+        list[str] | None, typer.Option(metavar="FILE...", help="In place of a clip: a first mosaic per agent.")
+    ] = None,
+    more_pictures: Annotated[list[str] | None, typer.Argument(metavar="", hidden=True)] = None,
+    trajectories: Annotated[Path | None, typer.Option(help="JSON file with CARLA poses per agent.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="DIR", help="Folder that `shareverse export` wrote.")] = None,
     run_id: Annotated[str, typer.Option("--run", help="The run's id (default: the one opened last).")] = "",
     steps: Annotated[int, typer.Option(help="Sampling steps (0: the preset's).")] = 0,
     windows: Annotated[int, typer.Option(help="Windows of the model's length, one after another.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the noise, from 0.")] = 0,
 ) -> None:
-    """Generate a clip with a trained run.
+    """Generate a clip with a trained run, or own pictures with an exported model.
 
-    From its first frames and cameras; writes both agents' mosaics and their eight views as videos.
+    From first frames and cameras; writes all agents' mosaics and their views as videos. Own pictures:
+    `shareverse generate --pictures a0.png a1.png --trajectories t.json --model DIR --out videos` (docs/USAGE.md).
     """
     from tasks.evaluation.__main__ import main
 
-    options = {"run": run_id, "clip": clip, "out": out, "steps": steps, "windows": windows, "seed": seed}
-    raise typer.Exit(main(["generate", *(f"--{name}={value}" for name, value in options.items())]))
+    if more_pictures and not pictures:
+        raise typer.BadParameter(f"{more_pictures[0]!r} belongs to no option; pictures follow --pictures.")
+    options = {
+        "run": run_id, "clip": clip, "trajectories": trajectories, "model": model, "out": out, "steps": steps,
+        "windows": windows, "seed": seed,
+    }  # fmt: skip
+    words = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    files = [f"./{file}" if file.startswith("-") else file for file in [*(pictures or []), *(more_pictures or [])]]
+    raise typer.Exit(main(["generate", *words, *(["--pictures", *files] if files else [])]))
 
 
 @command("shareverse export 1a2b3c4d5e6f my-model")
@@ -269,17 +283,15 @@ def export(
 ) -> None:
     """Write a run's model as a folder to hand on.
 
-    Its weights as safetensors, their configuration, and a model card with what the evaluation measured.
+    A diffusers pipeline (weights as safetensors), and a model card with what the evaluation measured.
     """
-    from infra.storage import StorageError
-    from tasks.evaluation.errors import EvaluationError
+    from tasks.evaluation.__main__ import ERRORS
     from tasks.evaluation.export import export_run
-    from tasks.runs.errors import RunError
     from tasks.runs.run import read_run
 
     try:
         export_run(read_run("" if run_id == "last" else run_id), folder)
-    except (EvaluationError, RunError, StorageError) as error:
+    except ERRORS as error:
         raise exit_with(error) from error
     except OSError as error:
         raise exit_with(

@@ -1,6 +1,10 @@
 """Generate a clip with a trained run:
 
 python -m tasks.evaluation generate --run 1a2b3c4d5e6f --clip KEY --out DIR [--steps 20] [--windows 3]
+
+or own pictures and trajectories with an exported one:
+
+python -m tasks.evaluation generate --pictures a0.png a1.png --trajectories t.json --model FOLDER --out DIR
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from model.codec import CodecError
 from model.presets import PresetError
 from tasks.encoding.latents import EncodingError
 from tasks.evaluation.errors import EvaluationError
-from tasks.evaluation.generate import generate_clip
+from tasks.evaluation.generate import DEFAULT_MODEL, generate_clip, generate_own
 from tasks.evaluation.report.write import latents_dir_of
 from tasks.recording.errors import RecordingError
 from tasks.runs.errors import RunError
@@ -31,7 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     generate = commands.add_parser("generate", help="write both agents' mosaics and their eight views as videos")
     generate.add_argument("--run", default="", help="id of the run (default: the one opened last)")
-    generate.add_argument("--clip", required=True, help="key of a clip of the run's data set")
+    generate.add_argument("--clip", help="key of a clip of the run's data set")
+    generate.add_argument("--pictures", nargs="+", default=[], help="in place of a clip: first mosaics, one per agent")
+    generate.add_argument(
+        "--trajectories", type=Path, help="JSON file with CARLA poses per agent (model/trajectories.py)"
+    )
+    generate.add_argument("--model", default=DEFAULT_MODEL, help="folder that `shareverse export` wrote")
     generate.add_argument("--out", required=True, type=Path, help="folder for the videos")
     generate.add_argument("--steps", type=int, default=0, help="sampling steps (default: the preset's)")
     generate.add_argument("--windows", type=int, default=1, help="windows of the model's length, one after another")
@@ -43,11 +52,21 @@ def main(arguments: list[str] | None = None) -> int:
     if not 0 <= given.seed < 2**63:
         print(f"--seed is {given.seed}: give a whole number from 0 to {2**63 - 1}.", file=sys.stderr)
         return 1
+    own = bool(given.pictures and given.trajectories)
+    if own == bool(given.clip) or bool(given.pictures) != bool(given.trajectories):
+        print("give either --clip, or --pictures and --trajectories.", file=sys.stderr)
+        return 1
     try:
-        run = read_run(given.run)
-        paths = generate_clip(
-            run, latents_dir_of(run), given.clip, given.out, steps=given.steps, windows=given.windows, seed=given.seed
-        )
+        if own:
+            paths = generate_own(
+                given.model, given.pictures, given.trajectories, given.out, steps=given.steps, seed=given.seed
+            )
+        else:
+            run = read_run(given.run)
+            paths = generate_clip(
+                run, latents_dir_of(run), given.clip, given.out,
+                steps=given.steps, windows=given.windows, seed=given.seed,
+            )  # fmt: skip
     except ERRORS as error:
         print(error, file=sys.stderr)
         return 1

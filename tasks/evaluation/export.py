@@ -1,13 +1,16 @@
-"""A run's model as a folder to hand on: weights, configuration, and a card with what the evaluation measured.
+"""A run's model as a folder to hand on: a diffusers pipeline, and a card with what the evaluation measured.
 
-README.md      the model card
-run.json       the run's configuration, and the digest of its data
-transformer/   the last checkpoint's weights, averaged where the run averages (diffusers layout, safetensors)
-codec/         the linear codec that was fitted on the run's data; CogVideoX's VAE is its own to distribute
+README.md          the model card
+run.json           the run's configuration, and the digest of its data
+model_index.json   the pipeline's parts, and what the model must know of its input (model/pipeline_folder.py)
+transformer/       the last checkpoint's weights, averaged where the run averages (safetensors)
+codec/             the linear codec that was fitted on the run's data, or CogVideoX's VAE
+scheduler/ text/   the noise schedule, and the empty prompt's embedding
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,11 @@ from infra.storage import atomic_dir
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.report.report import METRICS
 from tasks.evaluation.report.write import folder_of, latents_dir_of
-from tasks.runs.checkpoint_record import check_files
+from tasks.evaluation.scoring.sampling import Sampler
 from tasks.runs.run import Run, steps_of
 
 CARD = """---
+{licence}
 library_name: diffusers
 pipeline_tag: image-to-video
 tags: [shareverse, world-model, multi-agent]
@@ -28,7 +32,8 @@ tags: [shareverse, world-model, multi-agent]
 # ShareVerse, {title}
 
 Generates the videos of two agents in one world, from their first frames and their cameras' trajectories, as
-[ShareVerse](https://arxiv.org/abs/2603.02697) does. Made with its open implementation, whose classes load it.
+[ShareVerse](https://arxiv.org/abs/2603.02697) does. Made with its open implementation, whose class loads it: it is
+imported from `model.pipeline`, not from diffusers.
 
 | | |
 |---|---|
@@ -37,15 +42,37 @@ Generates the videos of two agents in one world, from their first frames and the
 | codec | {codec} |
 
 ```python
-from model.transformer import ShareVerseTransformer3DModel
+import torch
 
-transformer = ShareVerseTransformer3DModel.from_pretrained("transformer")
+from model.pipeline import ShareVersePipeline
+
+pipe = ShareVersePipeline.from_pretrained(".")
+size = pipe.config.height, pipe.config.width
+pictures = [torch.full((3, *size), 0.5), torch.full((3, *size), 0.5)]  # or paths, PIL images, arrays
+stand = {{"x": 0.0, "y": 0.0, "z": 0.0, "pitch": 0.0, "yaw": 0.0, "roll": 0.0}}
+ahead = [stand | {{"x": 0.5 * frame}} for frame in range(pipe.config.frames)]
+behind = [pose | {{"x": pose["x"] - 10.0}} for pose in ahead]
+output = pipe(pictures=pictures, trajectories=[ahead, behind], generator=torch.Generator().manual_seed(0))
+output.videos[0][-1].save("agent0.png")
 ```
 
 ## What it can do
 
 {figures}
 """
+
+
+APACHE = "license: apache-2.0"
+COGVIDEOX = """license: other
+license_name: cogvideox
+license_link: https://huggingface.co/THUDM/CogVideoX-5b-I2V/blob/main/LICENSE"""
+"""For a model that holds weights of CogVideoX-5B: its transformer or its VAE."""
+
+
+def frames_per_second(run: Run) -> float:
+    """Return the rate of a run's clips. RunError where its data set is gone or another one."""
+    index = run.clips()
+    return float(json.loads(index.read(index.rows[0])["meta.json"])["fps"])
 
 
 def figures_of(run: Run, checkpoint: Path) -> str:
@@ -79,10 +106,11 @@ def interval(figure: dict[str, float] | None) -> str:
 
 
 def export_run(run: Run, folder: Path) -> None:
-    """Write a run's last checkpoint and its card to a new `folder`, complete or not at all.
+    """Write a run's last checkpoint as a pipeline, with its card, to a new `folder`, complete or not at all.
 
     EvaluationError when there is no checkpoint, its codec is gone, or the folder holds something; RunError for a
-    damaged checkpoint, StorageError for a folder that cannot be.
+    damaged checkpoint or a data set that is not the run's, CodecError or PresetError for a VAE or a text embedding that
+    cannot be loaded, StorageError for a folder that cannot be.
     """
     folder, checkpoint = folder.absolute(), run.latest_checkpoint()
     if checkpoint is None:
@@ -92,17 +120,17 @@ def export_run(run: Run, folder: Path) -> None:
     codec, linear = latents_dir_of(run) / "codec", run.preset.codec.codec == "linear"
     if linear and not codec.is_dir():
         raise EvaluationError(f"the run's codec is gone from {codec}: run train-shareverse again with its parameters.")
-    check_files(checkpoint, "model/")
+    pipeline = Sampler.of_checkpoint(run.preset, checkpoint, latents_dir_of(run)).pipeline
+    pipeline.register_to_config(fps=frames_per_second(run))
     video = run.preset.video
     card = CARD.format(
         title=run.name or run.run_id, preset=run.preset.name, frames=video.frames, width=video.width,
         height=video.height, steps=steps_of(checkpoint), train_steps=run.preset.training.train_steps,
         dataset=run.dataset, digest=run.dataset_digest, figures=figures_of(run, checkpoint),
-        codec="linear, in `codec/`" if linear else "CogVideoX's VAE, which comes with CogVideoX",
+        codec="linear, in `codec/`" if linear else "CogVideoX's VAE, in `codec/`",
+        licence=APACHE if linear and not run.preset.transformer.base_model else COGVIDEOX,
     )  # fmt: skip
     with atomic_dir(folder) as temporary:
-        shutil.copytree(checkpoint / "model", temporary / "transformer")
-        if linear:
-            shutil.copytree(codec, temporary / "codec")
+        pipeline.save_pretrained(temporary)
         shutil.copy(run.folder / "run.json", temporary)
         (temporary / "README.md").write_text(card)

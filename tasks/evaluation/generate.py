@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,14 +10,20 @@ import torch
 from infra.storage import atomic_file, make_folder
 from model import mosaic
 from model.camera import VIEWS
+from model.pictures import PictureError
+from model.pipeline import PipelineError, ShareVersePipeline
+from model.trajectories import TrajectoryError
+from model.weights import WeightsError
 from tasks.encoding.frames import model_video
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.report.pictures import pixels, write_video
-from tasks.evaluation.scoring.sampling import NO_NUMBERS, Sampler
+from tasks.evaluation.scoring.sampling import NO_NUMBERS, Sampler, best_device
 from tasks.runs.run import Run
 from tasks.sharding.reader import ClipIndex, ClipPair, read_pair
 
 SHOWN_KEYS = 3
+DEFAULT_MODEL = ""
+"""Folder of the pipeline that generates own pictures where none is named; empty: one must be named."""
 
 
 def find_clip(index: ClipIndex, key: str) -> ClipPair:
@@ -61,6 +68,38 @@ def generate_clip(
     if not torch.isfinite(videos).all():
         raise EvaluationError(NO_NUMBERS)
     return write_videos(videos.float().cpu(), preset.video.views, float(pair.meta["fps"]), folder)
+
+
+def generate_own(
+    model: str, pictures: Sequence[str], trajectories: Path, folder: Path, *, steps: int = 0, seed: int = 0
+) -> list[Path]:
+    """Generate from a picture file per agent and a file of trajectories with an exported model; write as
+    `generate_clip`.
+
+    `steps` 0: the model's own. EvaluationError for a model, a picture or a trajectory that cannot be used, and for a
+    target that is no folder.
+    """
+    if not model:
+        raise EvaluationError(
+            "there is no model of our own yet: name --model, a folder that `shareverse export` wrote."
+        )
+    try:
+        pipeline = ShareVersePipeline.from_pretrained(model).to(best_device())
+    except WeightsError as error:
+        raise EvaluationError(f"the model {model!a:.200} cannot be used ({error}): name another --model.") from error
+    make_folder(folder, EvaluationError)
+    try:
+        output = pipeline(
+            pictures=list(pictures),
+            trajectories=trajectories,
+            num_inference_steps=steps or None,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="pt",
+        )
+    except (PictureError, TrajectoryError, PipelineError) as error:
+        raise EvaluationError(str(error)) from error
+    videos = output.videos.transpose(1, 2) * 2 - 1
+    return write_videos(videos, pipeline.config.views, pipeline.config.fps, folder)
 
 
 def write_videos(videos: torch.Tensor, views: str, fps: float, folder: Path) -> list[Path]:

@@ -164,6 +164,11 @@ def test_clips_of_a_run_are_generated_by_the_module_that_does_it(monkeypatch):
     monkeypatch.setattr("tasks.evaluation.__main__.main", lambda arguments: asked.extend(arguments) or 3)
     assert invoke("generate", "--clip", "-odd", "--out", "videos", "--seed", "7").exit_code == 3
     assert asked == ["generate", "--run=", "--clip=-odd", "--out=videos", "--steps=0", "--windows=1", "--seed=7"]
+    asked.clear()
+    own = ["--pictures", "a0.png", "a1.png", "--trajectories", "t.json", "--model", "m", "--out", "videos"]
+    assert invoke("generate", *own).exit_code == 3
+    assert asked[-3:] == ["--pictures", "a0.png", "a1.png"]
+    assert {"--trajectories=t.json", "--model=m"} < set(asked)
 
 
 def test_a_data_set_is_verified_by_its_name_or_folder(tmp_path, monkeypatch):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from flows.cli import app
 from model.codec import load_codec
+from model.pipeline import ShareVersePipeline
 from model.transformer import ShareVerseTransformer3DModel
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.export import export_run
@@ -41,11 +47,26 @@ def scored(run):
 
 def test_what_is_exported_loads_and_is_the_checkpoint(run, tmp_path):
     export_run(run, tmp_path / "model")
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {"README.md", "run.json", "transformer", "codec"}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {
+        "README.md", "run.json", "model_index.json", "transformer", "codec", "scheduler", "text",
+    }  # fmt: skip
     loaded = ShareVerseTransformer3DModel.from_pretrained(tmp_path / "model" / "transformer").state_dict()
     weights = load_file(run.latest_checkpoint() / "model" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(loaded[name], value) for name, value in weights.items())
     assert load_codec(run.preset.codec, tmp_path / "model").config.latent_channels == run.preset.codec.latent_channels
+
+
+def test_the_cards_example_runs_in_the_folder_and_gives_what_the_pipeline_gives(run, tmp_path):
+    export_run(run, tmp_path / "model")
+    pipeline = ShareVersePipeline.from_pretrained(tmp_path / "model")
+    assert (pipeline.config.fps, pipeline.config.frames) == (10.0, run.preset.video.frames)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "license: apache-2.0" in card
+    example = card.split("```python")[1].split("```")[0]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    subprocess.run([sys.executable, "-c", example], cwd=tmp_path / "model", env=environment, check=True)
+    with Image.open(tmp_path / "model" / "agent0.png") as picture:
+        assert picture.size == (run.preset.video.width, run.preset.video.height)
 
 
 def test_the_card_holds_the_evaluations_figures(run, scored, tmp_path):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import av
 import pytest
 import torch
+from PIL import Image
+from typer.testing import CliRunner
 
+from flows.cli import app
 from tasks.evaluation.__main__ import main
 from tasks.evaluation.errors import EvaluationError
+from tasks.evaluation.export import export_run
 from tasks.evaluation.report.write import latents_dir_of
 from tasks.evaluation.scoring.sampling import Sampler
 from tasks.evaluation.scoring.windows import Windows
@@ -34,6 +40,33 @@ def test_two_mosaics_and_eight_views(run, tmp_path, capsys):
     assert {path.name for path in out.iterdir()} == VIDEOS
     assert {frames_of(path) for path in out.iterdir()} == {run.preset.video.frames}
     assert set(capsys.readouterr().out.split()) == {str(out / name) for name in VIDEOS}
+
+
+def test_own_pictures_and_trajectories_in_one_command(run, tmp_path, capsys):
+    model, out, width, height = tmp_path / "model", tmp_path / "videos", run.preset.video.width, run.preset.video.height
+    export_run(run, model)
+    pictures = [tmp_path / "a0.png", tmp_path / "a1.png"]
+    for picture in pictures:
+        Image.new("RGB", (2 * width, 2 * height), (90, 120, 60)).save(picture)
+    pose = {"x": 0.0, "y": 0.0, "z": 0.0, "pitch": 0.0, "yaw": 0.0, "roll": 0.0}
+    file = tmp_path / "t.json"
+    file.write_text(json.dumps([[pose | {"x": 0.3 * frame + 9 * agent} for frame in range(17)] for agent in (0, 1)]))
+    own = ["generate", "--pictures", *map(str, pictures), "--trajectories", str(file), "--out", str(out)]
+    assert CliRunner().invoke(app, [*own, "--model", str(model), "--steps", "1"]).exit_code == 0
+    assert {path.name for path in out.iterdir()} == VIDEOS
+    assert frames_of(out / "agent1_left.mp4") == 17
+    for arguments, sentence in (
+        ([*own], "name --model"),
+        ([*own, "--model", str(tmp_path)], "model_index.json cannot be read"),
+        ([*own, "--model", str(model), "--clip", "key"], "give either --clip, or --pictures"),
+        ([*own[:1], *own[4:], "--model", str(model)], "give either --clip, or --pictures"),
+        ([*own[:3], *own[4:], "--model", str(model)], "2 trajectories and 1 pictures"),
+        (["generate", "--pictures", str(file), str(file), *own[4:], "--model", str(model)], "cannot be read"),
+    ):
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 1
+        assert sentence in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 def test_several_windows_make_one_longer_video(run, tmp_path):

@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 API = {
     "model": ("The model", [
         "model.camera", "model.raymap", "model.mosaic", "model.codec", "model.objective", "model.cross_agent",
-        "model.transformer", "model.pipeline", "model.build", "model.presets",
+        "model.transformer", "model.pipeline", "model.pictures", "model.trajectories", "model.bicycle", "model.serving",
+        "model.build", "model.presets",
     ]),
     "data": ("Data", [
         "tasks.planning.preset", "tasks.planning.plan", "tasks.recording.pool", "tasks.sharding.reader",

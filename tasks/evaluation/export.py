@@ -6,6 +6,7 @@ model_index.json   the pipeline's parts, and what the model must know of its inp
 transformer/       the last checkpoint's weights, averaged where the run averages (safetensors)
 codec/             the linear codec that was fitted on the run's data, or CogVideoX's VAE
 scheduler/ text/   the noise schedule, and the empty prompt's embedding
+MLmodel code/      the same folder as an MLflow model (model/serving.py), and the package `model` that loads it
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from infra.reading import read_json
 from infra.storage import atomic_dir
+from model import serving
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.report.report import METRICS
 from tasks.evaluation.report.write import folder_of, latents_dir_of
@@ -105,6 +107,18 @@ def interval(figure: dict[str, float] | None) -> str:
     return f"{figure['mean']:.3f}{ends}"
 
 
+def add_mlflow_flavour(folder: Path) -> None:
+    """Make a pipeline's folder an MLflow model of the flavour pyfunc, which brings the package `model` along."""
+    from mlflow import pyfunc  # here: it takes seconds
+    from mlflow.models import Model
+
+    package = Path(serving.__file__).parent
+    shutil.copytree(package, folder / "code" / package.name, ignore=shutil.ignore_patterns("__pycache__", "base"))
+    flavour = Model()
+    pyfunc.add_to_model(flavour, loader_module=serving.__name__, data=".", code="code")
+    flavour.save(folder / "MLmodel")
+
+
 def export_run(run: Run, folder: Path) -> None:
     """Write a run's last checkpoint as a pipeline, with its card, to a new `folder`, complete or not at all.
 
@@ -132,5 +146,6 @@ def export_run(run: Run, folder: Path) -> None:
     )  # fmt: skip
     with atomic_dir(folder) as temporary:
         pipeline.save_pretrained(temporary)
+        add_mlflow_flavour(temporary)
         shutil.copy(run.folder / "run.json", temporary)
         (temporary / "README.md").write_text(card)

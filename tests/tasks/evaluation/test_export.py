@@ -49,6 +49,7 @@ def test_what_is_exported_loads_and_is_the_checkpoint(run, tmp_path):
     export_run(run, tmp_path / "model")
     assert {path.name for path in (tmp_path / "model").iterdir()} == {
         "README.md", "run.json", "model_index.json", "transformer", "codec", "scheduler", "text",
+        "MLmodel", "code",
     }  # fmt: skip
     loaded = ShareVerseTransformer3DModel.from_pretrained(tmp_path / "model" / "transformer").state_dict()
     weights = load_file(run.latest_checkpoint() / "model" / "diffusion_pytorch_model.safetensors")
@@ -67,6 +68,38 @@ def test_the_cards_example_runs_in_the_folder_and_gives_what_the_pipeline_gives(
     subprocess.run([sys.executable, "-c", example], cwd=tmp_path / "model", env=environment, check=True)
     with Image.open(tmp_path / "model" / "agent0.png") as picture:
         assert picture.size == (run.preset.video.width, run.preset.video.height)
+
+
+SERVE = """
+import base64, io, json, sys
+import mlflow, numpy, pandas, torch
+from PIL import Image
+served = mlflow.pyfunc.load_model(sys.argv[1])
+file = io.BytesIO()
+Image.new("RGB", (48, 32), (90, 120, 60)).save(file, "PNG")
+pictures = [base64.b64encode(file.getvalue()).decode()] * 2
+trajectories = numpy.zeros((2, 9, 6)).tolist()
+row = {"pictures": json.dumps(pictures), "trajectories": json.dumps(trajectories), "num_inference_steps": 1, "seed": 3}
+frames = served.predict(pandas.DataFrame([row]))[0]
+from model.pipeline import ShareVersePipeline
+import model
+assert model.__file__.startswith(sys.argv[1]), model.__file__
+pipe = ShareVersePipeline.from_pretrained(sys.argv[1])
+images = [Image.open(io.BytesIO(base64.b64decode(text))) for text in pictures]
+ours = pipe(images, trajectories, num_inference_steps=1, generator=torch.Generator().manual_seed(3)).videos
+for agent in (0, 1):
+    for frame in range(9):
+        shown = Image.open(io.BytesIO(base64.b64decode(frames[agent][frame])))
+        assert numpy.array_equal(numpy.asarray(shown), numpy.asarray(ours[agent][frame]))
+"""
+
+
+def test_mlflow_serves_the_folder_without_this_repository(run, tmp_path):
+    folder = tmp_path / "model"
+    export_run(run, folder)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([sys.executable, "-c", SERVE, str(folder)], cwd=tmp_path, env=environment, check=True)
+    assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pt", ".bin")]
 
 
 def test_the_card_holds_the_evaluations_figures(run, scored, tmp_path):

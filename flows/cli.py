@@ -258,9 +258,9 @@ def generate(
     windows: Annotated[int, typer.Option(help="Windows of the model's length, one after another.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the noise, from 0.")] = 0,
 ) -> None:
-    """Generate a clip with a trained run, or own pictures with an exported model.
+    """Generate a clip, or what follows own pictures.
 
-    From first frames and cameras; writes all agents' mosaics and their views as videos. Own pictures:
+    A clip with a trained run, own pictures with an exported model; writes mosaics and views as videos. Own pictures:
     `shareverse generate --pictures a0.png a1.png --trajectories t.json --model DIR --out videos` (docs/USAGE.md).
     """
     from tasks.evaluation.__main__ import main

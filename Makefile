@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '' 2>/dev/nu
 BIN := $(VENV)/bin/python
 export SHAREVERSE_HOME ?= $(CURDIR)/var
 
-.PHONY: help setup demo up down status test test-slow test-hostile lint docs bench
+.PHONY: help setup demo play up down status test test-slow test-hostile lint docs bench
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -17,6 +17,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt infra/setup_venv.sh
 
 demo: $(VENV)/.ready  ## services, record, train, evaluate, print the outcome
 	@$(BIN) -m flows.cli demo
+
+play: $(VENV)/.ready  ## drive two cars in a generated world, in a browser (the run opened last)
+	@$(BIN) -m flows.cli play
 
 up: $(VENV)/.ready  ## start Prefect, MLflow and a worker
 	@$(BIN) -m flows.cli up

@@ -320,6 +320,39 @@ def export_base(
         raise exit_with(error) from error
 
 
+@command("shareverse play 1a2b3c4d5e6f --scene 6-hidden-van --steps 4")
+def play(
+    model: Annotated[
+        str, typer.Argument(help="A run's id, or a folder that `export` wrote (default: the run opened last).")
+    ] = "",
+    scene: Annotated[str, typer.Option(help="The scene to begin with (default: the first).")] = "",
+    steps: Annotated[int, typer.Option(help="Sampling steps per chunk of frames (0: the model's own).")] = 0,
+    chunk: Annotated[int, typer.Option(help="Frames taken of each chunk: fewer answer keys sooner (0: all).")] = 0,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1 (0: a free one).")] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page, or print its address only.")
+    ] = True,
+) -> None:
+    """Drive two cars in a generated world, in a browser.
+
+    Two seats: keys W A S D and the arrows on one page, or a link for each of two browsers. Prints the page's address.
+    """
+    from infra.storage import StorageError
+    from model.codec import CodecError
+    from model.presets import PresetError
+    from tasks.encoding.latents import EncodingError
+    from tasks.evaluation.errors import EvaluationError
+    from tasks.play.errors import PlayError
+    from tasks.play.play import play as serve
+    from tasks.runs.errors import RunError
+
+    errors = (PlayError, RunError, EvaluationError, EncodingError, CodecError, PresetError, StorageError)
+    try:
+        serve(model, scene, steps=steps, chunk=chunk, port=port, browser=browser)
+    except errors as error:
+        raise exit_with(error) from error
+
+
 @command("shareverse convert my-clips ~/.local/share/shareverse/datasets/mine --view 360x240")
 def convert(
     folder: Annotated[Path, typer.Argument(help="train/NAME/, val/NAME/, test/NAME/ (docs/OTHER_DATA.md).")],

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "infra": {"infra"},
     "benchmarks": {"benchmarks", "tasks", "model", "infra"},
 }
-STEPS = ("planning", "recording", "sharding", "runs", "encoding", "training", "evaluation", "benchmark")
+STEPS = ("planning", "recording", "sharding", "runs", "encoding", "training", "evaluation", "play", "benchmark")
 """The packages of tasks/, each of which imports only earlier ones."""
 EVALUATION = ("errors", "measures", "scoring", "report", "generate", "export", "vbench", "task", "__main__")
 """The same of tasks/evaluation/."""

@@ -13,15 +13,10 @@ from infra.storage import StorageError, disk_fault
 from tasks.planning.rows import PlannedRecording
 from tasks.recording.errors import GateError, RecordingError, ServerFault
 from tasks.recording.recorder import Recorder
-from tasks.recording.rig import Rig
+from tasks.recording.rig import Rig, open_world
 
-LOAD_TIMEOUT_S, CALL_TIMEOUT_S = 120.0, 20.0
-"""Limits for loading a town, and for any other call but a tick."""
 ANSWER_TIMEOUT_S = 5.0
 """Limit for the answer of a server that is asked whether it still works."""
-LONGEST_SUBSTEPPED_S = 0.1
-"""Longest step that CARLA divides: ten substeps of 0.01 s. Cars without physics need none."""
-
 Answer = tuple[str, str]
 """Outcome of a call, and its reason in a sentence. Of `start`: "ready"; "unready", another launch may work; "unusable".
 Of `record`: "done"; "gate", a quality gate rejects it; "fault" of the recording; "server", a fault of the server. Of
@@ -99,8 +94,6 @@ class RecorderActor:
 
     def recorder_for(self, recording: PlannedRecording) -> Recorder:
         """Return a recorder in the recording's town: the current one, or one with a new episode and a new rig."""
-        import carla
-
         episode = (recording.town, recording.view_width, recording.view_height, recording.record_ground_truth,
                    recording.fixed_delta_s)  # fmt: skip
         if self.recorder is not None and self.episode == episode:
@@ -109,13 +102,7 @@ class RecorderActor:
             self.recorder.rig.destroy()
             self.recorder = None
         client = self.server.client
-        client.set_timeout(LOAD_TIMEOUT_S)
-        world = client.load_world(recording.town, True, carla.MapLayer.All)
-        client.set_timeout(CALL_TIMEOUT_S)
-        settings = world.get_settings()
-        settings.synchronous_mode, settings.fixed_delta_seconds = True, recording.fixed_delta_s
-        settings.substepping = recording.fixed_delta_s <= LONGEST_SUBSTEPPED_S
-        world.apply_settings(settings)
+        world = open_world(client, recording.town, recording.fixed_delta_s)
         rig = Rig(world, recording.view_width, recording.view_height, ground_truth=recording.record_ground_truth)
         if recording.record_ground_truth:
             rig.find_instance_codes(client)

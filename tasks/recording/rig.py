@@ -18,6 +18,10 @@ VEHICLE_BLUEPRINT = "vehicle.audi.tt"
 COLOR = "178,14,20"
 TICK_TIMEOUT_S = 60.0
 """Limit for a tick and for its images; after that the server is not used again (trap 5: ticks can hang)."""
+LOAD_TIMEOUT_S, CALL_TIMEOUT_S = 120.0, 20.0
+"""Limits for loading a town, and for any other call but a tick."""
+LONGEST_SUBSTEPPED_S = 0.1
+"""Longest step that CARLA divides: ten substeps of 0.01 s. Cars without physics need none."""
 POSITION_TOLERANCE_M, ANGLE_TOLERANCE_DEG = 1e-3, 1e-2
 FACING_DISTANCE_M = 9.0
 """Distance between the cars while their instance codes are read."""
@@ -37,6 +41,18 @@ def transform_from_pose(pose: np.ndarray) -> carla.Transform:
     """Return the carla.Transform of x, y, z, pitch, yaw, roll [6] in metres and degrees."""
     x, y, z, pitch, yaw, roll = (float(value) for value in pose)
     return carla.Transform(carla.Location(x, y, z), carla.Rotation(pitch, yaw, roll))
+
+
+def open_world(client: Any, town: str, fixed_delta_s: float) -> Any:
+    """Load a town as a new episode that advances `fixed_delta_s` seconds per tick, and only when told; return it."""
+    client.set_timeout(LOAD_TIMEOUT_S)
+    world = client.load_world(town, True, carla.MapLayer.All)
+    client.set_timeout(CALL_TIMEOUT_S)
+    settings = world.get_settings()
+    settings.synchronous_mode, settings.fixed_delta_seconds = True, fixed_delta_s
+    settings.substepping = fixed_delta_s <= LONGEST_SUBSTEPPED_S
+    world.apply_settings(settings)
+    return world
 
 
 def check_pose(name: str, actual: Any, commanded: np.ndarray) -> None:

@@ -17,8 +17,8 @@ from tests.synthetic_dataset import write_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
-    "up", "down", "status", "demo", "collect", "train", "evaluate", "generate", "export", "export-base", "convert",
-    "verify",
+    "up", "down", "status", "demo", "collect", "train", "evaluate", "generate", "export", "export-base", "play",
+    "convert", "verify",
 )  # fmt: skip
 FLOWS = {"collect": "collect-dataset", "train": "train-shareverse", "evaluate": "evaluate-shareverse"}
 

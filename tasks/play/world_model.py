@@ -1,0 +1,139 @@
+"""The model behind the page: from the last frame and the cars' next poses to their next frames, chunk by chunk."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import psutil
+import torch
+import torch.nn.functional as F
+
+from infra.reading import read_json
+from model import mosaic
+from model.camera import VIEWS, carla_to_c2w, intrinsics
+from model.codec import load_codec
+from model.presets import Preset
+from model.weights import WeightsError, stored_shapes
+from tasks.evaluation.report.pictures import pixels
+from tasks.evaluation.report.write import latents_dir_of
+from tasks.evaluation.scoring.sampling import NO_NUMBERS, Sampler
+from tasks.play.errors import PlayError
+from tasks.recording.visibility import FOV_DEG, camera_poses
+from tasks.runs.run import RUN_ID, read_run, run_of
+
+STUDENT_STEPS = 4
+"""A model whose own number of sampling steps is at most this is a student: made for few steps."""
+MEMORY_FACTOR = 1.5
+"""Memory that a model takes while it is loaded, as a multiple of its float32 weights."""
+
+
+class World(Protocol):
+    """What the session needs of a model; `WorldModel` is one, and tests have another."""
+
+    view_width: int
+    view_height: int
+    chunk_frames: int
+    """Most new frames of a call of `advance`"""
+
+    def start(self, first_pictures: np.ndarray, poses: np.ndarray) -> np.ndarray: ...
+
+    def advance(self, poses: np.ndarray) -> np.ndarray: ...
+
+
+class WorldModel:
+    """A trained model, generating one world on and on."""
+
+    def __init__(self, sampler: Sampler, steps: int = 0, seed: int = 0) -> None:
+        """`steps`: of sampling per chunk; 0: the model's own."""
+        preset = sampler.preset
+        if preset.video.views != "four":
+            raise PlayError("this model sees the front camera alone: play one that sees four views.")
+        self.sampler, self.steps = sampler, steps or preset.sampling.sampling_steps
+        self.is_student = preset.sampling.sampling_steps <= STUDENT_STEPS
+        self.view_width, self.view_height = preset.video.width // 2, preset.video.height // 2
+        self.chunk_frames = preset.video.frames - 1
+        self.generator = torch.Generator().manual_seed(seed)
+        self.last_frames, self.last_poses = torch.empty(0), np.empty(0)
+
+    def start(self, first_pictures: np.ndarray, poses: np.ndarray) -> np.ndarray:
+        """Begin with mosaics [A, H, W, 3] uint8 of cars at poses [A, 6]; return them in the model's size."""
+        video = self.sampler.preset.video
+        pictures = torch.from_numpy(first_pictures).movedim(-1, 1).float()
+        if pictures.shape[-1] < video.width:  # the scenes' pictures are smaller than what this model sees
+            views = mosaic.split(pictures)
+            larger = F.interpolate(views.flatten(0, 1), (self.view_height, self.view_width), mode="bilinear")
+            pictures = mosaic.assemble(larger.unflatten(0, views.shape[:2]))
+        self.last_frames = mosaic.resize(pictures, video.height, video.width).div(127.5).sub(1)
+        self.last_poses = np.asarray(poses, np.float64)
+        return pixels(self.last_frames[:, :, None])[:, 0]
+
+    def advance(self, poses: np.ndarray) -> np.ndarray:
+        """Return the next frames [A, n, H, W, 3] uint8 of cars that go on to poses [A, n, 6], n <= chunk_frames.
+
+        A shorter chunk is generated with the cars going on as in its last step. PlayError when the model's values are
+        no numbers.
+        """
+        agents, new = poses.shape[:2]
+        rest = self.chunk_frames - new
+        steps = np.concatenate([self.last_poses[:, None], poses], 1)
+        last_step = steps[:, -1:] - steps[:, -2:-1]
+        last_step[..., 4] = (last_step[..., 4] + 180) % 360 - 180
+        cars = np.concatenate([steps, steps[:, -1:] + last_step * np.arange(1, rest + 1)[:, None]], 1)
+        c2w = carla_to_c2w(camera_poses(cars)).swapaxes(1, 2)  # [A, V, T, 4, 4]
+        K = np.broadcast_to(intrinsics(self.view_width, self.view_height, FOV_DEG), (agents, len(VIEWS), 3, 3))
+        preset = self.sampler.preset
+        videos = self.sampler.pipeline.rollout(
+            self.last_frames[None].to(self.sampler.device),
+            torch.from_numpy(K.copy())[None],
+            torch.from_numpy(c2w.copy())[None],
+            frames=preset.video.frames,
+            raymap=preset.raymap_options,
+            num_inference_steps=self.steps,
+            generator=self.generator,
+            dtype=self.sampler.dtype,
+        ).videos[0, :, :, 1 : new + 1]
+        videos = videos.float().cpu()
+        if not torch.isfinite(videos).all():
+            raise PlayError(NO_NUMBERS)
+        self.last_frames, self.last_poses = videos[:, :, -1], np.asarray(poses[:, -1], np.float64)
+        return pixels(videos)
+
+
+def load_world_model(name: str, steps: int = 0) -> WorldModel:
+    """Return the model of a run (its id; empty: the run opened last) or of a folder that `shareverse export` wrote.
+
+    PlayError for one that does not fit into memory; RunError, EvaluationError, CodecError or PresetError as the loaders
+    of each part raise.
+    """
+    folder = Path(name)
+    if name and not RUN_ID.fullmatch(name) and not folder.is_dir():
+        raise PlayError(f"{name!a:.120} is no run's id and no folder: name a run, or what `shareverse export` wrote.")
+    if name and folder.is_dir():
+        marker = folder / "run.json"
+        record = read_json(marker, "name a folder that `shareverse export` wrote.", error=PlayError)
+        preset = run_of(marker, str(record.get("run_id", ""))).preset
+        require_memory(folder / "transformer", preset)
+        return WorldModel(Sampler(preset, folder / "transformer", load_codec(preset.codec, folder)), steps)
+    run = read_run(name)
+    checkpoint = run.latest_checkpoint()
+    if checkpoint is None:
+        raise PlayError(f"run {run.run_id} has no checkpoint in {run.folder}: train it first.")
+    require_memory(checkpoint / "model", run.preset)
+    return WorldModel(Sampler.of_checkpoint(run.preset, checkpoint, latents_dir_of(run)), steps)
+
+
+def require_memory(model_dir: Path, preset: Preset) -> None:
+    """Raise PlayError when a model's weights do not fit into the memory that is free."""
+    try:
+        numbers = sum(math.prod(shape) for shape in stored_shapes(model_dir).values())
+    except WeightsError as error:
+        raise PlayError(f"the model cannot be used ({error}): restore it, or name another one.") from error
+    needed, free = MEMORY_FACTOR * 4 * numbers, psutil.virtual_memory().available
+    if needed > free:
+        raise PlayError(
+            f"preset {preset.name} needs {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
+            "end other programs, or play a smaller model."
+        )

@@ -7,13 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tasks.planning.motion import MAX_BRAKE_MPS2, MAX_LATERAL_MPS2, separation_m
+from model.bicycle import ACCELERATION_MPS2, MAX_STEERING_DEG, WHEELBASE_M, Bicycle
+from tasks.planning.motion import separation_m
 from tasks.play.scenes import FRAME_S
 
-MAX_SPEED_MPS = 12.0
-WHEELBASE_M = 2.5
-"""An Audi TT's."""
-MAX_WHEEL_ANGLE_DEG = 35.0
 ROLLING_MPS2 = 0.4
 """How much a car slows down without throttle."""
 STEERING_PER_FRAME = 0.4
@@ -62,21 +59,12 @@ def at_start(planned: np.ndarray) -> CarState:
 
 
 def driven(state: CarState, control: Control) -> CarState:
-    """Return a car a frame later, driven as a kinematic bicycle within the plan's limits."""
+    """Return a car a frame later, driven as a kinematic bicycle within the plan's limits (model/bicycle.py)."""
     turned = np.clip(control.steering, state.steering - STEERING_PER_FRAME, state.steering + STEERING_PER_FRAME)
     steering, throttle = float(np.clip(turned, -1, 1)), float(np.clip(control.throttle, -1, 1))
-    change = throttle * MAX_BRAKE_MPS2 if throttle else -ROLLING_MPS2
-    speed = float(np.clip(state.speed_mps + change * FRAME_S, 0.0, MAX_SPEED_MPS))
-    curvature = np.tan(np.radians(steering * MAX_WHEEL_ANGLE_DEG)) / WHEELBASE_M
-    if speed > 0:
-        sharpest = MAX_LATERAL_MPS2 / speed**2
-        curvature = float(np.clip(curvature, -sharpest, sharpest))
-    pose = state.pose.copy()
-    turn = speed * FRAME_S * curvature
-    heading = np.radians(pose[4]) + turn / 2
-    pose[:2] += speed * FRAME_S * np.array([np.cos(heading), np.sin(heading)])
-    pose[4] = (pose[4] + np.degrees(turn) + 180) % 360 - 180
-    return CarState(pose, speed, steering)
+    throttle = throttle or -ROLLING_MPS2 / ACCELERATION_MPS2
+    car = Bicycle.at(state.pose, state.speed_mps).step(throttle, steering, FRAME_S)
+    return CarState(car.pose, car.speed_mps, steering)
 
 
 def following(state: CarState, planned: np.ndarray) -> CarState:
@@ -94,9 +82,9 @@ def following(state: CarState, planned: np.ndarray) -> CarState:
     curvature = 2 * np.sin(angle) / max(float(np.linalg.norm(goal)), 1.0)
     if np.cos(angle) < 0:  # it lies behind: turn round
         curvature = np.sign(curvature or 1.0)
-    steering = np.degrees(np.arctan(curvature * WHEELBASE_M)) / MAX_WHEEL_ANGLE_DEG
+    steering = np.degrees(np.arctan(curvature * WHEELBASE_M)) / MAX_STEERING_DEG
     wanted = max(float(planned_speeds(planned)[nearest]), LEAST_FOLLOWING_MPS)
-    throttle = np.clip((wanted - state.speed_mps) / (MAX_BRAKE_MPS2 * FRAME_S), -1, 1)
+    throttle = np.clip((wanted - state.speed_mps) / (ACCELERATION_MPS2 * FRAME_S), -1, 1)
     return driven(state, Control(float(throttle), float(np.clip(steering, -1, 1))))
 
 

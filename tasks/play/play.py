@@ -58,6 +58,8 @@ def play(
         session.begin()
         try:
             server.run(sockets=[listener])
+        except KeyboardInterrupt:
+            print("The session is over.", flush=True)  # what is recorded is being saved
         finally:
             truth.end()
             session.end()

@@ -17,8 +17,8 @@ from model.camera import VIEWS, carla_to_c2w, intrinsics
 from model.codec import load_codec
 from model.presets import Preset
 from model.weights import WeightsError, stored_shapes
+from tasks.encoding.latents import latents_key
 from tasks.evaluation.report.pictures import pixels
-from tasks.evaluation.report.write import latents_dir_of
 from tasks.evaluation.scoring.sampling import NO_NUMBERS, Sampler
 from tasks.play.errors import PlayError
 from tasks.recording.visibility import FOV_DEG, camera_poses
@@ -122,7 +122,8 @@ def load_world_model(name: str, steps: int = 0) -> WorldModel:
     if checkpoint is None:
         raise PlayError(f"run {run.run_id} has no checkpoint in {run.folder}: train it first.")
     require_memory(checkpoint / "model", run.preset)
-    return WorldModel(Sampler.of_checkpoint(run.preset, checkpoint, latents_dir_of(run)), steps)
+    latents_dir = run.dataset_dir / "latents" / latents_key(run.dataset_digest, run.preset)
+    return WorldModel(Sampler.of_checkpoint(run.preset, checkpoint, latents_dir), steps)
 
 
 def require_memory(model_dir: Path, preset: Preset) -> None:

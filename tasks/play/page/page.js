@@ -64,7 +64,7 @@ function buildCars() {
 
 function take(seat) {
   if (mine[seat]) return;
-  mine[seat] = true;
+  mine[seat] = !state.seats?.[seat]; // where somebody sits there, the server says so
   say({ type: "take", seat });
   showState();
 }
@@ -79,6 +79,7 @@ function leave(seat) {
 function hold(seat, key, control) {
   if (pressed[seat].has(key)) return;
   take(seat);
+  if (!mine[seat]) return;
   pressed[seat].set(key, control);
   drive(seat);
 }
@@ -120,7 +121,7 @@ byId("scene").addEventListener("change", (event) => { say({ type: "scene", name:
 function hello(message) {
   about = message;
   scenes = Object.fromEntries(message.scenes.map((one) => [one.name, one]));
-  byId("scene").replaceChildren(...message.scenes.map((one) => new Option(`${one.title} · ${one.town}`, one.name)));
+  byId("scene").replaceChildren(...message.scenes.map((one) => new Option(one.title, one.name)));
   const steps = message.steps === 1 ? "one sampling step" : `${message.steps} sampling steps`;
   byId("model").textContent =
     `Model ${message.model} on ${message.device}: ${steps} for ${message.chunk} frames, views of ${message.view.join("×")}.` +
@@ -146,7 +147,7 @@ function showState() {
   press("record", state.recording);
   press("truth", ["on", "starting"].includes(state.truth));
   byId("pause").textContent = state.paused ? "Go on" : "Pause";
-  byId("truth").textContent = state.truth === "starting" ? "Truth starts…" : "Truth";
+  byId("truth").textContent = state.truth === "starting" ? "Starting…" : "Truth";
   if (state.scene && state.scene !== scene?.name) {
     scene = scenes[state.scene];
     byId("scene").value = scene.name;

@@ -76,6 +76,17 @@ class Browser:
         self.call("Page.navigate", url=path.resolve().as_uri())
         self.until("document.readyState === 'complete' && document.URL.startsWith('file:')")
 
+    def visit(self, address: str, width: int, *, height: int = 900) -> None:
+        """Load a server's page at a window size."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.messages.clear()
+        self.call("Page.navigate", url=address)
+        self.until("document.readyState === 'complete' && document.URL.startsWith('http:')")
+
+    def key(self, code: str, *, down: bool) -> None:
+        """Press or release a key by its code, as KeyW."""
+        self.call("Input.dispatchKeyEvent", type="keyDown" if down else "keyUp", code=code, key=code)
+
     def js(self, expression: str) -> Any:
         """Return the value of an expression, a promise's result too."""
         result = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)

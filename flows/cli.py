@@ -337,19 +337,12 @@ def play(
 
     Two seats: keys W A S D and the arrows on one page, or a link for each of two browsers. Prints the page's address.
     """
-    from infra.storage import StorageError
-    from model.codec import CodecError
-    from model.presets import PresetError
-    from tasks.encoding.latents import EncodingError
-    from tasks.evaluation.errors import EvaluationError
-    from tasks.play.errors import PlayError
+    from tasks.play.play import ERRORS
     from tasks.play.play import play as serve
-    from tasks.runs.errors import RunError
 
-    errors = (PlayError, RunError, EvaluationError, EncodingError, CodecError, PresetError, StorageError)
     try:
         serve(model, scene, steps=steps, chunk=chunk, port=port, browser=browser)
-    except errors as error:
+    except ERRORS as error:
         raise exit_with(error) from error
 
 

@@ -7,14 +7,21 @@ import secrets
 import webbrowser
 from typing import Any
 
-from infra.storage import home
+from infra.storage import StorageError, home
+from model.codec import CodecError
+from model.presets import PresetError
+from tasks.encoding.latents import EncodingError
+from tasks.evaluation.errors import EvaluationError
 from tasks.play.errors import PlayError
 from tasks.play.scenes import read_scene, scene_names
 from tasks.play.server import HOST, Play, build_server, open_port
 from tasks.play.session import Session
 from tasks.play.truth import Truth
 from tasks.play.world_model import WorldModel, load_world_model
+from tasks.runs.errors import RunError
 
+ERRORS = (PlayError, RunError, EvaluationError, EncodingError, CodecError, PresetError, StorageError)
+"""What `play` raises for what cannot be played, each in a sentence."""
 MOST_STEPS = 1000
 
 

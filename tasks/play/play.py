@@ -27,10 +27,9 @@ MOST_STEPS = 1000
 
 def describe(model: WorldModel, chunk: int) -> dict[str, Any]:
     """Return what the page says of a model."""
-    preset = model.sampler.preset
     return {
-        "model": preset.name, "steps": model.steps, "chunk": chunk, "student": model.is_student,
-        "device": str(model.sampler.device), "view": [model.view_width, model.view_height],
+        "model": model.name, "steps": model.steps, "chunk": chunk, "student": model.is_student,
+        "device": str(model.device), "view": [model.view_width, model.view_height],
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
@@ -15,6 +15,7 @@ from infra.reading import read_json
 from model import mosaic
 from model.camera import VIEWS, carla_to_c2w, intrinsics
 from model.codec import load_codec
+from model.pipeline import ShareVersePipeline
 from model.presets import Preset
 from model.weights import WeightsError, stored_shapes
 from tasks.encoding.latents import latents_key
@@ -46,27 +47,36 @@ class World(Protocol):
 class WorldModel:
     """A trained model, generating one world on and on."""
 
-    def __init__(self, sampler: Sampler, steps: int = 0, seed: int = 0) -> None:
-        """`steps`: of sampling per chunk; 0: the model's own."""
-        preset = sampler.preset
+    def __init__(self, pipeline: ShareVersePipeline, preset: Preset, options: dict[str, Any], steps: int = 0) -> None:
+        """`preset`: what the pipeline's parts were made from; `options`: of every rollout; `steps`: of sampling per
+        chunk, 0: the model's own. PlayError for a model that does not see four views."""
         if preset.video.views != "four":
             raise PlayError("this model sees the front camera alone: play one that sees four views.")
-        self.sampler, self.steps = sampler, steps or preset.sampling.sampling_steps
+        self.pipeline, self.name, self.options = pipeline, preset.name, options
+        self.steps = steps or preset.sampling.sampling_steps
         self.is_student = preset.sampling.sampling_steps <= STUDENT_STEPS
-        self.view_width, self.view_height = preset.video.width // 2, preset.video.height // 2
+        self.height, self.width = preset.video.height, preset.video.width
+        self.view_width, self.view_height = self.width // 2, self.height // 2
         self.chunk_frames = preset.video.frames - 1
-        self.generator = torch.Generator().manual_seed(seed)
+        self.device = next(pipeline.transformer.parameters()).device
+        self.generator = torch.Generator().manual_seed(0)
         self.last_frames, self.last_poses = torch.empty(0), np.empty(0)
+
+    @classmethod
+    def of(cls, sampler: Sampler, steps: int = 0) -> WorldModel:
+        """Return the model that a sampler has loaded."""
+        preset = sampler.preset
+        options = {"frames": preset.video.frames, "raymap": preset.raymap_options, "dtype": sampler.dtype}
+        return cls(sampler.pipeline, preset, options, steps)
 
     def start(self, first_pictures: np.ndarray, poses: np.ndarray) -> np.ndarray:
         """Begin with mosaics [A, H, W, 3] uint8 of cars at poses [A, 6]; return them in the model's size."""
-        video = self.sampler.preset.video
         pictures = torch.from_numpy(first_pictures).movedim(-1, 1).float()
-        if pictures.shape[-1] < video.width:  # the scenes' pictures are smaller than what this model sees
+        if pictures.shape[-1] < self.width:  # the scenes' pictures are smaller than what this model sees
             views = mosaic.split(pictures)
             larger = F.interpolate(views.flatten(0, 1), (self.view_height, self.view_width), mode="bilinear")
             pictures = mosaic.assemble(larger.unflatten(0, views.shape[:2]))
-        self.last_frames = mosaic.resize(pictures, video.height, video.width).div(127.5).sub(1)
+        self.last_frames = mosaic.resize(pictures, self.height, self.width).div(127.5).sub(1)
         self.last_poses = np.asarray(poses, np.float64)
         return pixels(self.last_frames[:, :, None])[:, 0]
 
@@ -77,29 +87,30 @@ class WorldModel:
         no numbers.
         """
         agents, new = poses.shape[:2]
-        rest = self.chunk_frames - new
-        steps = np.concatenate([self.last_poses[:, None], poses], 1)
-        last_step = steps[:, -1:] - steps[:, -2:-1]
-        last_step[..., 4] = (last_step[..., 4] + 180) % 360 - 180
-        cars = np.concatenate([steps, steps[:, -1:] + last_step * np.arange(1, rest + 1)[:, None]], 1)
+        cars = extended(np.concatenate([self.last_poses[:, None], poses], 1), self.chunk_frames + 1)
         c2w = carla_to_c2w(camera_poses(cars)).swapaxes(1, 2)  # [A, V, T, 4, 4]
         K = np.broadcast_to(intrinsics(self.view_width, self.view_height, FOV_DEG), (agents, len(VIEWS), 3, 3))
-        preset = self.sampler.preset
-        videos = self.sampler.pipeline.rollout(
-            self.last_frames[None].to(self.sampler.device),
+        videos = self.pipeline.rollout(
+            self.last_frames[None].to(self.device),
             torch.from_numpy(K.copy())[None],
             torch.from_numpy(c2w.copy())[None],
-            frames=preset.video.frames,
-            raymap=preset.raymap_options,
             num_inference_steps=self.steps,
             generator=self.generator,
-            dtype=self.sampler.dtype,
+            **self.options,
         ).videos[0, :, :, 1 : new + 1]
         videos = videos.float().cpu()
         if not torch.isfinite(videos).all():
             raise PlayError(NO_NUMBERS)
         self.last_frames, self.last_poses = videos[:, :, -1], np.asarray(poses[:, -1], np.float64)
         return pixels(videos)
+
+
+def extended(poses: np.ndarray, frames: int) -> np.ndarray:
+    """Return poses [A, T, 6], made `frames` long by repeating their last step."""
+    step = poses[:, -1:] - poses[:, -2:-1]
+    step[..., 4] = (step[..., 4] + 180) % 360 - 180
+    more = np.arange(1, frames - poses.shape[1] + 1)[:, None]
+    return np.concatenate([poses, poses[:, -1:] + step * more], 1)
 
 
 def load_world_model(name: str, steps: int = 0) -> WorldModel:
@@ -116,14 +127,14 @@ def load_world_model(name: str, steps: int = 0) -> WorldModel:
         record = read_json(marker, "name a folder that `shareverse export` wrote.", error=PlayError)
         preset = run_of(marker, str(record.get("run_id", ""))).preset
         require_memory(folder / "transformer", preset)
-        return WorldModel(Sampler(preset, folder / "transformer", load_codec(preset.codec, folder)), steps)
+        return WorldModel.of(Sampler(preset, folder / "transformer", load_codec(preset.codec, folder)), steps)
     run = read_run(name)
     checkpoint = run.latest_checkpoint()
     if checkpoint is None:
         raise PlayError(f"run {run.run_id} has no checkpoint in {run.folder}: train it first.")
     require_memory(checkpoint / "model", run.preset)
     latents_dir = run.dataset_dir / "latents" / latents_key(run.dataset_digest, run.preset)
-    return WorldModel(Sampler.of_checkpoint(run.preset, checkpoint, latents_dir), steps)
+    return WorldModel.of(Sampler.of_checkpoint(run.preset, checkpoint, latents_dir), steps)
 
 
 def require_memory(model_dir: Path, preset: Preset) -> None:

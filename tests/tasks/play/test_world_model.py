@@ -47,7 +47,7 @@ def test_chunks_go_on_from_the_last_frame(model, scenes):
 def test_a_short_chunk_extends_the_cars_ways(model, scenes, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        model.sampler.pipeline, "rollout",
+        model.pipeline, "rollout",
         lambda first, K, c2w, **options: asked.append(c2w[0].numpy()) or SimpleNamespace(
             videos=torch.zeros(1, 2, 3, 9, 32, 48)),
     )  # fmt: skip
@@ -63,7 +63,7 @@ def test_a_short_chunk_extends_the_cars_ways(model, scenes, monkeypatch):
 
 def test_what_is_no_number_is_refused(model, scenes, monkeypatch):
     monkeypatch.setattr(
-        model.sampler.pipeline, "rollout",
+        model.pipeline, "rollout",
         lambda *given, **options: SimpleNamespace(videos=torch.full((1, 2, 3, 9, 32, 48), torch.nan)),
     )  # fmt: skip
     model.start(scenes[SCENE].first_pictures, scenes[SCENE].trajectories[:, 0])

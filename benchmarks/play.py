@@ -75,6 +75,15 @@ def drive(address: str, seconds: float) -> dict[str, Any]:
     return seen
 
 
+def assignment(change: str) -> tuple[str, Any]:
+    """Return key and value of KEY=VALUE: the value as JSON, else as text."""
+    key, value = change.split("=", 1)
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--preset", default="demo")
@@ -83,8 +92,7 @@ def main() -> None:
     options.add_argument("--chunk", type=int, default=0)
     options.add_argument("--seconds", type=float, default=20.0)
     given = options.parse_args()
-    changes = {key: json.loads(value) for key, value in (change.split("=", 1) for change in given.set)}
-    model = random_model(Preset.load(given.preset).replace(**changes), given.steps)
+    model = random_model(Preset.load(given.preset).replace(**dict(map(assignment, given.set))), given.steps)
     scenes = {name: read_scene(name) for name in scene_names()}
     with tempfile.TemporaryDirectory() as folder:
         session = Session(model, scenes, next(iter(scenes)), Path(folder), given.chunk)

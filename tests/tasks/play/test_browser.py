@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from model.presets import Preset
+from tasks.play.truth import NICENESS
 from tests.tasks.evaluation.browser import Browser, program
 from tests.tasks.play.random_model import write_random_model
 
@@ -75,6 +77,16 @@ def faults(page: Browser) -> list[dict]:
         for entry in page.logged()
         if entry.get("type") in ERRORS or "entry" in entry or "exceptionDetails" in entry
     ]
+
+
+def simulators_of(home: Path) -> list[psutil.Process]:
+    """Return the embedded servers that a state folder's processes have started."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if "infra.minicarla" in (process.info["cmdline"] or ()):
+            with contextlib.suppress(psutil.Error):
+                found += [process] if process.environ().get("SHAREVERSE_HOME") == str(home) else []
+    return found
 
 
 @pytest.mark.skipif(program() is None, reason="there is no Chromium")
@@ -140,9 +152,11 @@ def test_two_pages_drive_two_cars(served, tmp_path):
         wait(first, "shareverse.lastFrame.start === 3")
         assert faults(first) == []
 
-    children = psutil.Process(process.pid).children(recursive=True)
+    simulators = simulators_of(tmp_path / "home")
+    assert simulators
+    assert {simulator.nice() for simulator in simulators} == {NICENESS}
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
-    assert psutil.wait_procs(children, 20)[1] == []
+    assert psutil.wait_procs(simulators, 20)[1] == []
     (take,) = (tmp_path / "home" / "play" / "takes").iterdir()
     assert (take / "t.json").is_file()

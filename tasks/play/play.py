@@ -65,9 +65,11 @@ def play(
         try:
             server.run(sockets=[listener])
         except KeyboardInterrupt:
-            print("The session is over.", flush=True)  # what is recorded is being saved
+            print("The session is over.", flush=True)
         finally:
+            told = len(session.notices)
             truth.end()
             session.end()
+            print("".join(f"{notice}\n" for notice in session.notices[told:]), end="", flush=True)
     finally:
         listener.close()

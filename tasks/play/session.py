@@ -104,6 +104,7 @@ class Session:
         self.chunk_s = 0.0
         """How long the model takes for a chunk, averaged; 0 before the first"""
         self.take: Take | None = None
+        self.saving: threading.Thread | None = None
         self.thread = threading.Thread(target=self.run, name="session", daemon=True)
 
     def begin(self) -> None:
@@ -117,6 +118,8 @@ class Session:
         if self.thread.is_alive():
             self.thread.join()
         self.record(False)
+        if self.saving is not None:
+            self.saving.join()
 
     def announce(self, notice: str = "") -> None:
         """Let everybody know that something changed, with a sentence or without one."""
@@ -156,7 +159,7 @@ class Session:
                 ended, self.take = self.take, None
         self.announce()
         if ended is not None:
-            ended.save(self.announce)
+            self.saving = ended.save(self.announce)
 
     def state(self) -> dict[str, Any]:
         """Return what everybody should know, for the socket."""

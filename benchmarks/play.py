@@ -20,10 +20,8 @@ import numpy as np
 import torch
 from websockets.sync.client import connect
 
-from model.build import build_transformer, text_embedding
+from model.build import build_pipeline, build_transformer, text_embedding
 from model.codec import LinearCodec
-from model.objective import noise_schedule
-from model.pipeline import ShareVersePipeline
 from model.presets import Preset
 from tasks.play.scenes import FRAME_S, read_scene, scene_names
 from tasks.play.server import Play, build_server, open_port
@@ -41,12 +39,8 @@ def random_model(preset: Preset, steps: int) -> WorldModel:
     codec = LinearCodec.fit(
         [torch.rand(2, 3, video.frames, video.height, video.width) * 2 - 1], preset.codec.latent_channels
     )
-    pipeline = ShareVersePipeline(
-        build_transformer(preset).eval(), noise_schedule(preset.objective), codec, text_embedding(preset)
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    options = {"frames": video.frames, "raymap": preset.raymap_options}
-    return WorldModel(pipeline, preset, options, steps)
+    pipeline = build_pipeline(preset, build_transformer(preset).eval(), codec, text_embedding(preset))
+    return WorldModel(pipeline, preset.name, steps)
 
 
 def drive(address: str, seconds: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from infra.storage import StorageError, home
 from model.codec import CodecError
 from model.presets import PresetError
+from model.weights import WeightsError
 from tasks.encoding.latents import EncodingError
 from tasks.evaluation.errors import EvaluationError
 from tasks.play.errors import PlayError
@@ -20,7 +21,7 @@ from tasks.play.truth import Truth
 from tasks.play.world_model import WorldModel, load_world_model
 from tasks.runs.errors import RunError
 
-ERRORS = (PlayError, RunError, EvaluationError, EncodingError, CodecError, PresetError, StorageError)
+ERRORS = (PlayError, RunError, EvaluationError, EncodingError, CodecError, PresetError, WeightsError, StorageError)
 """What `play` raises for what cannot be played, each in a sentence."""
 MOST_STEPS = 1000
 

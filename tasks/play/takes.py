@@ -22,12 +22,11 @@ from PIL import Image
 from infra.reading import one_line
 from infra.storage import StorageError, atomic_dir, make_folder
 from model import mosaic
-from model.camera import VIEWS, carla_to_c2w, intrinsics
+from model.camera import FOV_DEG, VIEWS, camera_poses, carla_to_c2w, intrinsics
 from tasks.evaluation.generate import write_videos
 from tasks.play.scenes import FRAME_S, Scene, poses_as_dicts
 from tasks.recording.encode import VideoWriter, write_npz
 from tasks.recording.errors import RecordingError
-from tasks.recording.visibility import FOV_DEG, camera_poses
 
 if TYPE_CHECKING:
     from tasks.play.session import Frame

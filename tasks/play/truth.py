@@ -18,12 +18,12 @@ import numpy as np
 
 from infra.carla_servers import CarlaServerError
 from infra.reading import one_line
-from model.camera import carla_to_c2w, intrinsics
+from model.camera import FOV_DEG, camera_poses, carla_to_c2w, intrinsics
 from tasks.evaluation.measures.metrics import HIGHEST_DB
 from tasks.evaluation.measures.shared_world.localisation import Detector, azimuth_deg, centroid, least_pixels
 from tasks.play.session import Frame, Session, jpeg
 from tasks.play.simulator import Simulator
-from tasks.recording.visibility import FOV_DEG, box_corners, camera_poses, projected_rectangle
+from tasks.recording.visibility import box_corners, projected_rectangle
 
 NICENESS = 10
 END_S = 5.0

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import psutil
 import torch
 import torch.nn.functional as F
 
-from infra.reading import read_json
 from model import mosaic
-from model.camera import VIEWS, carla_to_c2w, intrinsics
-from model.codec import load_codec
+from model.camera import FOV_DEG, VIEWS, camera_poses, carla_to_c2w, intrinsics
 from model.pipeline import ShareVersePipeline
-from model.presets import Preset
 from model.weights import WeightsError, stored_shapes
 from tasks.encoding.latents import latents_key
 from tasks.evaluation.report.pictures import pixels
-from tasks.evaluation.scoring.sampling import NO_NUMBERS, Sampler
+from tasks.evaluation.scoring.sampling import NO_NUMBERS, Sampler, best_device
 from tasks.play.errors import PlayError
-from tasks.recording.visibility import FOV_DEG, camera_poses
-from tasks.runs.run import RUN_ID, read_run, run_of
+from tasks.runs.run import RUN_ID, read_run
 
 STUDENT_STEPS = 4
 """A model whose own number of sampling steps is at most this is a student: made for few steps."""
@@ -47,27 +43,23 @@ class World(Protocol):
 class WorldModel:
     """A trained model, generating one world on and on."""
 
-    def __init__(self, pipeline: ShareVersePipeline, preset: Preset, options: dict[str, Any], steps: int = 0) -> None:
-        """`preset`: what the pipeline's parts were made from; `options`: of every rollout; `steps`: of sampling per
-        chunk, 0: the model's own. PlayError for a model that does not see four views."""
-        if preset.video.views != "four":
+    def __init__(
+        self, pipeline: ShareVersePipeline, name: str, steps: int = 0, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """`steps`: of sampling per chunk, 0: the model's own; `dtype`: what the transformer computes in. PlayError for
+        a model that does not see four views."""
+        config = pipeline.config
+        if config.views != "four":
             raise PlayError("this model sees the front camera alone: play one that sees four views.")
-        self.pipeline, self.name, self.options = pipeline, preset.name, options
-        self.steps = steps or preset.sampling.sampling_steps
-        self.is_student = preset.sampling.sampling_steps <= STUDENT_STEPS
-        self.height, self.width = preset.video.height, preset.video.width
+        self.pipeline, self.name, self.dtype = pipeline, name, dtype
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.steps, self.is_student = steps or config.sampling_steps, config.sampling_steps <= STUDENT_STEPS
+        self.height, self.width = config.height, config.width
         self.view_width, self.view_height = self.width // 2, self.height // 2
-        self.chunk_frames = preset.video.frames - 1
+        self.chunk_frames = config.frames - 1
         self.device = next(pipeline.transformer.parameters()).device
         self.generator = torch.Generator().manual_seed(0)
         self.last_frames, self.last_poses = torch.empty(0), np.empty(0)
-
-    @classmethod
-    def of(cls, sampler: Sampler, steps: int = 0) -> WorldModel:
-        """Return the model that a sampler has loaded."""
-        preset = sampler.preset
-        options = {"frames": preset.video.frames, "raymap": preset.raymap_options, "dtype": sampler.dtype}
-        return cls(sampler.pipeline, preset, options, steps)
 
     def start(self, first_pictures: np.ndarray, poses: np.ndarray) -> np.ndarray:
         """Begin with mosaics [A, H, W, 3] uint8 of cars at poses [A, 6]; return them in the model's size."""
@@ -96,7 +88,7 @@ class WorldModel:
             torch.from_numpy(c2w.copy())[None],
             num_inference_steps=self.steps,
             generator=self.generator,
-            **self.options,
+            dtype=self.dtype,
         ).videos[0, :, :, 1 : new + 1]
         videos = videos.float().cpu()
         if not torch.isfinite(videos).all():
@@ -116,28 +108,27 @@ def extended(poses: np.ndarray, frames: int) -> np.ndarray:
 def load_world_model(name: str, steps: int = 0) -> WorldModel:
     """Return the model of a run (its id; empty: the run opened last) or of a folder that `shareverse export` wrote.
 
-    PlayError for one that does not fit into memory; RunError, EvaluationError, CodecError or PresetError as the loaders
-    of each part raise.
+    PlayError for one that does not fit into memory; WeightsError, RunError, EvaluationError, CodecError or PresetError
+    as the loaders of each part raise.
     """
     folder = Path(name)
     if name and not RUN_ID.fullmatch(name) and not folder.is_dir():
         raise PlayError(f"{name!a:.120} is no run's id and no folder: name a run, or what `shareverse export` wrote.")
     if name and folder.is_dir():
-        marker = folder / "run.json"
-        record = read_json(marker, "name a folder that `shareverse export` wrote.", error=PlayError)
-        preset = run_of(marker, str(record.get("run_id", ""))).preset
-        require_memory(folder / "transformer", preset)
-        return WorldModel.of(Sampler(preset, folder / "transformer", load_codec(preset.codec, folder)), steps)
+        require_memory(folder / "transformer")
+        pipeline = ShareVersePipeline.from_pretrained(folder).to(best_device())
+        return WorldModel(pipeline, folder.resolve().name, steps)
     run = read_run(name)
     checkpoint = run.latest_checkpoint()
     if checkpoint is None:
         raise PlayError(f"run {run.run_id} has no checkpoint in {run.folder}: train it first.")
-    require_memory(checkpoint / "model", run.preset)
+    require_memory(checkpoint / "model")
     latents_dir = run.dataset_dir / "latents" / latents_key(run.dataset_digest, run.preset)
-    return WorldModel.of(Sampler.of_checkpoint(run.preset, checkpoint, latents_dir), steps)
+    sampler = Sampler.of_checkpoint(run.preset, checkpoint, latents_dir)
+    return WorldModel(sampler.pipeline, run.preset.name, steps, sampler.dtype)
 
 
-def require_memory(model_dir: Path, preset: Preset) -> None:
+def require_memory(model_dir: Path) -> None:
     """Raise PlayError when a model's weights do not fit into the memory that is free."""
     try:
         numbers = sum(math.prod(shape) for shape in stored_shapes(model_dir).values())
@@ -146,6 +137,6 @@ def require_memory(model_dir: Path, preset: Preset) -> None:
     needed, free = MEMORY_FACTOR * 4 * numbers, psutil.virtual_memory().available
     if needed > free:
         raise PlayError(
-            f"preset {preset.name} needs {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
+            f"the model in {model_dir} needs {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
             "end other programs, or play a smaller model."
         )

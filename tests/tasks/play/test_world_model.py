@@ -81,13 +81,15 @@ def test_a_model_with_more_steps_is_no_student(folder, tmp_path):
 
 def test_a_model_larger_than_memory_is_one_sentence(folder, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
-    with pytest.raises(PlayError, match=r"preset tiny needs .* GB of memory and 0\.0 GB are free: end other programs"):
+    with pytest.raises(
+        PlayError, match=r"the model in .*transformer needs .* GB of memory and 0\.0 GB are free: end other programs"
+    ):
         load_world_model(str(folder))
 
 
 def test_what_is_no_model_is_one_sentence(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("SHAREVERSE_HOME", str(tmp_path))
-    for name, error in (("nothing", "is no run's id and no folder"), (str(tmp_path), "cannot be read"),
+    for name, error in (("nothing", "is no run's id and no folder"), (str(tmp_path), "holds no diffusion_pytorch"),
                         ("0123456789ab", "there is no run"), ("", "holds no run yet")):  # fmt: skip
         with pytest.raises((PlayError, RunError), match=error) as raised:
             load_world_model(name)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "docs" / "images" / "architecture.svg"
-WIDTH, MARGIN, LINE, GAP, NAMES, CHARACTERS = 1000, 24, 19, 8, 210, 84
+WIDTH, MARGIN, LINE, GAP, TEXT_X, CHARACTERS = 1000, 24, 19, 8, 230, 82
 COLOURS = {"flows": "#dbeafe", "tasks": "#dcfce7", "model": "#fef3c7", "infra": "#f3e8ff"}
 STYLE = (
     "text { font-family: system-ui, sans-serif; font-size: 14px; fill: #1f2937 } "
@@ -21,9 +21,9 @@ STYLE = (
 
 
 def sentence_of(package: Path) -> str:
-    """Return the first sentence of a package's docstring."""
+    """Return the first paragraph of a package's docstring as plain text."""
     docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
-    return docstring.split("\n\n")[0].replace("\n", " ")
+    return docstring.split("\n\n")[0].replace("\n", " ").replace("`", "")
 
 
 def imports_of(package: Path, names: set[str]) -> set[str]:
@@ -67,7 +67,7 @@ def drawing() -> str:
             f'<text x="{x + 12}" y="{y + 21}" class="name">{path.relative_to(ROOT)}/</text>'
         )
         boxes += [
-            f'<text x="{MARGIN + NAMES}" y="{y + 21 + LINE * number}">{escape(line)}</text>'
+            f'<text x="{MARGIN + TEXT_X}" y="{y + 21 + LINE * number}">{escape(line)}</text>'
             for number, line in enumerate(lines)
         ]
         y += height + GAP

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from infra.reading import read_json
+from infra.reading import parse_json, read_json
 from infra.storage import atomic_file, home, sha256_file
 from tasks.evaluation.vbench.errors import VBenchError
 
@@ -45,23 +45,23 @@ def is_ready() -> bool:
 def record() -> dict[str, Any]:
     """Return what ready.json says; nothing where it is missing or damaged, as the environment is then made anew."""
     try:
-        found: dict[str, Any] = read_json(marker(), "the environment is made anew.", error=VBenchError)
+        ready: dict[str, Any] = read_json(marker(), "the environment is made anew.", error=VBenchError)
     except VBenchError:
         return {}
-    return found if isinstance(found.get("versions"), dict) else {}
+    return ready if isinstance(ready.get("versions"), dict) else {}
 
 
 def base_python() -> str:
     """Return a Python of version PYTHON. VBenchError if there is none."""
     if sys.version_info[:2] == PYTHON:
         return sys.executable
-    found = shutil.which(f"python{PYTHON[0]}.{PYTHON[1]}")
-    if found is None:
+    python = shutil.which(f"python{PYTHON[0]}.{PYTHON[1]}")
+    if python is None:
         raise VBenchError(
             f"VBench 0.1.5 needs Python {PYTHON[0]}.{PYTHON[1]} (its transformers 4.33.2 has no newer wheels) and "
             f"this is {sys.version_info[0]}.{sys.version_info[1]}: install python{PYTHON[0]}.{PYTHON[1]}."
         )
-    return found
+    return python
 
 
 def run(*command: str) -> str:
@@ -93,6 +93,12 @@ def setup(*, again: bool = False) -> dict[str, str]:
 
 
 def probe() -> dict[str, str]:
-    """Import VBench with all six dimensions in its environment; return versions. VBenchError if it does not import."""
-    found: dict[str, str] = json.loads(run(str(interpreter()), "-P", str(INSIDE), "probe").splitlines()[-1])
-    return found
+    """Import VBench with all six dimensions in its environment; return the versions of its packages.
+
+    VBenchError if it cannot be imported or its last line is not JSON.
+    """
+    lines = run(str(interpreter()), "-P", str(INSIDE), "probe").splitlines() or [""]
+    versions: dict[str, str] = parse_json(
+        lines[-1], "the last line of VBench's probe", "set VBench up again.", error=VBenchError
+    )
+    return versions

@@ -23,18 +23,18 @@ def frames_as_opencv(path: Path) -> Iterator[np.ndarray]:
             yield frame.reformat(format="bgr24", src_colorspace="default").to_ndarray()
 
 
-def difference(first: np.ndarray, second: np.ndarray) -> float:
+def frame_difference(first: np.ndarray, second: np.ndarray) -> float:
     """Return the mean absolute difference of two frames [h, w, 3] uint8, in grey levels."""
     return float(np.abs(first.astype(np.int16) - second).mean())
 
 
-def temporal_flickering(path: Path) -> float:
+def file_flickering(path: Path) -> float:
     """Return (255 - mae) / 255 of a video file: mae is the mean absolute difference of neighbouring frames.
 
     1 for a picture that stands still; egomotion lowers it. VBenchError for a video of fewer than two frames or none.
     """
     try:
-        differences = [difference(*pair) for pair in pairwise(frames_as_opencv(path))]
+        differences = [frame_difference(*pair) for pair in pairwise(frames_as_opencv(path))]
     except (av.FFmpegError, IndexError) as error:
         raise VBenchError(f"{path} is no video that can be read ({error}): give .mp4 files.") from error
     if not differences:

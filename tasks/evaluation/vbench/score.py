@@ -12,22 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra.reading import read_json
 from infra.storage import OnProgress, no_progress
 from tasks.evaluation.vbench.environment import INSIDE, interpreter, is_ready
 from tasks.evaluation.vbench.errors import VBenchError
-from tasks.evaluation.vbench.flickering import temporal_flickering
+from tasks.evaluation.vbench.flickering import file_flickering
 from tasks.evaluation.vbench.weights import DIMENSIONS, WEIGHTS_VARIABLE, link_dino, missing_weights, weights_folder
 
 CONVENTION = (
-    "VBench 0.1.5 (Huang et al. 2024), mode custom_input, each video a score, then their mean; whole videos, the given "
+    "VBench 0.1.5 (Huang et al. 2024), mode custom_input, one score per video, then their mean; whole videos, "
     "frame 0 included, stored without loss. Imaging quality divided by 100. Mosaics are scored as one picture "
     "(VBench's square crop then shows the seam of the four views) and views one by one, as the paper does not say "
     "which. Temporal flickering is computed here by VBench's formula. Flickering, smoothness and both consistencies "
-    "punish the cameras' own motion: read every figure beside the ground truth's, a difference to it means something."
+    "punish the cameras' own motion: only the difference to the ground truth's figure means something."
 )
 NAME = "{:05d}.mp4"
 SCALE = {"imaging_quality": 100.0}
-"""VBench's number of one video is so many times that of the table (trap 34: metric conventions differ)."""
+"""VBench's score of one video divided by the score in the table (trap 34: metric conventions differ)."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def run_vbench(dimension: str, videos: Sequence[Path]) -> list[float]:
     with tempfile.TemporaryDirectory(prefix="vbench-") as name:
         work = Path(name)
         (work / "videos").mkdir()
-        for place, video in enumerate(videos):
-            (work / "videos" / NAME.format(place)).symlink_to(video.resolve())
+        for index, video in enumerate(videos):
+            (work / "videos" / NAME.format(index)).symlink_to(video.resolve())
         request, answer = work / "request.json", work / "answer.json"
         request.write_text(
             json.dumps({"dimension": dimension, "videos": str(work / "videos"), "work": str(work / "out")})
@@ -83,17 +84,23 @@ def run_vbench(dimension: str, videos: Sequence[Path]) -> list[float]:
         if done.returncode or not answer.exists():
             words = done.stderr.strip().splitlines() or ["it said nothing"]
             raise VBenchError(f"VBench failed on {dimension}: {words[-1]}")
-        return numbers(dimension, json.loads(answer.read_text()), len(videos))
+        scores = read_json(answer, f"VBench failed on {dimension}; score again.", error=VBenchError)
+        return numbers(dimension, scores, len(videos))
 
 
 def numbers(dimension: str, answer: Mapping[str, Any], count: int) -> list[float]:
-    """Return the figures of `count` videos in their order. VBenchError if one is missing or no number in [0, 1]."""
+    """Return the scores of `count` videos in their order. VBenchError if one is missing or not a number in [0, 1]."""
     scale = SCALE.get(dimension, 1.0)
-    found = [answer["videos"].get(NAME.format(place)) for place in range(count)]
-    for place, value in enumerate(found):
-        if value is None or not math.isfinite(value) or not -1e-6 <= value / scale <= 1 + 1e-6:
-            raise VBenchError(f"VBench's {dimension} of video {place} is {value}, not a number from 0 to {scale:g}.")
-    return [value / scale for value in found]
+    by_file = answer.get("videos")
+    if not isinstance(by_file, dict):
+        raise VBenchError(f"VBench's answer for {dimension} lists no videos: score again.")
+    scores = []
+    for index in range(count):
+        value = by_file.get(NAME.format(index))
+        if not isinstance(value, int | float) or not -1e-6 <= value / scale <= 1 + 1e-6:  # NaN fails the comparison
+            raise VBenchError(f"VBench's {dimension} of video {index} is {value}, not a number from 0 to {scale:g}.")
+        scores.append(value / scale)
+    return scores
 
 
 def score_videos(
@@ -107,9 +114,9 @@ def score_videos(
     A dimension is measured for all rows or for none. VBenchError for no videos or an unknown dimension.
     """
     files = [Path(video) for videos in rows.values() for video in videos]
-    strange = [name for name in dimensions if name not in DIMENSIONS]
-    if strange:
-        raise VBenchError(f"{strange[0]} is none of the paper's dimensions: choose from {', '.join(DIMENSIONS)}.")
+    unknown = [name for name in dimensions if name not in DIMENSIONS]
+    if unknown:
+        raise VBenchError(f"{unknown[0]} is none of the paper's dimensions: choose from {', '.join(DIMENSIONS)}.")
     empty = [row for row, videos in rows.items() if not videos]
     if empty or not rows:
         raise VBenchError(f"row {empty[0]!r} has no videos: give some." if empty else "there are no videos to score.")
@@ -120,16 +127,16 @@ def score_videos(
         if not why:
             try:
                 native = dimension == "temporal_flickering"
-                found = [temporal_flickering(file) for file in files] if native else run_vbench(dimension, files)
+                scored = [file_flickering(file) for file in files] if native else run_vbench(dimension, files)
             except VBenchError as error:
                 why = f"not measured: {error}"
         if why:
             scores.missing[dimension] = why
             continue
-        values = iter(found)
+        values = iter(scored)
         for row, videos in rows.items():
-            mine = {str(video): next(values) for video in videos}
-            scores.videos[row][dimension] = mine
-            scores.rows[row][dimension] = math.fsum(mine.values()) / len(mine)
+            by_video = {str(video): next(values) for video in videos}
+            scores.videos[row][dimension] = by_video
+            scores.rows[row][dimension] = math.fsum(by_video.values()) / len(by_video)
     on_progress(len(dimensions), len(dimensions), "")
     return scores

@@ -18,7 +18,7 @@ from model import mosaic
 LOSSLESS = {"qp": "0", "preset": "veryfast"}
 
 
-def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
+def write_lossless_video(path: Path, frames: np.ndarray, fps: float) -> None:
     """Write frames [T, h, w, 3] uint8 RGB."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264rgb", rate=Fraction(fps).limit_denominator(1000), options=LOSSLESS)
@@ -50,6 +50,6 @@ def write_rows(
             for row, several in parts.items():
                 for part, one in enumerate(several):
                     path = folder / f"{row.replace(', ', '-')}-clip{clip:04d}-agent{agent}-{part}.mp4"
-                    write_video(path, bytes_of(one), fps)
+                    write_lossless_video(path, bytes_of(one), fps)
                     rows[row].append(path)
     return rows

@@ -14,7 +14,7 @@ from infra.storage import sha256_file
 from model.camera import VIEWS, carla_matrix, carla_to_c2w, intrinsics
 from model.presets import Preset
 from tasks.evaluation.scoring.windows import Windows
-from tasks.evaluation.vbench.videos import write_video
+from tasks.evaluation.vbench.videos import write_lossless_video as write_video
 from tasks.sharding.__main__ import main
 from tasks.sharding.convert import carla_pose_from_c2w, convert, resize_nearest
 from tasks.sharding.reader import ClipIndex, ClipPairs

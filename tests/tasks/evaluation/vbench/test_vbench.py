@@ -17,10 +17,10 @@ import torch
 from tasks.evaluation.vbench import environment, score, weights
 from tasks.evaluation.vbench.__main__ import main
 from tasks.evaluation.vbench.errors import VBenchError
-from tasks.evaluation.vbench.flickering import frames_as_opencv, temporal_flickering
+from tasks.evaluation.vbench.flickering import file_flickering, frames_as_opencv
 from tasks.evaluation.vbench.inside import DIMENSIONS as INSIDE_DIMENSIONS
 from tasks.evaluation.vbench.score import CONVENTION, numbers, score_videos
-from tasks.evaluation.vbench.videos import bytes_of, write_rows, write_video
+from tasks.evaluation.vbench.videos import bytes_of, write_lossless_video, write_rows
 from tasks.evaluation.vbench.weights import DIMENSIONS, WEIGHTS
 from tests.synthetic_dataset import write_dataset
 
@@ -111,20 +111,20 @@ def test_rows_hold_mosaics_and_views_without_loss(rows, clips):
 
 def test_flickering_is_vbenchs_formula(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (4, 15, 23, 3), dtype=np.uint8)
-    write_video(tmp_path / "a.mp4", frames, 10.0)
+    write_lossless_video(tmp_path / "a.mp4", frames, 10.0)
     mae = [np.abs(frames[i].astype(float) - frames[i + 1]).mean() for i in range(3)]
-    assert temporal_flickering(tmp_path / "a.mp4") == pytest.approx((255 - np.mean(mae)) / 255, abs=1e-12)
-    write_video(tmp_path / "still.mp4", frames[[0, 0, 0]], 10.0)
-    assert temporal_flickering(tmp_path / "still.mp4") == 1.0
+    assert file_flickering(tmp_path / "a.mp4") == pytest.approx((255 - np.mean(mae)) / 255, abs=1e-12)
+    write_lossless_video(tmp_path / "still.mp4", frames[[0, 0, 0]], 10.0)
+    assert file_flickering(tmp_path / "still.mp4") == 1.0
 
 
 def test_flickering_of_what_is_no_video(tmp_path):
-    write_video(tmp_path / "one.mp4", np.zeros((1, 16, 16, 3), np.uint8), 10.0)
+    write_lossless_video(tmp_path / "one.mp4", np.zeros((1, 16, 16, 3), np.uint8), 10.0)
     with pytest.raises(VBenchError, match="fewer than two frames"):
-        temporal_flickering(tmp_path / "one.mp4")
+        file_flickering(tmp_path / "one.mp4")
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(VBenchError, match="no video that can be read"):
-        temporal_flickering(tmp_path / "text.mp4")
+        file_flickering(tmp_path / "text.mp4")
 
 
 def test_without_vbench_flickering_is_measured_and_the_rest_says_why(rows, home):
@@ -133,7 +133,7 @@ def test_without_vbench_flickering_is_measured_and_the_rest_says_why(rows, home)
     assert all("python -m tasks.evaluation.vbench setup" in why for why in scores.missing.values())
     for row, files in rows.items():
         assert set(scores.rows[row]) == {WITHOUT_WEIGHTS}
-        mine = np.mean([temporal_flickering(file) for file in files])
+        mine = np.mean([file_flickering(file) for file in files])
         assert scores.rows[row][WITHOUT_WEIGHTS] == pytest.approx(mine, abs=1e-12)
 
 
@@ -176,6 +176,30 @@ def test_rows_are_scored_by_vbench_in_its_process(rows, stand_in):
 def test_no_figure_out_of_range(value):
     with pytest.raises(VBenchError, match="not a number from 0 to 1"):
         numbers("aesthetic_quality", {"videos": {"00000.mp4": value}}, 1)
+
+
+@pytest.mark.parametrize("answer", [{}, {"videos": []}, {"videos": {"00000.mp4": "0.5"}}])
+def test_a_malformed_answer_is_refused(answer):
+    with pytest.raises(VBenchError, match=r"lists no videos|is 0\.5, not a number"):
+        numbers("aesthetic_quality", answer, 1)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"videos": {"00000.mp4": NaN}}', '{"videos": {'])
+def test_a_damaged_answer_ends_in_one_sentence(text, stand_in, monkeypatch, tmp_path):
+    script = tmp_path / "inside.py"
+    script.write_text(f"import pathlib, sys; pathlib.Path(sys.argv[3]).write_text({text!r})")
+    monkeypatch.setattr(score, "INSIDE", script)
+    with pytest.raises(VBenchError, match=r"answer\.json holds .*: VBench failed on aesthetic_quality; score again\.$"):
+        score.run_vbench("aesthetic_quality", [tmp_path / "a.mp4"])
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[1]"])
+def test_a_damaged_probe_ends_in_one_sentence(text, stand_in, monkeypatch, tmp_path):
+    script = tmp_path / "inside.py"
+    script.write_text(f"print({text!r})")
+    monkeypatch.setattr(environment, "INSIDE", script)
+    with pytest.raises(VBenchError, match=r"the last line of VBench's probe holds .*: set VBench up again\.$"):
+        environment.probe()
 
 
 def test_the_command_writes_and_prints_the_table(rows, home, tmp_path, capsys):
@@ -231,7 +255,7 @@ def test_flickering_is_vbenchs_own_number(kind, clips, tmp_path):
     else:
         files = sorted(write_dataset(tmp_path / "data").rglob("*.mp4"))[:4]
     theirs = score.run_vbench(WITHOUT_WEIGHTS, files)
-    np.testing.assert_allclose([temporal_flickering(file) for file in files], theirs, rtol=0, atol=1e-6)
+    np.testing.assert_allclose([file_flickering(file) for file in files], theirs, rtol=0, atol=1e-6)
 
 
 @pytest.mark.skipif(not STANDING, reason="VBench is not set up: python -m tasks.evaluation.vbench setup")

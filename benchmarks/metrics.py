@@ -23,8 +23,8 @@ from model.camera import MOUNTS, VIEWS, carla_matrix, carla_pose, carla_to_c2w, 
 from model.presets import Preset
 from tasks.encoding.frames import model_video
 from tasks.evaluation.measures.metrics import psnr, views_of
-from tasks.evaluation.measures.shared_world.localisation import Detector
-from tasks.evaluation.measures.shared_world.measure import Window, measure_window
+from tasks.evaluation.measures.shared_world.localisation import CarDetector
+from tasks.evaluation.measures.shared_world.measure import WindowGeometry, measure_window
 from tasks.evaluation.measures.shared_world.world import read_world
 from tasks.evaluation.measures.ssim import ssim
 from tasks.recording.encode import VideoWriter
@@ -125,8 +125,8 @@ def main() -> None:
             prepared = time.process_time()
             generated, stranger = truth.roll(1, 2), truth.flip(-1)
             made = time.process_time()
-            window = Window.of_views(read_world(clip, video), truth, {"model": generated}, stranger)
-            measure_window(window, Detector(0.8), {}, ground_truth="truth", floor="floor")
+            window = WindowGeometry.of_views(read_world(clip, video), truth, {"model": generated}, stranger)
+            measure_window(window, CarDetector(0.8), {}, ground_truth="truth", floor="floor")
             measured = time.process_time()
             measure_psnr_ssim(generated, truth)
             ended = time.process_time()

@@ -12,8 +12,8 @@ from tasks.encoding.frames import model_video
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.measures.metrics import front_of, views_of
 from tasks.evaluation.measures.shared_world.figures import NORMALISED
-from tasks.evaluation.measures.shared_world.localisation import Detector, calibrate, trustworthy
-from tasks.evaluation.measures.shared_world.measure import STANDS_FOR, Window, measure_window
+from tasks.evaluation.measures.shared_world.localisation import CarDetector, calibrate, trustworthy
+from tasks.evaluation.measures.shared_world.measure import STANDS_FOR, WindowGeometry, measure_window
 from tasks.evaluation.measures.shared_world.visibility import CLASSES
 from tasks.evaluation.measures.shared_world.world import World, as_frames, read_world
 from tasks.evaluation.scoring import scores as names
@@ -41,7 +41,7 @@ class SharedWorld:
         self.figures: set[str] = set()
         """What was put so far."""
         self.pair = lru_cache(RECENT_PAIRS)(self.read)
-        self.detector: Detector | None = None
+        self.detector: CarDetector | None = None
         try:
             self.world(0)
         except (EvaluationError, ShardError) as reason:
@@ -89,7 +89,7 @@ class SharedWorld:
             except (EvaluationError, ShardError) as reason:
                 self.missing |= dict.fromkeys(STANDS_FOR.values(), str(reason))
                 return
-            window = Window.of_views(world, truth[position], videos, stranger)
+            window = WindowGeometry.of_views(world, truth[position], videos, stranger)
             found = measure_window(
                 window, self.detector, self.missing, ground_truth=names.GROUND_TRUTH, floor=names.SHUFFLED_PAIRS
             )

@@ -51,7 +51,7 @@ NO_POSES = "not measured: some clips have no poses of the agents' cars, so how f
 
 
 @dataclass(frozen=True)
-class Detector:
+class CarDetector:
     """The largest region of red paint."""
 
     strength: float
@@ -79,8 +79,8 @@ def least_pixels(view_pixels: int) -> int:
 
 
 @dataclass(frozen=True)
-class Look:
-    """One view-frame."""
+class Sighting:
+    """What the detector says of the other car in one frame of one view."""
 
     view: str
     distance_m: float
@@ -104,7 +104,7 @@ def azimuth_deg(pixel: np.ndarray, K: np.ndarray, c2w: np.ndarray) -> float:
     return float(np.degrees(np.arctan2(ray[1], ray[0])))
 
 
-def looks(world: World, video: np.ndarray, detector: Detector) -> Iterator[Look]:
+def sightings(world: World, video: np.ndarray, detector: CarDetector) -> Iterator[Sighting]:
     """Yield the view-frames of a video [A, V, T, h, w, 3] in which the other car is visible or surely is not."""
     least = least_pixels(video.shape[3] * video.shape[4])
     for agent in range(world.agents):
@@ -119,12 +119,12 @@ def looks(world: World, video: np.ndarray, detector: Detector) -> Iterator[Look]
                     continue
                 region = detector.find(video[agent, view, frame])
                 if region is None or not visible:
-                    yield Look(VIEWS[view], distance, visible, region is not None)
+                    yield Sighting(VIEWS[view], distance, visible, region is not None)
                     continue
                 found, true = centroid(region), centroid(mask)
                 camera = world.K[agent, view], world.c2w[agent, view, frame]
                 turn = azimuth_deg(found, *camera) - azimuth_deg(true, *camera)
-                yield Look(
+                yield Sighting(
                     VIEWS[view],
                     distance,
                     visible,
@@ -135,56 +135,60 @@ def looks(world: World, video: np.ndarray, detector: Detector) -> Iterator[Look]
                 )
 
 
-def share_found(some: list[Look]) -> float | None:
-    return float(np.mean([look.found for look in some])) if some else None
+def share_found(some: list[Sighting]) -> float | None:
+    return float(np.mean([sighting.found for sighting in some])) if some else None
 
 
-def figures(all_looks: Iterable[Look]) -> dict[str, float | None]:
+def figures(all_sightings: Iterable[Sighting]) -> dict[str, float | None]:
     """Return the figures of some view-frames, of all and by distance and view; None for what none of them shows."""
-    some = list(all_looks)
-    values = figures_of(some)
+    some = list(all_sightings)
+    values = summary(some)
     nearest = 0.0
     for name, farthest in DISTANCES_M.items():
-        part = figures_of([look for look in some if look.visible and nearest <= look.distance_m < farthest])
+        part = summary(
+            [sighting for sighting in some if sighting.visible and nearest <= sighting.distance_m < farthest]
+        )
         values |= {f"{figure}_{name}": value for figure, value in part.items() if figure != "other_false_presence"}
         nearest = farthest
     for view in VIEWS:
-        part = figures_of([look for look in some if look.view == view])
+        part = summary([sighting for sighting in some if sighting.view == view])
         values |= {f"{figure}_{view}": value for figure, value in part.items()}
     return values
 
 
-def figures_of(some: list[Look]) -> dict[str, float | None]:
+def summary(some: list[Sighting]) -> dict[str, float | None]:
     """Return the figures of some view-frames together."""
-    visible = [look for look in some if look.visible]
-    found = [look for look in visible if look.found]
+    visible = [sighting for sighting in some if sighting.visible]
+    found = [sighting for sighting in visible if sighting.found]
     return {
         "other_recall": share_found(visible),
-        "other_false_presence": share_found([look for look in some if not look.visible]),
-        "other_centre_px": float(np.mean([look.centre_px for look in found])) if found else None,
-        "other_bearing_deg": float(np.mean([look.bearing_deg for look in found])) if found else None,
-        "other_iou": float(np.mean([look.iou for look in visible])) if visible else None,
+        "other_false_presence": share_found([sighting for sighting in some if not sighting.visible]),
+        "other_centre_px": float(np.mean([sighting.centre_px for sighting in found])) if found else None,
+        "other_bearing_deg": float(np.mean([sighting.bearing_deg for sighting in found])) if found else None,
+        "other_iou": float(np.mean([sighting.iou for sighting in visible])) if visible else None,
     }
 
 
-def measure(world: World, videos: Mapping[str, np.ndarray], detector: Detector) -> dict[str, dict[str, float | None]]:
+def measure(
+    world: World, videos: Mapping[str, np.ndarray], detector: CarDetector
+) -> dict[str, dict[str, float | None]]:
     """Return the figures by row of videos [A, V, T, h, w, 3]."""
-    return {row: figures(looks(world, video, detector)) for row, video in videos.items()}
+    return {row: figures(sightings(world, video, detector)) for row, video in videos.items()}
 
 
-def calibrate(samples: Iterable[tuple[World, np.ndarray]]) -> Detector:
+def calibrate(samples: Iterable[tuple[World, np.ndarray]]) -> CarDetector:
     """Choose the detector's strength on true videos [A, V, T, h, w, 3] with their geometry.
 
     EvaluationError, in one sentence, when it cannot be trusted even there.
     """
-    seen: dict[float, list[Look]] = {strength: [] for strength in STRENGTHS}
+    seen: dict[float, list[Sighting]] = {strength: [] for strength in STRENGTHS}
     width = 0
     for world, truth in samples:
         if world.agents < 2:
             raise EvaluationError("not measured: one agent alone has no other car to be found in its videos.")
         width = truth.shape[4]
         for strength, found in seen.items():
-            found += looks(world, truth, Detector(strength))
+            found += sightings(world, truth, CarDetector(strength))
     own = {strength: figures(found) for strength, found in seen.items()}
     if any(values["other_iou"] is None or values["other_false_presence"] is None for values in own.values()):
         raise EvaluationError(
@@ -193,7 +197,7 @@ def calibrate(samples: Iterable[tuple[World, np.ndarray]]) -> Detector:
         )
     trusted = {strength: values for strength, values in own.items() if trustworthy(values, width)}
     if trusted:
-        return Detector(max(trusted, key=lambda strength: trusted[strength]["other_iou"] or 0.0))
+        return CarDetector(max(trusted, key=lambda strength: trusted[strength]["other_iou"] or 0.0))
     best = max(
         own.values(), key=lambda values: (values["other_recall"] or 0.0) - (values["other_false_presence"] or 0.0)
     )

@@ -10,7 +10,7 @@ import torch
 
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.measures.shared_world import covisible, localisation, pose_following, seams, visibility
-from tasks.evaluation.measures.shared_world.localisation import Detector
+from tasks.evaluation.measures.shared_world.localisation import CarDetector
 from tasks.evaluation.measures.shared_world.world import World, as_frames
 
 Figures = dict[str, dict[str, float | None]]
@@ -26,7 +26,7 @@ STANDS_FOR = {
 
 
 @dataclass
-class Window:
+class WindowGeometry:
     """A window's geometry, and its videos [A, V, T', h, w, 3] of the measured frames by row."""
 
     world: World
@@ -38,7 +38,7 @@ class Window:
     @classmethod
     def of_views(
         cls, world: World, truth: torch.Tensor, videos: Mapping[str, torch.Tensor], stranger: torch.Tensor | None
-    ) -> Window:
+    ) -> WindowGeometry:
         """Take the measured frames of views [A, V, T, 3, h, w] in [0, 1]."""
         frames = world.frames
         return cls(
@@ -59,7 +59,7 @@ class Window:
 
 
 def measure_window(
-    window: Window, detector: Detector | None, missing: dict[str, str], *, ground_truth: str, floor: str
+    window: WindowGeometry, detector: CarDetector | None, missing: dict[str, str], *, ground_truth: str, floor: str
 ) -> Figures:
     """Return the window's figures by row; `ground_truth` and `floor` are what these rows are called.
 

@@ -12,8 +12,8 @@ from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.measures.metrics import HIGHEST_DB
 from tasks.evaluation.measures.shared_world import drift, localisation, swap, visibility
 from tasks.evaluation.measures.shared_world.counterfactual import response
-from tasks.evaluation.measures.shared_world.localisation import Detector, calibrate, figures, looks
-from tasks.evaluation.measures.shared_world.measure import Window, measure_window
+from tasks.evaluation.measures.shared_world.localisation import CarDetector, calibrate, figures, sightings
+from tasks.evaluation.measures.shared_world.measure import WindowGeometry, measure_window
 from tests.tasks.evaluation.measures.shared_world import room
 
 
@@ -23,7 +23,7 @@ def meeting():
 
 
 def found_in(world, video, strength=0.8):
-    return figures(looks(world, video, Detector(strength)))
+    return figures(sightings(world, video, CarDetector(strength)))
 
 
 def test_the_true_car_is_found_where_it_is(meeting):
@@ -62,7 +62,7 @@ def test_a_missing_car_and_one_too_many_are_told_apart(meeting):
     ghost = gone.copy()
     ghost[:, 1, :, 10:14, 10:14] = room.RED
     assert found_in(world, ghost)["other_false_presence"] == pytest.approx(
-        np.mean([look.view == "rear" for look in looks(world, ghost, Detector(0.8)) if not look.visible])
+        np.mean([look.view == "rear" for look in sightings(world, ghost, CarDetector(0.8)) if not look.visible])
     )
 
 
@@ -84,7 +84,7 @@ def test_without_the_cars_poses_only_the_split_by_distance_is_missing(meeting):
     both = {}
     for name, of in (("known", world), ("unknown", unknown)):
         missing: dict[str, str] = {}
-        window = Window(of, truth, {}, None)
+        window = WindowGeometry(of, truth, {}, None)
         both[name] = measure_window(window, calibrate([(of, truth)]), missing, ground_truth="truth", floor="")["truth"]
         reasons = {} if of is world else dict.fromkeys(localisation.BY_DISTANCE, localisation.NO_POSES)
         assert missing == reasons

@@ -49,7 +49,7 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Detector:
+class FactDetector:
     """Made by `calibrated`; reads videos of the scenes that it was calibrated on."""
 
     scenes: BenchScenes
@@ -64,7 +64,7 @@ class Detector:
         return decided(distances(self.scenes, self.references, self.spread, videos), self.scenes)
 
 
-def calibrated(scenes: BenchScenes, round_trip: RoundTrip) -> Detector:
+def calibrated(scenes: BenchScenes, round_trip: RoundTrip) -> FactDetector:
     """Return a detector calibrated on the scenes and their twins, and on their codec round trips.
 
     `round_trip` encodes and decodes [N, A, 3, T, H, W] (`Sampler.round_trip`). BenchmarkError when it reads less than
@@ -86,7 +86,7 @@ def calibrated(scenes: BenchScenes, round_trip: RoundTrip) -> Detector:
             )
         shares.append((right, unsure))
     (truth, truth_unsure), (trip, trip_unsure) = shares
-    return Detector(scenes, references, spread, Calibration(truth, trip, truth_unsure, trip_unsure))
+    return FactDetector(scenes, references, spread, Calibration(truth, trip, truth_unsure, trip_unsure))
 
 
 def slot_colours(videos: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

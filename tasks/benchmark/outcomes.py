@@ -16,7 +16,7 @@ from infra.storage import OnProgress, atomic_file, no_progress
 from model.codec import load_codec, round_trip
 from model.presets import Preset
 from tasks.benchmark.arms import Ablation, Arm
-from tasks.benchmark.detector import Detector, calibrated
+from tasks.benchmark.detector import FactDetector, calibrated
 from tasks.benchmark.entries import Entry, Ours
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.scenes import BenchScenes, read_scenes
@@ -99,7 +99,7 @@ class Jury:
     """The scenes of a setting and the detector that reads them."""
 
     scenes: BenchScenes
-    detector: Detector
+    detector: FactDetector
 
     @classmethod
     def of(cls, dataset_dir: Path, preset: Preset, latents_dir: Path) -> Jury:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from tasks.benchmark.detector import CANNOT_TELL, Detector
+from tasks.benchmark.detector import CANNOT_TELL, FactDetector
 from tasks.benchmark.entries import Entry, generated
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.intervals import paired_interval, share_interval
@@ -99,7 +99,7 @@ class Outcome:
         }
 
 
-def score(entry: Entry, scenes: BenchScenes, detector: Detector, *, swap: bool = True) -> Outcome:
+def score(entry: Entry, scenes: BenchScenes, detector: FactDetector, *, swap: bool = True) -> Outcome:
     """Score an entry on scenes and their twins, each against its own truth, so that the labels balance.
 
     Without `swap` no partner is exchanged, which saves half of the work.

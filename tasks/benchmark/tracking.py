@@ -9,7 +9,7 @@ from infra.prefect_progress import prefect_tags
 from infra.reading import one_line
 from tasks.benchmark.arms import DATASET, Ablation, Arm
 from tasks.benchmark.training import is_trained
-from tasks.runs.mlflow_run import Target
+from tasks.runs.mlflow_run import MlflowTarget
 from tasks.runs.outbox import Parcel, post, within_home
 from tasks.runs.run import Run
 from tasks.runs.spool import read_rows
@@ -18,17 +18,17 @@ from tasks.training.tracking import TrainingLog
 EXPERIMENT = DATASET
 
 
-def target_in(experiment: str, name: str, run: Run, told: Mapping[str, str], of: str = "") -> Target:
+def target_in(experiment: str, name: str, run: Run, told: Mapping[str, str], of: str = "") -> MlflowTarget:
     """Return an arm's MLflow run in an experiment; `told` are parameters beside the preset's.
 
     `of`: where one training has several runs there, which of them.
     """
     key = f"{run.run_id}-{of}" if of else run.run_id
-    return Target(experiment, key, name, {"shareverse.training": run.run_id}, told)
+    return MlflowTarget(experiment, key, name, {"shareverse.training": run.run_id}, told)
 
 
 def publish_arm(
-    target: Target,
+    target: MlflowTarget,
     arm: str,
     run: Run,
     training: TrainingLog,
@@ -59,7 +59,7 @@ def fail_untrained(runs: Sequence[Run], logs: Mapping[str, TrainingLog], error: 
         logs[run.run_id].end("FAILED", own or one_line(error))
 
 
-def arm_target(ablation: Ablation, arm: Arm, run: Run) -> Target:
+def arm_target(ablation: Ablation, arm: Arm, run: Run) -> MlflowTarget:
     """Return the MLflow run of an arm of hidden facts, one a size of the comparison."""
     setting, size = arm.setting, ablation.size
     name = f"{arm.name}, {size}, seed {arm.seed}: {setting.name}"

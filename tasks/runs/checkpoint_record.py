@@ -23,7 +23,7 @@ def file_hashes(checkpoint: Path) -> dict[str, str]:
     return {str(file.relative_to(checkpoint)): found for file, found in zip(files, hashes, strict=True)}
 
 
-def remedy(checkpoint: Path) -> str:
+def repair_advice(checkpoint: Path) -> str:
     """Return what to do about a damaged checkpoint: it is refused, not passed over, as only its owner knows why."""
     older = [
         path.parent.name
@@ -34,21 +34,21 @@ def remedy(checkpoint: Path) -> str:
     return f"restore it, or remove that folder to {back}."
 
 
-def read_record(checkpoint: Path) -> dict[str, Any]:
+def read_checkpoint_record(checkpoint: Path) -> dict[str, Any]:
     """Return a checkpoint's trainer.json. RunError for a damaged one."""
-    record: dict[str, Any] = read_json(checkpoint / RECORD, remedy(checkpoint), error=RunError)
+    record: dict[str, Any] = read_json(checkpoint / RECORD, repair_advice(checkpoint), error=RunError)
     files = record.get("files", {})
     if not isinstance(files, dict) or not all(isinstance(found, str) for found in files.values()):
-        raise RunError(f"{checkpoint / RECORD} holds no hashes of files: {remedy(checkpoint)}")
+        raise RunError(f"{checkpoint / RECORD} holds no hashes of files: {repair_advice(checkpoint)}")
     return record
 
 
 def check_resumable(checkpoint: Path, run: Run, processes: int) -> None:
     """Raise RunError where a group of so many processes cannot go on from a checkpoint of the run."""
-    record = read_record(checkpoint)
+    record = read_checkpoint_record(checkpoint)
     for key, kind in (("processes", int), ("run_id", str), ("step", int)):
         if not isinstance(record.get(key), kind):
-            raise RunError(f"{checkpoint / RECORD} holds {key} {record.get(key)!r}: {remedy(checkpoint)}")
+            raise RunError(f"{checkpoint / RECORD} holds {key} {record.get(key)!r}: {repair_advice(checkpoint)}")
     if record["processes"] != processes:
         raise RunError(
             f"{checkpoint} was written by {record['processes']} processes and cannot be resumed by {processes} "
@@ -64,14 +64,14 @@ def check_files(checkpoint: Path, part: str = "") -> None:
 
     Checkpoints of earlier versions hold no hashes: nothing is checked in them here.
     """
-    files = read_record(checkpoint).get("files", {})
+    files = read_checkpoint_record(checkpoint).get("files", {})
     expected = {name: found for name, found in files.items() if name.startswith(part)}
 
     def damage(name: str) -> str:
-        found = read_sha256(checkpoint / name, remedy(checkpoint), RunError)
+        found = read_sha256(checkpoint / name, repair_advice(checkpoint), RunError)
         return "" if found == expected[name] else f"{name} is not what its hash says"
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         damaged = [found for found in pool.map(damage, expected) if found]
     if damaged:
-        raise RunError(f"{checkpoint} is damaged: {damaged[0]}: {remedy(checkpoint)}")
+        raise RunError(f"{checkpoint} is damaged: {damaged[0]}: {repair_advice(checkpoint)}")

@@ -15,7 +15,7 @@ UNREACHABLE = (TrackingError, MlflowException, OSError)
 
 
 @dataclass(frozen=True)
-class Target:
+class MlflowTarget:
     """A run of MLflow: found by its key in an experiment, or created under a name."""
 
     experiment: str
@@ -39,9 +39,9 @@ class Target:
         return log
 
 
-def target_of(run: Run) -> Target:
+def target_of(run: Run) -> MlflowTarget:
     """Return the MLflow run of a training."""
-    return Target(
+    return MlflowTarget(
         EXPERIMENT, run.run_id, run.name or f"{run.preset.name}-{run.run_id}", {"shareverse.preset": run.preset.name}
     )
 

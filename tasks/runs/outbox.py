@@ -17,7 +17,7 @@ from typing import Any
 from infra.mlflow_tracking import RunLog, TrackingError
 from infra.reading import one_line, read_json
 from infra.storage import atomic_file, home
-from tasks.runs.mlflow_run import UNREACHABLE, Target, target_of
+from tasks.runs.mlflow_run import UNREACHABLE, MlflowTarget, target_of
 from tasks.runs.run import Run
 from tasks.runs.spool import read_rows
 
@@ -75,7 +75,7 @@ class Outbox:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir, self.folder = run_dir, run_dir / "outbox"
 
-    def put(self, target: Target, parcel: Parcel) -> None:
+    def put(self, target: MlflowTarget, parcel: Parcel) -> None:
         """Write a parcel down."""
         record = {"time_s": time.time(), "target": dataclasses.asdict(target), "parcel": dataclasses.asdict(parcel)}
         with atomic_file(self.folder / f"{target.experiment}.{target.key}.{parcel.kind}.json") as path:
@@ -115,7 +115,7 @@ class Outbox:
         file.unlink(missing_ok=True)
 
 
-def post(run: Run, parcel: Parcel, tags: Mapping[str, str], target: Target | None = None) -> str:
+def post(run: Run, parcel: Parcel, tags: Mapping[str, str], target: MlflowTarget | None = None) -> str:
     """Put what MLflow is to be given into the run's outbox, and send what can be sent; return what to tell, or nothing.
 
     What is not sent is sent by the next flow that works on the run (`deliver`).
@@ -131,7 +131,7 @@ def deliver(run: Run, tags: Mapping[str, str]) -> str:
     try:
         for file in outbox.files():
             where, parcel = outbox.read(file)
-            log = Target(**where)(run, tags)
+            log = MlflowTarget(**where)(run, tags)
             parcel.send(log, run)
             outbox.sent(file, log.url)
     except UNREACHABLE as error:
@@ -142,6 +142,6 @@ def deliver(run: Run, tags: Mapping[str, str]) -> str:
     return ""
 
 
-def mark_failed(run: Run, tags: Mapping[str, str], error: BaseException, target: Target | None = None) -> str:
+def mark_failed(run: Run, tags: Mapping[str, str], error: BaseException, target: MlflowTarget | None = None) -> str:
     """End a run's MLflow run as failed, with the reason; return what to tell, or nothing."""
     return post(run, Parcel("failure", status="FAILED", failure=one_line(error)), tags, target)

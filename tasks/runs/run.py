@@ -95,7 +95,7 @@ def steps_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def shown(value: str) -> str:
+def printable(value: str) -> str:
     """Return a text as a message may show it: printable ASCII, not longer than a line."""
     text = ascii(value)
     return text if len(text) <= 2 * LONGEST_NAME else f"{text[: 2 * LONGEST_NAME]}...'"
@@ -108,13 +108,13 @@ def new_run(dataset: str, preset: Preset, name: str = "") -> Run:
     """
     if not DATASET_NAME.fullmatch(dataset):
         raise RunError(
-            f"dataset is {shown(dataset)}: give the name of a folder in {home() / 'datasets'}; it has letters, digits, "
-            "'.', '_' and '-'."
+            f"dataset is {printable(dataset)}: give the name of a folder in {home() / 'datasets'}; it has letters, "
+            "digits, '.', '_' and '-'."
         )
     if len(name) > LONGEST_NAME or not name.isprintable():
         raise RunError(
-            f"run_name is {shown(name)}: give at most {LONGEST_NAME} printable characters; a run's folder is named by "
-            "its id, not by this."
+            f"run_name is {printable(name)}: give at most {LONGEST_NAME} printable characters; a run's folder is named "
+            "by its id, not by this."
         )
     return Run(dataset, ClipIndex(home() / "datasets" / dataset).digest, preset, name)
 
@@ -149,17 +149,17 @@ def read_run(run_id: str = "") -> Run:
             raise RunError(f"{runs} holds no run yet: run train-shareverse first.")
         run_id = read_bytes(last, "name a run by its id.", RunError).decode("ascii", "replace").strip()
         if not RUN_ID.fullmatch(run_id):
-            raise RunError(f"{last} holds {shown(run_id)}, which is no run's id: name a run by its id.")
+            raise RunError(f"{last} holds {printable(run_id)}, which is no run's id: name a run by its id.")
     marker = runs / run_id / "run.json" if RUN_ID.fullmatch(run_id) else None
     if marker is None or not marker.exists():
         known = sorted(path.parent.name for path in runs.glob("*/run.json"))
         some = ", ".join(known[:SHOWN_RUNS]) or "none"
         more = f" and {len(known) - SHOWN_RUNS} more" if len(known) > SHOWN_RUNS else ""
-        raise RunError(f"there is no run {shown(run_id)} in {runs}: the runs are {some}{more}.")
-    return run_of(marker, run_id)
+        raise RunError(f"there is no run {printable(run_id)} in {runs}: the runs are {some}{more}.")
+    return parse_run(marker, run_id)
 
 
-def run_of(marker: Path, run_id: str) -> Run:
+def parse_run(marker: Path, run_id: str) -> Run:
     """Return the run of a run.json. RunError when the file is damaged or was changed."""
     advice = "restore it, or remove it and run train-shareverse again with the same parameters."
     record = read_json(marker, advice, error=RunError)

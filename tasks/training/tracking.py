@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infra.mlflow_tracking import RunLog, TrackingError
-from tasks.runs.mlflow_run import UNREACHABLE, Target, open_log
+from tasks.runs.mlflow_run import UNREACHABLE, MlflowTarget, open_log
 from tasks.runs.outbox import Parcel, post
 from tasks.runs.run import Run
 
@@ -17,7 +17,7 @@ RETRY_S = 30.0
 class TrainingLog:
     """Forwards rows and samples as they come; after a failure they wait half a minute before the next attempt."""
 
-    def __init__(self, run: Run, tags: Mapping[str, str], target: Target | None = None) -> None:
+    def __init__(self, run: Run, tags: Mapping[str, str], target: MlflowTarget | None = None) -> None:
         self.run, self.tags, self.target = run, tags, target
         self.log: RunLog | None = None
         self.pending: list[Mapping[str, Any]] = []

@@ -26,7 +26,7 @@ from model.codec import Codec, CodecError, load_codec
 from model.objective import BUCKETS, Loss, loss_by_bucket, noise_schedule, training_loss
 from model.presets import PresetError
 from tasks.encoding.latents import EncodingError, LatentWindows, place
-from tasks.runs.checkpoint_record import check_resumable, remedy
+from tasks.runs.checkpoint_record import check_resumable, repair_advice
 from tasks.runs.errors import RunError
 from tasks.runs.run import Run, read_run, steps_of
 from tasks.runs.spool import append_row, rewind
@@ -205,7 +205,9 @@ class Trainer:
         if self.ema:
             self.ema.load(checkpoint / EMA_FILE)
         if not all_finite(self.state_tensors(), self.device):
-            raise RunError(f"{checkpoint} holds weights or optimizer state that are not finite: {remedy(checkpoint)}")
+            raise RunError(
+                f"{checkpoint} holds weights or optimizer state that are not finite: {repair_advice(checkpoint)}"
+            )
         rewind_spool(self.run, steps_of(checkpoint), self.rank)
         return steps_of(checkpoint)
 

@@ -25,7 +25,7 @@ from tasks.encoding.encode import encode_run
 from tasks.encoding.latents import latents_key
 from tasks.evaluation.report.write import latents_dir_of
 from tasks.evaluation.scoring.sampling import Sampler
-from tasks.runs.mlflow_run import Target
+from tasks.runs.mlflow_run import MlflowTarget
 from tasks.runs.outbox import Parcel, post, within_home
 from tasks.runs.run import Run
 from tasks.training.group import OnRows
@@ -37,7 +37,7 @@ def is_collected(dataset: str) -> bool:
     return (home() / "datasets" / dataset / "dataset.json").exists()
 
 
-def paper_target(arm: PaperArm, run: Run) -> Target:
+def paper_target(arm: PaperArm, run: Run) -> MlflowTarget:
     """Return the MLflow run of an arm of the paper's ablations."""
     return target_in(EXPERIMENT, f"{arm.name} · seed {arm.seed}", run, {"arm": arm.name})
 

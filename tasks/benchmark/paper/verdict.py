@@ -82,14 +82,14 @@ def in_db(interval: Interval) -> str:
     return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}] dB"
 
 
-def figures_of(comparison: Comparison, study: PaperStudy, metric: str) -> list[str]:
+def figures_compared(comparison: Comparison, study: PaperStudy, metric: str) -> list[str]:
     """Return the names of the compared figures, one for each number of sampling steps, one step first."""
     return [figure_name(metric, steps_row(steps), comparison.front) for steps in study.sampling_steps]
 
 
 def sentence(comparison: Comparison, study: PaperStudy, scores: Scores) -> str:
     """Return what a comparison shows in plain words. What contradicts the paper is said as such."""
-    names = figures_of(comparison, study, "psnr")
+    names = figures_compared(comparison, study, "psnr")
     apart = [difference(comparison, name, scores, study.seeds) for name in names]
     first = apart[0]
     where = "front views at {1}x{0}".format(*study.front_size) if comparison.front else "all views"
@@ -169,7 +169,7 @@ def gains(study: PaperStudy, score: PaperScore, base: PaperScore) -> dict[str, f
     comparison = next(c for c in COMPARISONS if c.other == score.arm.name)
     found: dict[str, float] = {}
     for metric in METRICS:
-        for figure in figures_of(comparison, study, metric):
+        for figure in figures_compared(comparison, study, metric):
             lead = difference(comparison, figure, by_arm([base, score]), [score.arm.seed]).together
             name = f"base_lead_{figure}"
             found |= {name: lead.mean, f"{name}_low": lead.low, f"{name}_high": lead.high}

@@ -8,7 +8,7 @@ import pytest
 
 from model.codec import LinearCodec
 from model.presets import Preset
-from tasks.benchmark.detector import Detector, calibrated
+from tasks.benchmark.detector import FactDetector, calibrated
 from tasks.benchmark.scenes import BenchScenes, read_scenes
 from tests.painted_world import write_painted_dataset
 
@@ -31,5 +31,5 @@ def codec(scenes) -> LinearCodec:
 
 
 @pytest.fixture(scope="session")
-def detector(scenes, codec) -> Detector:
+def detector(scenes, codec) -> FactDetector:
     return calibrated(scenes, lambda videos: codec.decode(codec.encode(videos.flatten(0, 1))[0]).view_as(videos))

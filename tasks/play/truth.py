@@ -20,7 +20,7 @@ from infra.carla_servers import CarlaServerError
 from infra.reading import one_line
 from model.camera import FOV_DEG, camera_poses, carla_to_c2w, intrinsics
 from tasks.evaluation.measures.metrics import HIGHEST_DB
-from tasks.evaluation.measures.shared_world.localisation import Detector, azimuth_deg, centroid, least_pixels
+from tasks.evaluation.measures.shared_world.localisation import CarDetector, azimuth_deg, centroid, least_pixels
 from tasks.play.session import Frame, Session, jpeg
 from tasks.play.simulator import Simulator
 from tasks.recording.visibility import box_corners, projected_rectangle
@@ -29,7 +29,7 @@ NICENESS = 10
 END_S = 5.0
 IDLE_S = 0.02
 """How long to wait for the next frame."""
-DETECTOR = Detector(strength=1.0)
+DETECTOR = CarDetector(strength=1.0)
 """The recorder's own rule of red paint, uncalibrated: the figure is to be watched, not to be published."""
 CAR_EXTENT_M, CAR_CENTRE_M = np.array([2.09, 0.99, 0.69]), np.array([0.0, 0.0, 0.69])
 """Half sizes and centre of the agents' box, to know where in a view to look."""

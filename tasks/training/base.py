@@ -19,7 +19,7 @@ from model.codec import LINEAR_CODEC_FOLDER
 from model.transformer import ShareVerseTransformer3DModel
 from model.weights import CHECKSUMS, WeightsError, load_weights
 from tasks.encoding.latents import LatentWindows, latents_key
-from tasks.runs.checkpoint_record import check_files, remedy
+from tasks.runs.checkpoint_record import check_files, repair_advice
 from tasks.runs.errors import RunError
 from tasks.runs.run import Run, steps_of
 from tasks.runs.spool import read_rows
@@ -60,7 +60,7 @@ def write_base(run: Run, folder: Path) -> Path:
         options = {"low_cpu_mem_usage": False, "torch_dtype": torch.bfloat16}
         model = load_weights(ShareVerseTransformer3DModel, checkpoint / "model", **options)
     except WeightsError as error:
-        raise RunError(f"{error}: {remedy(checkpoint)}") from error
+        raise RunError(f"{error}: {repair_advice(checkpoint)}") from error
     with atomic_dir(folder.absolute()) as temporary:
         model.save_pretrained(temporary / "transformer")
         shutil.copytree(latents / LINEAR_CODEC_FOLDER, temporary / LINEAR_CODEC_FOLDER)

@@ -126,7 +126,7 @@ class ShareVersePipeline(DiffusionPipeline):
         """
         config = self.config
         steps = config.sampling_steps if num_inference_steps is None else num_inference_steps
-        if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
+        if type(steps) is not int or not 1 <= steps <= MAX_STEPS:
             raise PipelineError(f"num_inference_steps is {steps!r:.40}: give a whole number from 1 to {MAX_STEPS}.")
         if output_type not in OUTPUT_TYPES:
             raise PipelineError(f"output_type is {output_type!r:.40}: give one of {', '.join(OUTPUT_TYPES)}.")

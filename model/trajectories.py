@@ -17,6 +17,8 @@ POSE_FIELDS = ("x", "y", "z", "pitch", "yaw", "roll")
 MAX_METRES = 1e6
 MAX_DEGREES = 1e4
 ROTATION_TOLERANCE = 1e-3
+LEAST_HEADING = 1e-3
+"""Horizontal part of the first camera's viewing direction, by which the world is turned."""
 
 
 class TrajectoryError(ValueError):
@@ -155,6 +157,8 @@ def checked_c2w(c2w: np.ndarray, who: str, views: str) -> np.ndarray:
     off = np.abs(rotation @ rotation.swapaxes(-1, -2) - np.eye(3)).max()
     if off > ROTATION_TOLERANCE or (np.linalg.det(rotation) < 0).any() or (c2w[..., 3, :] != [0, 0, 0, 1]).any():
         raise TrajectoryError(f"c2w of {who} holds a matrix that is no rotation and position: give camera-to-world.")
+    if np.hypot(*c2w[0, 0, :2, 2]) < LEAST_HEADING:
+        raise TrajectoryError(f"the first camera of {who} looks straight up or down: it must show where the car heads.")
     if np.abs(c2w[..., :3, 3]).max() > MAX_METRES:
         raise TrajectoryError(f"c2w of {who} has a camera beyond {MAX_METRES:g} m.")
     return c2w

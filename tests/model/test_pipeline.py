@@ -190,6 +190,7 @@ def test_cogvideox_vae_is_a_component_too(pipeline, tmp_path):
     ("options", "sentence"),
     [
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ({"num_inference_steps": True}, "num_inference_steps is True"),
         ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5"),
         ({"output_type": "gif"}, "output_type is 'gif'"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "cannot be given 'noise'"),

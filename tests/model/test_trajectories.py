@@ -99,6 +99,12 @@ def test_what_no_camera_can_follow_is_refused(trajectory, sentence):
         cameras_of(trajectory)
 
 
+def test_a_first_camera_without_a_heading_is_refused():
+    down = np.tile(np.eye(4), (4, 9, 1, 1))  # along z, which is the world's vertical
+    with pytest.raises(TrajectoryError, match="first camera of agent 0 looks straight up or down"):
+        cameras_of(down)
+
+
 def test_agents_that_differ_are_refused():
     two = partial(cameras, agents=2, **OPTIONS)
     for given, sentence in (

@@ -47,7 +47,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row an arm of a setting: means over its seeds, the lowest and the highest seed as low and high."""
+    """Return one row per arm of a setting: means over its seeds, the lowest and the highest seed as low and high."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["task"], row["distance"], row["arm"]), []).append(row)

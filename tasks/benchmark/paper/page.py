@@ -70,7 +70,7 @@ def plain(found: Estimate | None) -> str:
 
 
 def comparison_rows(study: PaperStudy, scores: Sequence[PaperScore]) -> list[Row]:
-    """Return a line a comparison and figure: over the seeds, and each seed's."""
+    """Return one line per comparison and figure: over the seeds, and each seed's."""
     known, rows = by_arm(scores), []
     for comparison in COMPARISONS:
         for name in (name for metric in METRICS for name in figures_compared(comparison, study, metric)):

@@ -62,7 +62,7 @@ def legend(figure: plt.Figure, axes: plt.Axes) -> None:
 
 
 def plot_by_frame(report: Report, folder: Path) -> str:
-    """A line a row: how PSNR falls with the distance from the frame that is given. Return the plot's name."""
+    """Draw, per row of the table, how PSNR falls with the distance from the given frame. Return the plot's name."""
 
     def fill(figure: plt.Figure, axes: plt.Axes) -> None:
         for row, values in report.psnr_by_frame.items():

@@ -62,7 +62,7 @@ class Report:
     clips: int
     counts: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
-    """A line a row of the table: label, windows, and each metric's mean with its interval."""
+    """One per row of the table: label, windows, and each metric's mean with its interval."""
     psnr_by_frame: dict[str, list[float]] = field(default_factory=dict)
     psnr_by_group: dict[str, dict[str, dict[str, Figure]]] = field(default_factory=dict)
     orders: dict[str, dict[str, bool]] = field(default_factory=dict)
@@ -295,7 +295,7 @@ def table_row(evaluation: Evaluation, row: str) -> dict[str, Any]:
 
 
 def write_tables(evaluation: Evaluation, report: Report, folder: Path) -> None:
-    """Write report.json and windows.csv, a line a window and row."""
+    """Write report.json and windows.csv, which has one line per window and row."""
     (folder / "report.json").write_text(json.dumps(report.__dict__, indent=1, allow_nan=False))
     lines = evaluation.scores.table()
     columns = list(dict.fromkeys(column for line in lines for column in line))

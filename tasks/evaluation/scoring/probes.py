@@ -28,13 +28,13 @@ MOST_ROLLOUTS, MOST_COUNTERFACTUALS = 9, 27
 
 
 def with_stranger(
-    sampler: Sampler, windows: Windows, places: Sequence[int], first: torch.Tensor, strangers: torch.Tensor
+    sampler: Sampler, windows: Windows, indices: Sequence[int], first: torch.Tensor, strangers: torch.Tensor
 ) -> torch.Tensor:
     """Generate each agent's video with another scene's first frames in place of all its partners'.
 
     first, strangers [N, A, 3, H, W] in [-1, 1]; returns videos [N, A, 3, T, H, W], each agent's from its own take.
     """
-    raymaps, labels = windows.raymaps(places), [windows[place].name for place in places]
+    raymaps, labels = windows.raymaps(indices), [windows[index].name for index in indices]
     videos = []
     for agent in range(first.shape[1]):
         given = strangers.clone()
@@ -44,32 +44,32 @@ def with_stranger(
 
 
 def swap_figures(
-    sampler: Sampler, windows: Windows, places: Sequence[int], first: torch.Tensor, video: torch.Tensor, cut: Cut
+    sampler: Sampler, windows: Windows, indices: Sequence[int], first: torch.Tensor, video: torch.Tensor, cut: Cut
 ) -> list[dict[str, float]]:
     """Return swap_psnr and noise_psnr of each window: `video` is what the same first frames gave, in order."""
-    labels = [windows[place].name for place in places]
+    labels = [windows[index].name for index in indices]
     noise = sampler.noise(labels, first.shape[1])
-    turned = sampler.generate(swapped(first), windows.raymaps(places, swapped=True), labels, 1, noise=swapped(noise))
-    again = sampler.generate(first, windows.raymaps(places), [f"{label} again" for label in labels], 1)
+    turned = sampler.generate(swapped(first), windows.raymaps(indices, swapped=True), labels, 1, noise=swapped(noise))
+    again = sampler.generate(first, windows.raymaps(indices), [f"{label} again" for label in labels], 1)
     views = cut(video)
     by_swap, by_noise = pooled_psnr(cut(swapped(turned)), views), pooled_psnr(cut(again), views)
     return [{"swap_psnr": float(one), "noise_psnr": float(other)} for one, other in zip(by_swap, by_noise, strict=True)]
 
 
 def variant_pairs(windows: Windows) -> list[tuple[int, int, int]]:
-    """Return (place of the base, place of its variant, observer) of one moment of a scene, equal cameras for the
+    """Return (index of the base, index of its variant, observer) of one moment of a scene, equal cameras for the
     observer."""
-    places = {(window.moment, window.row["variant"]): place for place, window in enumerate(windows)}
+    index_of = {(window.moment, window.row["variant"]): index for index, window in enumerate(windows)}
     pairs = []
-    for (moment, variant), place in places.items():
-        base = places.get((moment, "base"))
+    for (moment, variant), index in index_of.items():
+        base = index_of.get((moment, "base"))
         if variant == "base" or base is None:
             continue
-        here, there = (windows.cameras[windows[p].row["key"]].c2w for p in (base, place))
-        span = slice(windows[place].start, windows[place].start + windows.frames)
+        here, there = (windows.cameras[windows[p].row["key"]].c2w for p in (base, index))
+        span = slice(windows[index].start, windows[index].start + windows.frames)
         for agent in range(len(here)):
             if (here[agent][:, span] == there[agent][:, span]).all():
-                pairs.append((base, place, agent))
+                pairs.append((base, index, agent))
                 break
     return pairs
 
@@ -110,20 +110,20 @@ def rollouts(sampler: Sampler, windows: Windows, scores: Scores, cut: Cut) -> di
     """Score rollouts over whole clips, at one step and, where those are few, at the preset's; return what is missing
     and why."""
     frames = windows.frames
-    starts = [place for place, window in enumerate(windows) if window.start == 0]
-    length = {place: (len(windows.cameras[windows[place].row["key"]].time_s) - 1) // (frames - 1) for place in starts}
-    long = [place for place in starts if length[place] > 1]
+    starts = [index for index, window in enumerate(windows) if window.start == 0]
+    length = {index: (len(windows.cameras[windows[index].row["key"]].time_s) - 1) // (frames - 1) for index in starts}
+    long = [index for index in starts if length[index] > 1]
     if not long:
         return {"rollout_drift": f"not measured: no scored clip holds two windows of {frames} frames"}
     steps = {names.ONE_STEP: 1}
     if 1 < windows.preset.sampling.sampling_steps <= names.FEW_STEPS:
         steps[names.FULL_STEPS] = windows.preset.sampling.sampling_steps
-    for position in balanced([windows[place].row["recording_id"] for place in long], MOST_ROLLOUTS):
-        place = long[position]
-        window, span = windows[place], length[place] * (frames - 1) + 1
+    for position in balanced([windows[index].row["recording_id"] for index in long], MOST_ROLLOUTS):
+        index = long[position]
+        window, span = windows[index], length[index] * (frames - 1) + 1
         truth = model_video(windows.pixels(window.row["key"])[:, :span], windows.preset.video)[None]
         codec = sampler.round_trip(truth)
-        rows = {row: roll_out(sampler, windows, place, truth, count) for row, count in steps.items()}
+        rows = {row: roll_out(sampler, windows, index, truth, count) for row, count in steps.items()}
         rows |= {names.CODEC: codec, names.COPY: truth[:, :, :, :1].expand_as(truth)}
         true_views, codec_views = cut(truth)[0], cut(codec)[0]
         for row, video in rows.items():
@@ -131,9 +131,9 @@ def rollouts(sampler: Sampler, windows: Windows, scores: Scores, cut: Cut) -> di
     return {}
 
 
-def roll_out(sampler: Sampler, windows: Windows, place: int, truth: torch.Tensor, steps: int) -> torch.Tensor:
+def roll_out(sampler: Sampler, windows: Windows, index: int, truth: torch.Tensor, steps: int) -> torch.Tensor:
     """Return a video as long as the true one [1, A, 3, T, H, W], from its first frame and the clip's cameras."""
-    window, span = windows[place], truth.shape[3]
+    window, span = windows[index], truth.shape[3]
     cameras = windows.cameras[window.row["key"]]
     seed = int(sha256_bytes(window.name.encode())[:12], 16)
     rolled = sampler.pipeline.rollout(

@@ -65,15 +65,15 @@ def views(video: torch.Tensor, preset: Preset) -> torch.Tensor:
     return front_of(video) if preset.video.views == "front" else views_of(video)
 
 
-def training_sigma(dataset_dir: Path, index: ClipIndex, preset: Preset) -> float:
+def training_sigma(dataset_dir: Path, clips: ClipIndex, preset: Preset) -> float:
     """Choose the blur of the blurred first frame on training towns. EvaluationError without training clips."""
-    rows = [row for row in index.split("train") if row["variant"] == "base"]
+    rows = [row for row in clips.split("train") if row["variant"] == "base"]
     if not rows:
         raise EvaluationError(f"{dataset_dir} has no training clips to choose the blur on: collect them first.")
     some = balanced([row["recording_id"] for row in rows], SIGMA_WINDOWS)  # each holds a window at least
-    windows = Windows(dataset_dir, [rows[place] for place in some], preset)
+    windows = Windows(dataset_dir, [rows[index] for index in some], preset)
     windows.keep(SIGMA_WINDOWS)
-    return choose_sigma(views(windows.video(places), preset) for places in windows.batches(SIGMA_BATCH))
+    return choose_sigma(views(windows.video(indices), preset) for indices in windows.batches(SIGMA_BATCH))
 
 
 def chosen_examples(windows: Windows, among: set[int]) -> list[int]:
@@ -82,10 +82,10 @@ def chosen_examples(windows: Windows, among: set[int]) -> list[int]:
     The recordings decide, not what the model makes of them.
     """
     best: dict[str, tuple[float, int]] = {}
-    for place in sorted(among):
-        recording = windows[place].row["recording_id"]
-        best[recording] = max(best.get(recording, (-1.0, -1)), (windows.sight(place), place))
-    return [place for _, place in sorted(best.values(), reverse=True)][:EXAMPLES]
+    for index in sorted(among):
+        recording = windows[index].row["recording_id"]
+        best[recording] = max(best.get(recording, (-1.0, -1)), (windows.sight(index), index))
+    return [index for _, index in sorted(best.values(), reverse=True)][:EXAMPLES]
 
 
 class Scoring:
@@ -102,72 +102,72 @@ class Scoring:
         self.world = SharedWorld(windows, scores)
         self.takes: list[Take] = []
 
-    def add(self, row: str, places: Sequence[int], taken: torch.Tensor, truth: torch.Tensor) -> None:
+    def add(self, row: str, indices: Sequence[int], taken: torch.Tensor, truth: torch.Tensor) -> None:
         """Score views [N, A, V, T, 3, h, w], and keep them for what needs the true geometry."""
-        self.scores.add(row, [self.windows[place] for place in places], taken, truth)
-        self.takes.append((row, places, taken))
+        self.scores.add(row, [self.windows[index] for index in indices], taken, truth)
+        self.takes.append((row, indices, taken))
 
     def cut(self, video: torch.Tensor) -> torch.Tensor:
         return views(video, self.preset)
 
     def generate(
-        self, places: Sequence[int], first: torch.Tensor, steps: int, cameras_of: Sequence[int]
+        self, indices: Sequence[int], first: torch.Tensor, steps: int, cameras_of: Sequence[int]
     ) -> torch.Tensor:
-        labels = [self.windows[place].name for place in places]
+        labels = [self.windows[index].name for index in indices]
         return self.sampler.generate(first, self.windows.raymaps(cameras_of), labels, steps)
 
-    def batch(self, places: list[int]) -> None:
+    def batch(self, indices: list[int]) -> None:
         """Score some windows in every row."""
-        video = self.windows.video(places)
+        video = self.windows.video(indices)
         truth, first = self.cut(video), video[:, :, :, 0]
-        windows = [self.windows[place] for place in places]
+        windows = [self.windows[index] for index in indices]
         self.takes = []
-        self.add(names.CODEC, places, self.cut(self.sampler.round_trip(video)), truth)  # sharpness is measured by it
+        self.add(names.CODEC, indices, self.cut(self.sampler.round_trip(video)), truth)  # sharpness is measured by it
         self.scores.add(names.GROUND_TRUTH, windows, truth, truth)
-        self.add(names.COPY, places, copy_first_frame(truth), truth)
-        self.add(names.BLUR, places, blurred_first_frame(truth, self.sigma_px), truth)
-        one_step = self.generate(places, first, 1, places)
-        self.add(names.ONE_STEP, places, self.cut(one_step), truth)
-        self.full_steps(places, video, one_step, truth)
-        strangers = self.windows.video([self.rings[0][place] for place in places]) if self.rings else None
+        self.add(names.COPY, indices, copy_first_frame(truth), truth)
+        self.add(names.BLUR, indices, blurred_first_frame(truth, self.sigma_px), truth)
+        one_step = self.generate(indices, first, 1, indices)
+        self.add(names.ONE_STEP, indices, self.cut(one_step), truth)
+        self.full_steps(indices, video, one_step, truth)
+        strangers = self.windows.video([self.rings[0][index] for index in indices]) if self.rings else None
         if strangers is not None:
-            self.shuffles(places, first, strangers, truth)
-        self.world.batch(places, truth, None if strangers is None else self.cut(strangers), self.takes)
+            self.shuffles(indices, first, strangers, truth)
+        self.world.batch(indices, truth, None if strangers is None else self.cut(strangers), self.takes)
         if self.agents > 1:
-            found = probes.swap_figures(self.sampler, self.windows, places, first, one_step, self.cut)
+            found = probes.swap_figures(self.sampler, self.windows, indices, first, one_step, self.cut)
             for window, figures in zip(windows, found, strict=True):
                 self.scores.put_figures(names.ONE_STEP, window, figures)
 
-    def full_steps(self, places: list[int], video: torch.Tensor, one_step: torch.Tensor, truth: torch.Tensor) -> None:
+    def full_steps(self, indices: list[int], video: torch.Tensor, one_step: torch.Tensor, truth: torch.Tensor) -> None:
         """Score the windows that are chosen for it at the preset's steps and at few, and keep the examples."""
-        chosen = [position for position, place in enumerate(places) if place in self.full]
+        chosen = [position for position, index in enumerate(indices) if index in self.full]
         if not chosen:
             return
-        inside = [places[position] for position in chosen]
+        inside = [indices[position] for position in chosen]
         first, steps = video[chosen, :, :, 0], self.preset.sampling.sampling_steps
         full_steps = self.generate(inside, first, steps, inside)
         self.add(names.FULL_STEPS, inside, self.cut(full_steps), truth[chosen])
         if steps != names.FEW_STEPS:
             few_steps = self.generate(inside, first, names.FEW_STEPS, inside)
             self.scores.add(
-                names.FOUR_STEPS, [self.windows[place] for place in inside], self.cut(few_steps), truth[chosen]
+                names.FOUR_STEPS, [self.windows[index] for index in inside], self.cut(few_steps), truth[chosen]
             )
-        for position, place, generated in zip(chosen, inside, full_steps, strict=True):
-            if place in self.examples:
-                self.kept[place] = Example(
-                    self.windows[place], video[position], one_step[position], generated, self.preset.video.views
+        for position, index, generated in zip(chosen, inside, full_steps, strict=True):
+            if index in self.examples:
+                self.kept[index] = Example(
+                    self.windows[index], video[position], one_step[position], generated, self.preset.video.views
                 )
 
-    def shuffles(self, places: list[int], first: torch.Tensor, strangers: torch.Tensor, truth: torch.Tensor) -> None:
+    def shuffles(self, indices: list[int], first: torch.Tensor, strangers: torch.Tensor, truth: torch.Tensor) -> None:
         """Score what needs another scene: its video in place of this one, its raymaps under this first frame, its
         first frame in place of the partner's."""
-        windows = [self.windows[place] for place in places]
+        windows = [self.windows[index] for index in indices]
         self.scores.add(names.SHUFFLED_PAIRS, windows, self.cut(strangers), truth)
-        takes = [self.generate(places, first, 1, [ring[place] for place in places]) for ring in self.rings]
+        takes = [self.generate(indices, first, 1, [ring[index] for index in indices]) for ring in self.rings]
         self.scores.add_psnr(names.SHUFFLED_RAYMAPS, windows, [self.cut(take) for take in takes], truth)
         if self.world.measurable and self.agents > 1:
-            foreign = probes.with_stranger(self.sampler, self.windows, places, first, strangers[:, :, :, 0])
-            self.takes.append((WITH_STRANGER, places, self.cut(foreign)))
+            foreign = probes.with_stranger(self.sampler, self.windows, indices, first, strangers[:, :, :, 0])
+            self.takes.append((WITH_STRANGER, indices, self.cut(foreign)))
 
     def finish(self) -> dict[str, str]:
         """Score what needs all windows, and return what is missing with its reason."""
@@ -183,21 +183,21 @@ def evaluate(
 
     EvaluationError for a missing checkpoint, another data set, an empty split; CodecError for a missing codec.
     """
-    checkpoint, index = run.latest_checkpoint(), ClipIndex(dataset_dir)
+    checkpoint, clips = run.latest_checkpoint(), ClipIndex(dataset_dir)
     if checkpoint is None:
         raise EvaluationError(f"run {run.run_id} has no checkpoint in {run.folder}: train it first.")
-    if index.digest != run.dataset_digest:
+    if clips.digest != run.dataset_digest:
         raise EvaluationError(
-            f"run {run.run_id} was trained on data {run.dataset_digest[:12]} and {dataset_dir} is {index.digest[:12]} "
+            f"run {run.run_id} was trained on data {run.dataset_digest[:12]} and {dataset_dir} is {clips.digest[:12]} "
             "now: score it on its own data set, or train a new run."
         )
-    if not index.whole(split):
+    if not clips.whole(split):
         raise EvaluationError(f"{dataset_dir} has no clips in split {split!r}: score another split.")
     preset = run.preset
     sampler = Sampler.of_checkpoint(preset, checkpoint, latents_dir)
-    on_progress(0, len(index.whole(split)), "choosing the blur on training towns")
-    sigma_px = training_sigma(dataset_dir, index, preset)
-    windows = Windows(dataset_dir, index.whole(split), preset)
+    on_progress(0, len(clips.whole(split)), "choosing the blur on training towns")
+    sigma_px = training_sigma(dataset_dir, clips, preset)
+    windows = Windows(dataset_dir, clips.whole(split), preset)
     everything = len(windows)
     windows.keep(MOST_WINDOWS)
     missing: dict[str, str] = {}
@@ -208,13 +208,13 @@ def evaluate(
         lpips, missing["lpips"] = None, str(reason)
     full = set(windows.balanced(MOST_AT_FULL_STEPS))
     scoring = Scoring(sampler, windows, sigma_px, Scores(lpips), full)
-    for places in windows.batches(sampler.batch):
-        on_progress(places[0], len(windows), windows[places[0]].row["town"])
-        scoring.batch(places)
+    for indices in windows.batches(sampler.batch):
+        on_progress(indices[0], len(windows), windows[indices[0]].row["town"])
+        scoring.batch(indices)
     on_progress(len(windows), len(windows), "changed worlds and long videos")
     missing |= scoring.finish()
     on_progress(len(windows), len(windows), "")
-    examples = [scoring.kept[place] for place in scoring.examples]
+    examples = [scoring.kept[index] for index in scoring.examples]
     return Evaluation(
         checkpoint, split, preset.sampling.sampling_steps, sigma_px, scoring.scores, missing, examples,
         everything - len(windows),

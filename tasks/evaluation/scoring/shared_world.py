@@ -28,7 +28,7 @@ LEAST_CODEC_RECALL = 0.5
 RECENT_PAIRS = 2
 WITH_PARTNER, WITH_STRANGER = names.ONE_STEP, "with_stranger"
 Take = tuple[str, Sequence[int], torch.Tensor]
-"""A row's name, the places of its windows and their views [N, A, V, T, 3, h, w] in [0, 1]."""
+"""A row's name, the indices of its windows and their views [N, A, V, T, 3, h, w] in [0, 1]."""
 
 
 class SharedWorld:
@@ -59,33 +59,33 @@ class SharedWorld:
     def read(self, key: str) -> ClipPair:
         return read_pair(key, self.windows.clips.read(self.windows.rows[key]))
 
-    def world(self, place: int) -> World:
+    def world(self, index: int) -> World:
         """Return a window's geometry. EvaluationError without depth and ids."""
-        window = self.windows[place]
+        window = self.windows[index]
         return read_world(self.pair(window.row["key"]), self.windows.preset.video, window.start)
 
     def samples(self) -> Iterator[tuple[World, np.ndarray]]:
         """Yield geometry and true video of some windows, as many of every recording."""
         cut = front_of if self.windows.preset.video.views == "front" else views_of
-        for place in self.windows.balanced(CALIBRATION_WINDOWS):
-            window, world = self.windows[place], self.world(place)
+        for index in self.windows.balanced(CALIBRATION_WINDOWS):
+            window, world = self.windows[index], self.world(index)
             frames = self.pair(window.row["key"]).videos[:, window.start : window.start + self.windows.frames]
             yield world, as_frames(cut(model_video(frames, self.windows.preset.video)[None])[0], world.frames)
 
     def batch(
-        self, places: Sequence[int], truth: torch.Tensor, strangers: torch.Tensor | None, takes: list[Take]
+        self, indices: Sequence[int], truth: torch.Tensor, strangers: torch.Tensor | None, takes: list[Take]
     ) -> None:
         """Measure windows: their true views, another scene's (None: the split has one scene) and those of the rows.
 
-        A row may have some of the places only. Rows named WITH_STRANGER become gains of WITH_PARTNER over them.
+        A row may have some of the indices only. Rows named WITH_STRANGER become gains of WITH_PARTNER over them.
         """
         if not self.measurable:
             return
-        for position, place in enumerate(places):
-            videos = {row: views[list(of).index(place)] for row, of, views in takes if place in of}
+        for position, index in enumerate(indices):
+            videos = {row: views[list(of).index(index)] for row, of, views in takes if index in of}
             stranger = None if strangers is None else strangers[position]
             try:
-                world = self.world(place)
+                world = self.world(index)
             except (EvaluationError, ShardError) as reason:
                 self.missing |= dict.fromkeys(STANDS_FOR.values(), str(reason))
                 return
@@ -96,7 +96,7 @@ class SharedWorld:
             if WITH_STRANGER in found:
                 found[WITH_PARTNER] |= gains(found[WITH_PARTNER], found.pop(WITH_STRANGER))
             for row, figures in found.items():
-                self.scores.put_figures(row, self.windows[place], figures)
+                self.scores.put_figures(row, self.windows[index], figures)
                 self.figures |= set(figures)
 
     def finish(self) -> dict[str, str]:

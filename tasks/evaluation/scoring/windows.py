@@ -68,8 +68,8 @@ class Windows:
     def __iter__(self) -> Iterator[Window]:
         return iter(self.windows)
 
-    def __getitem__(self, place: int) -> Window:
-        return self.windows[place]
+    def __getitem__(self, index: int) -> Window:
+        return self.windows[index]
 
     def keep(self, limit: int, *, seed: int = 0) -> None:
         """Keep `limit` windows at most, as many of every scene as of any other (one more or less).
@@ -77,29 +77,29 @@ class Windows:
         Windows of one moment in a scene's variants stay together: they are compared.
         """
         moments: dict[tuple[str, int, int], list[int]] = {}
-        for place, window in enumerate(self.windows):
-            moments.setdefault(window.moment, []).append(place)
+        for index, window in enumerate(self.windows):
+            moments.setdefault(window.moment, []).append(index)
         together = list(moments.values())
         kept: list[int] = []
-        for position in in_turn([self.windows[places[0]].scene for places in together], seed):
+        for position in in_turn([self.windows[indices[0]].scene for indices in together], seed):
             if len(kept) + len(together[position]) <= limit:
                 kept += together[position]
-        self.windows = [self.windows[place] for place in sorted(kept)]
+        self.windows = [self.windows[index] for index in sorted(kept)]
 
     def balanced(self, limit: int, *, seed: int = 0) -> list[int]:
-        """Return the places of `limit` windows at most, as many of every recording as of any other."""
+        """Return the indices of `limit` windows at most, as many of every recording as of any other."""
         return balanced([window.row["recording_id"] for window in self.windows], limit, seed)
 
     def read_pixels(self, key: str) -> np.ndarray:
         """Return a clip's mosaics [A, T, H, W, 3] uint8."""
         return decode_mosaics(key, self.clips.read(self.rows[key]), self.cameras[key])
 
-    def sight(self, place: int) -> float:
+    def sight(self, index: int) -> float:
         """Return how large the agents see each other: the share of another agent's pixels in the one that sees least.
 
         0 where no instance ids were recorded.
         """
-        window = self.windows[place]
+        window = self.windows[index]
         key, members = window.row["key"], self.clips.read(window.row)
         if "agent0.instance.mkv" not in members:
             return 0.0
@@ -109,41 +109,41 @@ class Windows:
             float(((ids > 0) & (ids <= len(seen)) & (ids != agent + 1)).mean()) for agent, ids in enumerate(seen)
         )
 
-    def video(self, places: Sequence[int]) -> torch.Tensor:
-        """Return the model's videos [N, A, 3, T, H, W] in [-1, 1] of the windows at `places`."""
+    def video(self, indices: Sequence[int]) -> torch.Tensor:
+        """Return the model's videos [N, A, 3, T, H, W] in [-1, 1] of the windows at `indices`."""
         videos = []
-        for window in (self.windows[place] for place in places):
+        for window in (self.windows[index] for index in indices):
             clip = self.pixels(window.row["key"])
             videos.append(model_video(clip[:, window.start : window.start + self.frames], self.preset.video))
         return torch.stack(videos)
 
-    def raymaps(self, places: Sequence[int], *, swapped: bool = False) -> torch.Tensor:
-        """Return raymaps [N, A, F, 24, H/8, W/8] of the windows at `places`, `swapped`: with the agents reversed."""
+    def raymaps(self, indices: Sequence[int], *, swapped: bool = False) -> torch.Tensor:
+        """Return raymaps [N, A, F, 24, H/8, W/8] of the windows at `indices`, `swapped`: with the agents reversed."""
         maps, turn = [], slice(None, None, -1) if swapped else slice(None)
-        for window in (self.windows[place] for place in places):
+        for window in (self.windows[index] for index in indices):
             cameras = self.cameras[window.row["key"]]
             c2w = torch.from_numpy(cameras.c2w[turn, :, window.start : window.start + self.frames].copy())
             maps.append(build_raymaps(torch.from_numpy(cameras.K[turn].copy()), c2w, **self.preset.raymap_options))
         return torch.stack(maps)
 
     def batches(self, size: int) -> Iterator[list[int]]:
-        """Yield the places of `size` windows at a time."""
+        """Yield the indices of `size` windows at a time."""
         for start in range(0, len(self), size):
             yield list(range(start, min(start + size, len(self))))
 
 
 def balanced(groups: Sequence[str], limit: int, seed: int = 0) -> list[int]:
-    """Return the places of `limit` items at most, taken from the groups in turn, in their original order."""
+    """Return the indices of `limit` items at most, taken from the groups in turn, in their original order."""
     return sorted(in_turn(groups, seed)[:limit])
 
 
 def in_turn(groups: Sequence[str], seed: int = 0) -> list[int]:
-    """Return the places of all items, one of each group, then a second of each, and so on; at random within that."""
+    """Return the indices of all items, one of each group, then a second of each, and so on; at random within that."""
     shuffled = np.random.default_rng(seed).permutation(len(groups))
     turn: dict[str, int] = {}
     ranked: list[tuple[int, int, int]] = []
-    for place in shuffled:
-        group = groups[place]
-        ranked.append((turn.get(group, 0), len(ranked), int(place)))
+    for index in shuffled:
+        group = groups[index]
+        ranked.append((turn.get(group, 0), len(ranked), int(index)))
         turn[group] = turn.get(group, 0) + 1
-    return [place for _, _, place in sorted(ranked)]
+    return [index for _, _, index in sorted(ranked)]

@@ -153,7 +153,7 @@ class Session:
             ended = None
             if on and self.take is None:
                 shown = self.shown()
-                self.take = Take(self.scene, self.takes_dir)
+                self.take = Take(self.scene, self.takes_dir, self.model.chunk_frames)
                 self.take.add([frame for frame in self.frames if shown and frame.due_s >= shown.due_s])
             elif not on:
                 ended, self.take = self.take, None

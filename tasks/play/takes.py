@@ -38,8 +38,8 @@ MOST_FRAMES = 3000
 class Take:
     """Frames that are recorded, kept in memory until they are saved."""
 
-    def __init__(self, scene: Scene, folder: Path) -> None:
-        self.scene = scene
+    def __init__(self, scene: Scene, folder: Path, chunk_frames: int) -> None:
+        self.scene, self.chunk_frames = scene, chunk_frames
         self.name = f"{time.strftime('%Y%m%d-%H%M%S')}-{scene.name}"
         self.folder = folder / self.name
         self.frames: list[Frame] = []
@@ -74,7 +74,8 @@ class Take:
         write_videos(videos, "four", 1 / FRAME_S, folder)
         for agent, video in enumerate(pictures):
             Image.fromarray(video[0]).save(folder / f"a{agent}.png")
-        (folder / "t.json").write_text(json.dumps([poses_as_dicts(car) for car in poses]))
+        whole = (poses.shape[1] - 1) // self.chunk_frames * self.chunk_frames + 1  # `generate` takes whole windows
+        (folder / "t.json").write_text(json.dumps([poses_as_dicts(car[:whole]) for car in poses]))
         self.write_clip(folder / "clips" / "train" / self.name, pictures, poses)
 
     def write_clip(self, folder: Path, pictures: np.ndarray, poses: np.ndarray) -> None:

@@ -150,6 +150,7 @@ def test_a_take_is_videos_and_trajectories_that_convert_takes(session, tmp_path)
     trajectories = [poses_from_dicts(car) for car in json.loads((folder / "t.json").read_text())]
     assert len(trajectories) == 2
     assert len(trajectories[0]) == len(trajectories[1]) >= 9
+    assert len(trajectories[0]) % session.model.chunk_frames == 1
     assert Image.open(folder / "a1.png").size == (96, 64)
     names = {path.name for path in folder.glob("*.mp4")}
     assert {"agent0.mp4", "agent1.mp4", "agent0_front.mp4", "agent1_right.mp4"} <= names

@@ -81,7 +81,7 @@ def test_another_plan_under_recordings_is_refused(tiny, state):
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"plan_preset": "huge"}, r"there is no plan preset 'huge': take one of demo, paper, shared-world-bench"),
+        ({"plan_preset": "huge"}, r"there is no plan preset 'huge': take one of base, demo, paper, shared-world-bench"),
         (
             {"plan_preset": "tiny", "towns": ["Atlantis"]},
             r"the simulator has no town 'Atlantis': it has Mini01, Mini02",

@@ -6,6 +6,7 @@ Needs nothing but the embedded simulator. Equal code gives equal files.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ VIEW = 192, 128
 SECONDS = 12.0, 10.0, 8.0
 """Length of a planned trajectory: the longest that the roads allow."""
 FACT_SECONDS = 3.2
+WHOLE_FRAMES = 48
+"""New frames of whole windows of 9, 17, 25 and 49 frames: any of these models can generate a scene to its end."""
 MAP_REACH_M = 70.0
 MAP_STEP_M = 3.0
 
@@ -107,10 +110,11 @@ def ending_at_rest(poses: np.ndarray) -> np.ndarray:
 
 
 def both_at_rest(poses: np.ndarray) -> np.ndarray:
-    """Return trajectories [A, T', 6] of poses [T, A, 6]: both brake at the end, and the first to stop waits."""
+    """Return trajectories [A, T', 6] of poses [T, A, 6]: both brake at the end and wait until T' is one frame and a
+    multiple of WHOLE_FRAMES."""
     cars = [ending_at_rest(poses[:, agent]) for agent in range(AGENTS)]
-    longest = max(map(len, cars))
-    return np.stack([np.pad(car, ((0, longest - len(car)), (0, 0)), mode="edge") for car in cars])
+    length = 1 + WHOLE_FRAMES * math.ceil((max(map(len, cars)) - 1) / WHOLE_FRAMES)
+    return np.stack([np.pad(car, ((0, length - len(car)), (0, 0)), mode="edge") for car in cars])
 
 
 def lanes_near(roads: RoadNetwork, trajectories: np.ndarray) -> list[dict[str, Any]]:

@@ -7,11 +7,14 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from model.pictures import first_frames
+from model.trajectories import cameras
 from tasks.play.cars import Control
 from tasks.play.errors import PlayError
-from tasks.play.scenes import FRAME_S, poses_from_dicts, read_scene, scene_names
+from tasks.play.scenes import FOLDER, FRAME_S, picture_file, poses_from_dicts, read_scene, scene_names
 from tasks.play.session import Session
 from tasks.sharding.convert import convert
 from tests.tasks.play.conftest import OTHER_SCENE, SCENE, until
@@ -37,6 +40,17 @@ def test_a_scene_that_is_not_there_is_refused_with_those_that_are(session):
         session.choose("nowhere")
     with pytest.raises(PlayError, match="there is no scene"):
         read_scene("nowhere")
+
+
+@pytest.mark.parametrize("name", scene_names())
+@pytest.mark.parametrize("frames", [9, 17, 25, 49])
+def test_scenes_are_examples_for_generate(name, frames):
+    given = [str(picture_file(name, agent)) for agent in range(2)]
+    assert first_frames(given, 128, 192, "four").shape == (2, 3, 128, 192)
+    options = {"agents": 2, "frames": frames, "views": "four", "fps": 1 / FRAME_S, "fov_deg": 90.0}
+    _, c2w = cameras(str(FOLDER / f"{name}.json"), **options)
+    assert (c2w.shape[2] - 1) % (frames - 1) == 0
+    assert torch.equal(c2w[:, :, -1], c2w[:, :, -2])  # both cars stand at the end
 
 
 def test_damaged_scenes_are_one_sentence(tmp_path):

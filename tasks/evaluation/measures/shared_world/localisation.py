@@ -123,16 +123,20 @@ def sightings(world: World, video: np.ndarray, detector: CarDetector) -> Iterato
                     continue
                 found, true = centroid(region), centroid(mask)
                 camera = world.K[agent, view], world.c2w[agent, view, frame]
-                turn = azimuth_deg(found, *camera) - azimuth_deg(true, *camera)
                 yield Sighting(
                     VIEWS[view],
                     distance,
                     visible,
                     True,
                     float(np.linalg.norm(found - true)),
-                    abs((turn + 180) % 360 - 180),
+                    angle_between_deg(azimuth_deg(found, *camera), azimuth_deg(true, *camera)),
                     float((region & mask).sum() / (region | mask).sum()),
                 )
+
+
+def angle_between_deg(one: float, other: float) -> float:
+    """Return the angle from 0 to 180 degrees between two directions, whichever way around is shorter."""
+    return abs((one - other + 180) % 360 - 180)
 
 
 def share_found(some: list[Sighting]) -> float | None:

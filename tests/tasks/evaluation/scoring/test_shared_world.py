@@ -17,7 +17,7 @@ from tasks.evaluation.scoring import scores as names
 from tasks.evaluation.scoring.sampling import Sampler
 from tasks.evaluation.scoring.score import Scoring, views
 from tasks.evaluation.scoring.scores import Scores
-from tasks.evaluation.scoring.shared_world import SharedWorld
+from tasks.evaluation.scoring.shared_world import SharedWorld, gains
 from tasks.evaluation.scoring.windows import Window, Windows
 from tasks.sharding.reader import ClipIndex
 
@@ -256,3 +256,11 @@ def test_one_agent_alone_has_no_partner_to_be_asked_about(asked):
     metrics = {metric for _, metric in scoring.scores.arrays}
     assert "psnr" in metrics
     assert not metrics & {"swap_psnr", "noise_psnr", *(f"partner_gain_{name}" for name in CLASSES)}
+
+
+def test_a_gain_is_what_the_partners_picture_adds_to_a_strangers():
+    mine = {f"psnr_{name}": 21.0 for name in CLASSES}
+    others = dict.fromkeys(mine, 20.0)
+    assert gains(mine, others) == {f"partner_gain_{name}": 1.0 for name in CLASSES}
+    first = next(iter(mine))
+    assert next(iter(gains(mine | {first: None}, others).values())) is None

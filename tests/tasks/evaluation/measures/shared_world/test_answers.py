@@ -161,6 +161,11 @@ def test_swap_is_scored_on_later_frames_over_everything():
     assert (swap.swapped(views)[:, 0] == views[:, 1]).all()
 
 
+@pytest.mark.parametrize(("one", "other", "angle"), [(10, 350, 20), (-179, 179, 2), (0, 180, 180), (95, 90, 5)])
+def test_a_bearing_is_off_by_the_shorter_way_around(one, other, angle):
+    assert localisation.angle_between_deg(one, other) == localisation.angle_between_deg(other, one) == angle
+
+
 def test_drift_is_the_first_windows_psnr_minus_the_lasts():
     truth = torch.full((2, 4, 25, 3, 4, 6), 0.5)
     video = truth.clone()

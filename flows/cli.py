@@ -309,14 +309,13 @@ def export_base(
 
     For runs of the deployment train-base; a preset's `base_model` and `fitted_codec` take the folder.
     """
-    from infra.storage import StorageError
-    from tasks.runs.errors import RunError
+    from tasks.evaluation.__main__ import ERRORS
     from tasks.runs.run import read_run
     from tasks.training.base import write_base
 
     try:
         print(write_base(read_run("" if run_id == "last" else run_id), folder))
-    except (RunError, StorageError) as error:
+    except ERRORS as error:
         raise exit_with(error) from error
 
 

@@ -19,6 +19,8 @@ from typing import Any
 from infra.reading import read_json
 from infra.storage import atomic_dir
 from model import serving
+from model.build import is_own_base
+from model.presets import Preset
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.report.report import METRICS
 from tasks.evaluation.report.write import folder_of, latents_dir_of
@@ -69,6 +71,12 @@ COGVIDEOX = """license: other
 license_name: cogvideox
 license_link: https://huggingface.co/THUDM/CogVideoX-5b-I2V/blob/main/LICENSE"""
 """For a model that holds weights of CogVideoX-5B: its transformer or its VAE."""
+
+
+def holds_cogvideox(preset: Preset) -> bool:
+    """Tell whether a model holds weights of CogVideoX: its VAE, or a transformer that began as one."""
+    base = preset.transformer.base_model
+    return preset.codec.codec != "linear" or bool(base and not is_own_base(base))
 
 
 def frames_per_second(run: Run) -> float:
@@ -142,7 +150,7 @@ def export_run(run: Run, folder: Path) -> None:
         height=video.height, steps=steps_of(checkpoint), train_steps=run.preset.training.train_steps,
         dataset=run.dataset, digest=run.dataset_digest, figures=figures_of(run, checkpoint),
         codec="linear, in `codec/`" if linear else "CogVideoX's VAE, in `codec/`",
-        licence=APACHE if linear and not run.preset.transformer.base_model else COGVIDEOX,
+        licence=COGVIDEOX if holds_cogvideox(run.preset) else APACHE,
     )  # fmt: skip
     with atomic_dir(folder) as temporary:
         pipeline.save_pretrained(temporary)

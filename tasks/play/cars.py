@@ -59,7 +59,7 @@ def at_start(planned: np.ndarray) -> CarState:
 
 
 def driven(state: CarState, control: Control) -> CarState:
-    """Return a car a frame later, driven as a kinematic bicycle within the plan's limits (model/bicycle.py)."""
+    """Return a car one frame later, driven as a kinematic bicycle within the plan's limits (model/bicycle.py)."""
     turned = np.clip(control.steering, state.steering - STEERING_PER_FRAME, state.steering + STEERING_PER_FRAME)
     steering, throttle = float(np.clip(turned, -1, 1)), float(np.clip(control.throttle, -1, 1))
     throttle = throttle or -ROLLING_MPS2 / ACCELERATION_MPS2
@@ -68,7 +68,7 @@ def driven(state: CarState, control: Control) -> CarState:
 
 
 def following(state: CarState, planned: np.ndarray) -> CarState:
-    """Return a car a frame later that drives back to its planned trajectory [T, 6] and along it to its end."""
+    """Return a car one frame later that drives back to its planned trajectory [T, 6] and along it to its end."""
     apart = np.linalg.norm(planned[:, :2] - state.pose[:2], axis=1)
     nearest = int(np.argmin(apart))
     ahead = np.cumsum(
@@ -89,7 +89,7 @@ def following(state: CarState, planned: np.ndarray) -> CarState:
 
 
 def moved(state: CarState, control: Control | None, planned: np.ndarray) -> CarState:
-    """Return a car a frame later: driven where there is a control, else along its planned trajectory [T, 6]."""
+    """Return a car one frame later: driven where there is a control, else along its planned trajectory [T, 6]."""
     if control is not None:
         return driven(state, control)
     if state.planned_frame is None:
@@ -105,7 +105,7 @@ def touch(first: CarState, second: CarState) -> bool:
 def moved_pair(
     states: Sequence[CarState], controls: Sequence[Control | None], trajectories: np.ndarray
 ) -> list[CarState]:
-    """Return both cars a frame later. A car that would run into the other one stops; so does one that is run into.
+    """Return both cars one frame later. A car that would run into the other one stops; so does one that is run into.
 
     `trajectories`: the planned ones, [A, T, 6].
     """

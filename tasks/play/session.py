@@ -99,6 +99,8 @@ class Session:
         self.starts = 0
         self.paused = self.stopping = False
         self.watchers = 0
+        self.rests = 0
+        """How often the loop went to rest, paused or without anybody who watches"""
         self.frames: collections.deque[Frame] = collections.deque(maxlen=KEPT_FRAMES)
         self.states: list[CarState] = []
         self.chunk_s = 0.0
@@ -195,6 +197,7 @@ class Session:
                     return True
                 rest = self.chunk_begins_s() - time.monotonic()
                 if self.paused or not self.watchers:
+                    self.rests += 1
                     self.changed.wait()
                 elif rest > 0:
                     self.changed.wait(rest)

@@ -20,7 +20,13 @@ from infra.carla_servers import CarlaServerError
 from infra.reading import one_line
 from model.camera import FOV_DEG, camera_poses, carla_to_c2w, intrinsics
 from tasks.evaluation.measures.metrics import HIGHEST_DB
-from tasks.evaluation.measures.shared_world.localisation import CarDetector, azimuth_deg, centroid, least_pixels
+from tasks.evaluation.measures.shared_world.localisation import (
+    CarDetector,
+    angle_between_deg,
+    azimuth_deg,
+    centroid,
+    least_pixels,
+)
 from tasks.play.session import Frame, Session, jpeg
 from tasks.play.simulator import Simulator
 from tasks.recording.visibility import box_corners, projected_rectangle
@@ -76,8 +82,7 @@ def bearing_error_deg(
         error = None
         if found is not None:
             K, c2w = intrinsics(width, height, FOV_DEG), carla_to_c2w(camera)
-            turn = azimuth_deg(centroid(found), K, c2w) - azimuth_deg(centroid(region), K, c2w)
-            error = abs((turn + 180) % 360 - 180)
+            error = angle_between_deg(azimuth_deg(centroid(found), K, c2w), azimuth_deg(centroid(region), K, c2w))
         best = int(region.sum()), error
     return best[0] > 0, best[1]
 

@@ -33,9 +33,9 @@ Fine-tunings start from it (`base_model = "shareverse-base"`).
 | | |
 |---|---|
 | pictures | mosaics of {width}x{height}, four views of {view_width}x{view_height} |
-| data set | plan preset `{plan}`, embedded simulator, towns Mini01 to Mini09; digest `{digest}`, {windows} windows |
+| data set | `{dataset}`, digest `{digest}`: {windows} windows of {towns} |
 | training | preset `{preset}`, seed {seed}, {steps} steps of {batch} pairs of clips, {hours:.1f} hours |
-| losses | training {train_loss:.4f}, validation (Mini10) {val_loss:.4f} |
+| losses | training {train_loss}, validation {val_loss} |
 | codec | linear, {channels} channels per 8x8x4 block |
 
 Made by `prefect deployment run train-base/local` and `shareverse export-base {run} {folder}`; licence as the project's.
@@ -52,7 +52,7 @@ def write_base(run: Run, folder: Path) -> Path:
         raise RunError(f"run {run.run_id} has no checkpoint in {run.folder}: train it first.")
     if run.preset.transformer.cross_agent != "off" or run.preset.codec.codec != "linear":
         raise RunError(f"run {run.run_id} is no base: it has cross-agent blocks or another codec than the linear one.")
-    if folder.exists() and any(folder.iterdir()):
+    if folder.is_dir() and any(folder.iterdir()):
         raise RunError(f"{folder} is not empty: name a new folder.")
     check_files(checkpoint, "model/")
     latents = run.dataset_dir / "latents" / latents_key(run.dataset_digest, run.preset)
@@ -73,13 +73,15 @@ def card(run: Run, checkpoint: Path, parameters: int, latents: Path, folder: Pat
     """Return the card: the run's own figures."""
     preset, steps = run.preset, steps_of(checkpoint)
     rows = [row for row in read_rows(run.spool) if row["step"] <= steps]
-    losses = {name: next((row[name] for row in reversed(rows) if name in row), float("nan"))
+    losses = {name: next((f"{row[name]:.4f}" for row in reversed(rows) if name in row), "not measured")
               for name in ("train/loss", "val/loss")}  # fmt: skip
+    windows = LatentWindows(latents, "train")
     seconds = sum(row.get("train/step_s", 0.0) * preset.training.log_every for row in rows)
     return CARD.format(
         parameters=parameters / 1e6, frames=preset.video.frames - 1, width=preset.video.width,
         height=preset.video.height, view_width=preset.video.width // 2, view_height=preset.video.height // 2,
-        plan=run.dataset, digest=run.dataset_digest[:16], windows=len(LatentWindows(latents, "train")),
+        dataset=run.dataset, digest=run.dataset_digest[:16], windows=len(windows),
+        towns=", ".join(sorted({row["town"] for row in windows.rows})),
         preset=preset.name, seed=preset.training.seed, steps=steps, batch=preset.training.batch_size,
         hours=seconds / 3600, train_loss=losses["train/loss"], val_loss=losses["val/loss"],
         channels=preset.codec.latent_channels, run=run.run_id, folder=folder.name,

@@ -46,7 +46,7 @@ def test_what_is_written_is_what_a_preset_starts_from(trained, tmp_path, monkeyp
     assert {value.dtype for value in stored.state_dict().values()} == {torch.float32}
     card = (tmp_path / "base" / "README.md").read_text()
     assert "| training | preset `tiny`, seed 0, 6 steps of 2 pairs of clips, 0.2 hours |" in card
-    assert "| losses | training 0.5000, validation (Mini10) 0.2500 |" in card
+    assert "| losses | training 0.5000, validation 0.2500 |" in card
     index = ClipIndex(trained.dataset_dir)
     folder = tmp_path / "latents" / latents_key(index.digest, preset)
     prepare_codec(index, preset, folder)

@@ -15,11 +15,13 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from flows.cli import app
+from model.build import build_transformer
 from model.codec import load_codec
 from model.pipeline import ShareVersePipeline
+from model.presets import Preset
 from model.transformer import ShareVerseTransformer3DModel
 from tasks.evaluation.errors import EvaluationError
-from tasks.evaluation.export import export_run
+from tasks.evaluation.export import export_run, holds_cogvideox
 
 REPORT = {
     "checkpoint": "/elsewhere/step-000006",
@@ -149,3 +151,19 @@ def test_the_command_exports_or_says_why_not(run, tmp_path, monkeypatch):
         assert done.exit_code == 1
         assert sentence in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_cogvideox_licence_is_that_of_its_weights_alone(tmp_path):
+    tiny = Preset.load("tiny")
+    build_transformer(tiny.replace(cross_agent="off")).save_pretrained(tmp_path / "own" / "transformer")
+    assert not holds_cogvideox(tiny)
+    assert not holds_cogvideox(tiny.replace(base_model=str(tmp_path / "own")))
+    assert holds_cogvideox(tiny.replace(base_model="THUDM/CogVideoX-5b-I2V"))
+    assert holds_cogvideox(tiny.replace(codec="cogvideox"))
+
+
+def test_a_run_that_is_no_base_is_refused_in_a_sentence(run, tmp_path):
+    done = CliRunner().invoke(app, ["export-base", run.run_id, str(tmp_path / "base")])
+    assert done.exit_code == 1
+    assert "is no base: it has cross-agent blocks" in done.stderr
+    assert done.stderr.count("\n") == 1

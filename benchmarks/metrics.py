@@ -25,7 +25,7 @@ from tasks.encoding.frames import model_video
 from tasks.evaluation.measures.metrics import psnr, views_of
 from tasks.evaluation.measures.shared_world.localisation import CarDetector
 from tasks.evaluation.measures.shared_world.measure import WindowGeometry, measure_window
-from tasks.evaluation.measures.shared_world.world import read_world
+from tasks.evaluation.measures.shared_world.world import read_window_truth
 from tasks.evaluation.measures.ssim import ssim
 from tasks.recording.encode import VideoWriter
 from tasks.sharding.reader import Cameras, ClipPair, decode_video
@@ -125,7 +125,7 @@ def main() -> None:
             prepared = time.process_time()
             generated, stranger = truth.roll(1, 2), truth.flip(-1)
             made = time.process_time()
-            window = WindowGeometry.of_views(read_world(clip, video), truth, {"model": generated}, stranger)
+            window = WindowGeometry.of_views(read_window_truth(clip, video), truth, {"model": generated}, stranger)
             measure_window(window, CarDetector(0.8), {}, ground_truth="truth", floor="floor")
             measured = time.process_time()
             measure_psnr_ssim(generated, truth)

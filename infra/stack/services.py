@@ -88,7 +88,7 @@ def parse_service(entry: object) -> Service:
     raise StackError(f"services.json describes no service with {str(entry)[:200]!r}")
 
 
-def read_record() -> dict[str, Service]:
+def recorded_services() -> dict[str, Service]:
     """Return the services of services.json by name. A damaged file is renamed, with a sentence on stderr."""
     record = services_dir() / "services.json"
     if not os.path.lexists(record):
@@ -152,7 +152,7 @@ def kill(processes: list[psutil.Process]) -> None:
 
 def read_services() -> dict[str, Service]:
     """Return the services by name, running or not: those of the record, and those that run without being in it."""
-    services = read_record()
+    services = recorded_services()
     lost = [service for service in find_services() if service.pid not in {known.pid for known in services.values()}]
     for service in lost:
         known = services.get(service.name)
@@ -164,7 +164,7 @@ def read_services() -> dict[str, Service]:
 def write_service(service: Service) -> None:
     """Put a service into the record."""
     private_folder(services_dir())
-    services = read_record() | {service.name: service}
+    services = recorded_services() | {service.name: service}
     entries = [asdict(entry) for entry in services.values()]
     write_private(services_dir() / "services.json", canonical_json(entries) + "\n")
 

@@ -31,7 +31,7 @@ class Entry(ABC):
             seeds = [int.from_bytes(name.encode()[-6:], "big") for name in names]
             return self.model(first, K, c2w, frames=frames, seeds=seeds).clamp(-1, 1)
 
-    score(Mine(model), scenes, detector).metrics()
+    score_entry(Mine(model), scenes, detector).metrics()
     """
 
     name: str

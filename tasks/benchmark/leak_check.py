@@ -95,7 +95,7 @@ def read_given(index: ClipIndex, row: dict[str, Any]) -> Given:
     return Given(meta, first, cameras, seen)
 
 
-def difference(one: Given, other: Given, agent: int) -> float:
+def picture_difference(one: Given, other: Given, agent: int) -> float:
     """Return the mean absolute difference, 0..255, of an agent's first frames."""
     return float(np.abs(one.first[agent].astype(np.int16) - other.first[agent]).mean())
 
@@ -112,7 +112,7 @@ def leak_of(base: Given, twin: Given, tolerance: float) -> str:
     observer = int(base.meta["fact"]["observer"])
     if base.fact_pixels or twin.fact_pixels:
         return f"{base.fact_pixels or twin.fact_pixels} pixels of the observer's first frame show it"
-    apart = difference(base, twin, observer)
+    apart = picture_difference(base, twin, observer)
     if apart > tolerance:
         return f"the observer's first frames differ by {apart:.3f} of 255"
     if not same_cameras(base, twin, observer, SAME_CAMERA if tolerance else 0.0):
@@ -127,7 +127,7 @@ def tells(base: Given, twin: Given, tolerance: float) -> bool | None:
     """
     partner = 1 - int(base.meta["fact"]["observer"])
     if base.meta["fact"]["task"] != "trajectory":
-        return difference(base, twin, partner) > tolerance
+        return picture_difference(base, twin, partner) > tolerance
     return None if twin.cameras.c2w.shape[2] == 1 else not same_cameras(base, twin, partner)
 
 
@@ -151,8 +151,8 @@ def check_leaks(dataset_dir: Path, on_progress: OnProgress = no_progress, *, exa
     for rows in repeats:
         base, again = read_given(index, rows[BASE]), read_given(index, rows[REPEAT])
         observer = int(base.meta["fact"]["observer"])
-        apart.append(difference(base, again, observer))
-        partners_apart.append(difference(base, again, 1 - observer))
+        apart.append(picture_difference(base, again, observer))
+        partners_apart.append(picture_difference(base, again, 1 - observer))
     tolerance, partners_tolerance = MARGIN * max(apart), MARGIN * max(partners_apart)
     untold = asked = masked = 0
     if exact and tolerance:

@@ -20,7 +20,7 @@ from tasks.benchmark.detector import FactDetector, calibrated
 from tasks.benchmark.entries import Entry, Ours
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.scenes import BenchScenes, read_scenes
-from tasks.benchmark.score import Outcome, difference, score
+from tasks.benchmark.score import Outcome, outcome_difference, score_entry
 from tasks.evaluation.measures.statistics import Interval
 from tasks.evaluation.scoring.sampling import Sampler
 from tasks.runs.run import Run, create_run
@@ -108,7 +108,7 @@ class Jury:
         return cls(scenes, calibrated(scenes, partial(round_trip, load_codec(preset.codec, latents_dir))))
 
     def score(self, entry: Entry, *, swap: bool = True) -> Outcome:
-        return score(entry, self.scenes, self.detector, swap=swap)
+        return score_entry(entry, self.scenes, self.detector, swap=swap)
 
 
 def score_arm(arm: Arm, run: Run, latents_dir: Path, jury: Jury, sampling_steps: Sequence[int]) -> ArmScore:
@@ -157,4 +157,4 @@ def with_leads(score: ArmScore, scores: Sequence[ArmScore]) -> ArmScore:
 def lead(name: str, ours: Sequence[ArmScore], controls: Sequence[ArmScore]) -> Interval:
     """Return a figure of some arms minus that of their controls (see `difference`); all must have been scored now."""
     ones, others = ([score.outcome for score in some if score.outcome] for some in (ours, controls))
-    return difference(name, ones, others)
+    return outcome_difference(name, ones, others)

@@ -99,7 +99,7 @@ class Outcome:
         }
 
 
-def score(entry: Entry, scenes: BenchScenes, detector: FactDetector, *, swap: bool = True) -> Outcome:
+def score_entry(entry: Entry, scenes: BenchScenes, detector: FactDetector, *, swap: bool = True) -> Outcome:
     """Score an entry on scenes and their twins, each against its own truth, so that the labels balance.
 
     Without `swap` no partner is exchanged, which saves half of the work.
@@ -188,7 +188,7 @@ def fact_psnr(made: torch.Tensor, truth: torch.Tensor, masks: torch.Tensor) -> t
     return (-10 * squared.log10()).clamp(max=HIGHEST_DB)
 
 
-def difference(name: str, ones: Sequence[Outcome], others: Sequence[Outcome]) -> Interval:
+def outcome_difference(name: str, ones: Sequence[Outcome], others: Sequence[Outcome]) -> Interval:
     """Return `name` (see `Outcome.by_scene`) of one arm minus that of another, paired by scene, and its 95 % interval.
 
     Several seeds of an arm are averaged by scene first: they are not independent. BenchmarkError for outcomes of other

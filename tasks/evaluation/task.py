@@ -9,7 +9,7 @@ from prefect.logging import get_run_logger
 
 from infra.prefect_progress import FlowProgress
 from tasks.evaluation.errors import EvaluationError
-from tasks.evaluation.report.write import folder_of, score
+from tasks.evaluation.report.write import folder_of, score_checkpoint
 from tasks.runs.run import read_run
 
 
@@ -26,7 +26,7 @@ def score_run(dataset: str, run_id: str = "", split: str = "test", without_run_i
             f"run {run.run_id} was trained on data set {run.dataset!r}, not {dataset!r}: give that, or another run_id."
         )
     without, log = read_run(without_run_id) if without_run_id else None, get_run_logger()
-    report = score(run, split, FlowProgress("evaluation", "windows"), without=without, on_unsent=log.warning)
+    report = score_checkpoint(run, split, FlowProgress("evaluation", "windows"), without=without, on_unsent=log.warning)
     for sentence in report.verdict:
         log.info(sentence)
     return {

@@ -23,7 +23,7 @@ from tasks.planning.plan import TownPlan
 from tasks.planning.preset import PlanPreset
 from tasks.planning.roads import RoadNetwork, lane_key
 from tasks.planning.rows import AGENTS
-from tasks.play.scenes import FOLDER, FRAME_S, Scene, picture_file, poses_as_dicts
+from tasks.play.scenes import FOLDER, FRAME_S, PlayScene, picture_file, poses_as_dicts
 from tasks.play.simulator import Simulator
 
 VIEW = 192, 128
@@ -135,7 +135,7 @@ def lanes_near(roads: RoadNetwork, trajectories: np.ndarray) -> list[dict[str, A
     return near
 
 
-def write_scene(scene: Scene, folder: Path) -> None:
+def write_scene(scene: PlayScene, folder: Path) -> None:
     record = {
         "title": scene.title, "about": scene.about, "town": scene.town, "weather": scene.weather,
         "extra_actors": scene.extra_actors, "trajectories": [poses_as_dicts(poses) for poses in scene.trajectories],
@@ -159,13 +159,13 @@ def main() -> None:
             roads, digest = networks[recipe.town]
             row = planned_row(recipe, roads, digest)
             trajectories = both_at_rest(row["poses"].reshape(-1, AGENTS, 6).astype(float))
-            scene = Scene(
+            scene = PlayScene(
                 recipe.name, recipe.title, recipe.about, recipe.town, recipe.weather, json.loads(row["extra_actors"]),
                 trajectories, lanes_near(roads, trajectories), np.empty(0),
             )  # fmt: skip
             simulator.open(scene)
             pictures = simulator.render(trajectories[:, 0])
-            write_scene(Scene(**{**vars(scene), "first_pictures": pictures}), FOLDER)
+            write_scene(PlayScene(**{**vars(scene), "first_pictures": pictures}), FOLDER)
             print(recipe.name, trajectories.shape[1], "frames", flush=True)
 
 

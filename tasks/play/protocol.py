@@ -38,7 +38,7 @@ class LeaveSeat(Said):
     seat: SeatNumber
 
 
-class Drive(Said):
+class Steer(Said):
     """What a driver wants from now on. `number` comes back with the first frame that was made under it."""
 
     type: Literal["drive"]
@@ -68,7 +68,7 @@ class Seen(Said):
     type: Literal["seen"]
 
 
-Message = TakeSeat | LeaveSeat | Drive | Choose | Switch | Seen
+Message = TakeSeat | LeaveSeat | Steer | Choose | Switch | Seen
 ADAPTER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 
 

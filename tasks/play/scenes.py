@@ -26,7 +26,7 @@ ADVICE = "make the scenes again with `python -m tasks.play.make_scenes`."
 
 
 @dataclass(frozen=True)
-class Scene:
+class PlayScene:
     """A place to drive in."""
 
     name: str
@@ -64,7 +64,7 @@ def picture_file(name: str, agent: int, folder: Path = FOLDER) -> Path:
     return folder / f"{name}.a{agent}.png"
 
 
-def read_scene(name: str, folder: Path = FOLDER) -> Scene:
+def read_scene(name: str, folder: Path = FOLDER) -> PlayScene:
     """Return a scene. PlayError for one that there is not, or whose files are damaged."""
     if name not in (names := scene_names(folder)):
         raise PlayError(f"there is no scene {name!a:.80}: the scenes are {', '.join(names)}.")
@@ -77,7 +77,7 @@ def read_scene(name: str, folder: Path = FOLDER) -> Scene:
         pictures = [Image.open(picture_file(name, agent, folder)).convert("RGB") for agent in range(AGENTS)]
         texts = {key: str(found[key]) for key in ("title", "about", "town", "weather")}
         first = np.stack([np.asarray(picture) for picture in pictures])
-        return Scene(name, **texts, extra_actors=found["extra_actors"], trajectories=trajectories,
+        return PlayScene(name, **texts, extra_actors=found["extra_actors"], trajectories=trajectories,
                      roads=found["roads"], first_pictures=first)  # fmt: skip
     except (KeyError, TypeError, ValueError, OSError, UnidentifiedImageError) as error:
         raise PlayError(f"{path} and its pictures are no scene ({error!r:.120}): {ADVICE}") from error

@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from infra.stack.gate import Gate
 from tasks.play.cars import Control
 from tasks.play.errors import PlayError
-from tasks.play.protocol import Choose, Drive, LeaveSeat, Message, ProtocolError, Seen, Switch, TakeSeat, parse_message
+from tasks.play.protocol import Choose, LeaveSeat, Message, ProtocolError, Seen, Steer, Switch, TakeSeat, parse_message
 from tasks.play.session import Session
 from tasks.play.truth import Truth
 
@@ -90,7 +90,7 @@ class Play:
             case LeaveSeat(seat=seat):
                 session.seats.leave(visitor.name, seat)
                 session.announce()
-            case Drive():
+            case Steer():
                 control = Control(message.throttle, message.steering)
                 session.seats.drive(message.seat, visitor.name, control, message.number)
             case Choose(name=name):

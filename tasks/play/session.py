@@ -23,10 +23,10 @@ from infra.reading import one_line
 from tasks.evaluation.errors import EvaluationError
 from tasks.play.cars import CarState, at_start, moved_pair
 from tasks.play.errors import PlayError
-from tasks.play.scenes import FRAME_S, Scene
+from tasks.play.scenes import FRAME_S, PlayScene
 from tasks.play.seats import Seat, Seats
 from tasks.play.takes import MOST_FRAMES, Take
-from tasks.play.world_model import World
+from tasks.play.world_model import PlayableModel
 
 JPEG_QUALITY = 92
 KEPT_FRAMES = 64
@@ -83,7 +83,9 @@ class Frame:
 class Session:
     """One world that goes on. Its public methods may be called from any thread."""
 
-    def __init__(self, model: World, scenes: dict[str, Scene], scene: str, takes_dir: Path, chunk: int = 0) -> None:
+    def __init__(
+        self, model: PlayableModel, scenes: dict[str, PlayScene], scene: str, takes_dir: Path, chunk: int = 0
+    ) -> None:
         """`chunk`: new frames that are taken of each of the model's chunks; 0: all of them."""
         self.model, self.scenes, self.takes_dir = model, scenes, takes_dir
         self.chunk = min(chunk or model.chunk_frames, model.chunk_frames)

@@ -16,7 +16,7 @@ import numpy as np
 from infra.carla_servers import CarlaServer, SimulatorSpec
 from model.camera import VIEWS
 from tasks.planning.weather import WEATHERS
-from tasks.play.scenes import FRAME_S, Scene
+from tasks.play.scenes import FRAME_S, PlayScene
 from tasks.recording.encode import halved, mosaic
 from tasks.recording.recorder import Recorder
 from tasks.recording.rig import AGENTS, Rig, open_world
@@ -35,7 +35,7 @@ class Simulator:
         self.town = ""
         self.others: list[carla.Actor] = []
 
-    def open(self, scene: Scene) -> None:
+    def open(self, scene: PlayScene) -> None:
         """Show a scene: its town, its weather, and what stands in it. RecordingError where something cannot."""
         client = self.server.client
         if self.recorder is None or self.town != scene.town:

@@ -24,7 +24,7 @@ from infra.storage import StorageError, atomic_dir, make_folder
 from model import mosaic
 from model.camera import FOV_DEG, VIEWS, camera_poses, carla_to_c2w, intrinsics
 from tasks.evaluation.generate import write_videos
-from tasks.play.scenes import FRAME_S, Scene, poses_as_dicts
+from tasks.play.scenes import FRAME_S, PlayScene, poses_as_dicts
 from tasks.recording.encode import VideoWriter, write_npz
 from tasks.recording.errors import RecordingError
 
@@ -38,7 +38,7 @@ MOST_FRAMES = 3000
 class Take:
     """Frames that are recorded, kept in memory until they are saved."""
 
-    def __init__(self, scene: Scene, folder: Path, chunk_frames: int) -> None:
+    def __init__(self, scene: PlayScene, folder: Path, chunk_frames: int) -> None:
         self.scene, self.chunk_frames = scene, chunk_frames
         self.name = f"{time.strftime('%Y%m%d-%H%M%S')}-{scene.name}"
         self.folder = folder / self.name

@@ -27,7 +27,7 @@ MEMORY_FACTOR = 1.5
 """Memory that a model takes while it is loaded, as a multiple of its float32 weights."""
 
 
-class World(Protocol):
+class PlayableModel(Protocol):
     """What the session needs of a model; `WorldModel` is one, and tests have another."""
 
     view_width: int

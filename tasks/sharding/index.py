@@ -79,7 +79,7 @@ ROW_CHECKS: dict[str, Callable[[Any], bool]] = {
 """Columns of index.parquet and the checks of their values."""
 
 
-def read_record(dataset_dir: Path) -> dict[str, Any]:
+def read_dataset_record(dataset_dir: Path) -> dict[str, Any]:
     """Return dataset.json. ShardError for a data set that is not finished, or whose record was altered."""
     path = dataset_dir / "dataset.json"
     if not path.exists():
@@ -137,7 +137,7 @@ class ClipIndex:
     def __init__(self, dataset_dir: Path) -> None:
         """Read dataset.json and index.parquet. ShardError when one is missing or was altered."""
         self.dataset_dir = Path(dataset_dir)
-        self.record = read_record(self.dataset_dir)
+        self.record = read_dataset_record(self.dataset_dir)
         self.digest: str = self.record["digest"]
         self.rows = read_rows(self.dataset_dir, self.record)
 

@@ -16,7 +16,7 @@ from infra.storage import OnProgress, atomic_file, no_progress
 from tasks.planning.rows import PLAN_FILE
 from tasks.planning.spares import SPARES_FILE
 from tasks.sharding.errors import ShardError
-from tasks.sharding.index import RUN_AGAIN, SPLITS, check_rows, read_members, read_record
+from tasks.sharding.index import RUN_AGAIN, SPLITS, check_rows, read_dataset_record, read_members
 from tasks.sharding.reader import ClipPair, read_pair
 from tasks.sharding.shards import index_rows, planned_clips
 
@@ -27,7 +27,7 @@ def verify(dataset_dir: Path, *, on_progress: OnProgress = no_progress) -> int:
     Where dataset.json does not hold the index's hash yet, it is added once everything has proved intact.
     """
     dataset_dir = Path(dataset_dir)
-    record = read_record(dataset_dir)
+    record = read_dataset_record(dataset_dir)
     check_hashes(dataset_dir, record)
     rows = derived_rows(dataset_dir, record)
     check_index(dataset_dir, record, rows)

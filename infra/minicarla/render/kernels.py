@@ -6,15 +6,52 @@ counting); such kernels cannot allocate. fastmath stays off: pictures are the sa
 
 from __future__ import annotations
 
-from functools import partial
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
 import numba
 
-helper = partial(numba.njit, nogil=True, cache=True, error_model="numpy", _nrt=False, forceinline=True)
+HERE = Path(__file__).parent
+settings: Any = numba.config  # made of environment variables
+
+
+@cache
+def sources_digest() -> str:
+    """Return a digest of all sources that machine code is made of."""
+    sources = [*sorted(HERE.glob("*.py")), HERE.parent / "scenery.py"]
+    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+
+
+@contextmanager
+def cache_of_these_sources() -> Iterator[None]:
+    """Keep machine code of other sources out of sight.
+
+    Numba looks only at the file of the function that is called: what that one inlines from other files, or the class of
+    a named tuple, could have changed since.
+    """
+    before = settings.CACHE_DIR
+    settings.CACHE_DIR = str(Path(before or HERE / "__pycache__") / f"kernels-{sources_digest()}")
+    try:
+        yield
+    finally:
+        settings.CACHE_DIR = before
+
+
+def compiled(function: Callable, **options: Any) -> Callable:
+    """Return a function that compiles `function` when it is first called, and caches its machine code."""
+    with cache_of_these_sources():
+        return numba.njit(nogil=True, cache=True, error_model="numpy", **options)(function)
+
+
+helper = partial(compiled, _nrt=False, forceinline=True)
 """For functions that kernels call."""
-kernel = partial(numba.njit, nogil=True, cache=True, error_model="numpy", _nrt=False)
+kernel = partial(compiled, _nrt=False)
 """For what Python calls."""
-allocating = partial(numba.njit, nogil=True, cache=True, error_model="numpy")
+allocating = compiled
 """For kernels that make arrays."""
 
 FAR_M = 1000.0

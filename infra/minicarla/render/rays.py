@@ -28,7 +28,7 @@ class View(NamedTuple):
     """Least depth of each entry."""
 
 
-@allocating()
+@allocating
 def prepare(box, tree, body, eye, axes, tan_x, width, height):
     """Return the View of a camera at `eye` [3] with `axes` [3, 3] (rows: right, up, forward)."""
     boxes, trees, bodies = box.shape[0], tree.shape[0], body.shape[0]
@@ -130,7 +130,7 @@ def prepare(box, tree, body, eye, axes, tan_x, width, height):
     return View(start, item, depths)
 
 
-@helper()
+@helper
 def hit_mesh(w, shape, ox, oy, oz, dx, dy, dz, limit, any_hit):
     """Cast a ray in a body's own frame; return t, triangle or NOTHING, and its barycentric u, v."""
     best, hit, hit_u, hit_v = limit, NOTHING, 0.0, 0.0
@@ -176,7 +176,7 @@ def hit_mesh(w, shape, ox, oy, oz, dx, dy, dz, limit, any_hit):
     return best, hit, hit_u, hit_v
 
 
-@helper()
+@helper
 def hit_body(w, body, k, ox, oy, oz, dx, dy, dz, limit, any_hit):
     """Cast a ray at one body; the mesh lives in a box of half size 1."""
     m = body[k]
@@ -191,7 +191,7 @@ def hit_body(w, body, k, ox, oy, oz, dx, dy, dz, limit, any_hit):
     )  # fmt: skip
 
 
-@helper()
+@helper
 def bodies_shade(w, body, x, y, z, sx, sy, sz):
     """Tell whether a body stands between a point and the sun."""
     for k in range(body.shape[0]):
@@ -204,7 +204,7 @@ def bodies_shade(w, body, x, y, z, sx, sy, sz):
     return False
 
 
-@helper()
+@helper
 def gap(w, e, rim, t, ox, oy, oz, dx, dy, dz):
     """Tell whether a ray slips between the leaves near a crown's outline; rim: 0 at the outline, 1 in the middle."""
     x, y, z = ox + dx * t - e[0], oy + dy * t - e[1], oz + dz * t - e[2]
@@ -212,7 +212,7 @@ def gap(w, e, rim, t, ox, oy, oz, dx, dy, dz):
     return rim < RAGGED * (n - 0.15)
 
 
-@helper()
+@helper
 def visible(w, body, start, item, depths, tile, ox, oy, oz, dx, dy, dz, limit, pixel):
     """Return t, item, face or triangle, u, v of the nearest thing on a ray of a tile; the ray's forward part is 1.
 

@@ -15,7 +15,7 @@ from infra.minicarla.render.light import Light, light_of
 from infra.minicarla.render.rays import BODY_COLUMNS, prepare
 from infra.minicarla.render.shading import draw, smooth_edges
 from infra.minicarla.render.shadow import SIDE, Shade, bake
-from infra.minicarla.render.world import World, build_world
+from infra.minicarla.render.world import RenderedWorld, build_world
 from infra.minicarla.scenery import Body, Camera, CameraKind, Label, Pose, Scenery, Shape, Weather
 from infra.minicarla.transforms import rotation
 
@@ -64,7 +64,7 @@ class Picture:
         self.tag, self.identity = np.empty(shape, np.uint8), np.empty(shape, np.uint32)
         self.surface, self.bgra = np.empty(shape, np.int64), np.empty((*shape, 4), np.uint8)
 
-    def sort(self, world: World, rows: np.ndarray, wet: bool) -> None:
+    def sort(self, world: RenderedWorld, rows: np.ndarray, wet: bool) -> None:
         """List what each tile may show, and what a wet ground in it may mirror."""
         size = self.camera.width, self.camera.height
         self.ahead = prepare(world.box, world.tree, rows, self.eye, self.axes, self.tan_x, *size)
@@ -72,12 +72,12 @@ class Picture:
         if wet:
             self.below = prepare(world.box, world.tree, rows, self.eye * DOWN, self.axes * DOWN, self.tan_x, *size)
 
-    def draw(self, world: World, light: Light, shade: Shade, rows: np.ndarray, part: int) -> None:
+    def draw(self, world: RenderedWorld, light: Light, shade: Shade, rows: np.ndarray, part: int) -> None:
         """Cast the rays of every JOBS_A_VIEW-th row of tiles from `part` on."""
         view = self.ahead, self.below, self.eye, self.axes, self.tan_x, part, JOBS_A_VIEW
         draw(world, light, shade, rows, *view, self.rgb, self.depth, self.tag, self.identity, self.surface)
 
-    def smooth(self, world: World, light: Light, shade: Shade, rows: np.ndarray, part: int) -> None:
+    def smooth(self, world: RenderedWorld, light: Light, shade: Shade, rows: np.ndarray, part: int) -> None:
         """Finish the colours of those rows; all rows must have been drawn."""
         view = self.ahead, self.below, self.eye, self.axes, self.tan_x, part, JOBS_A_VIEW
         smooth_edges(world, light, shade, rows, *view, self.rgb, self.surface, self.bgra)

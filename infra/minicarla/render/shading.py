@@ -16,7 +16,7 @@ SKY_SURFACE = 1 << 40
 HORIZON_M = 700.0
 
 
-@helper()
+@helper
 def sky(w, light, dx, dy, dz):
     """Return the sky's light in a unit direction: gradient, clouds, glow around the sun."""
     up = min(max(dz, 0.0), 1.0)
@@ -43,7 +43,7 @@ def sky(w, light, dx, dy, dz):
     return r + light.sun[0] * glow, g + light.sun[1] * glow, b + light.sun[2] * glow
 
 
-@helper()
+@helper
 def mirrored(w, light, x, y, z, dx, dy, dz):
     """Return the light that comes along a reflected ray: the coarse relief, else the sky."""
     if dz > 0.004:
@@ -74,7 +74,7 @@ def mirrored(w, light, x, y, z, dx, dy, dz):
     return sky(w, light, dx, dy, max(dz, 0.0))
 
 
-@helper()
+@helper
 def cast(w, light, shade, body, ahead, below, tile, ox, oy, oz, dx, dy, dz, pixel):
     """Return linear r, g, b, depth in m, tag, instance id and a surface number of a ray whose forward part is 1.
 
@@ -114,7 +114,7 @@ def cast(w, light, shade, body, ahead, below, tile, ox, oy, oz, dx, dy, dz, pixe
     return red, green, blue, depth, label, who, where
 
 
-@helper()
+@helper
 def fog_towards(light, vx, vy):
     """Return the fog's light in a direction: brighter towards the sun."""
     towards = max(vx * light.flat_x + vy * light.flat_y, 0.0)
@@ -126,7 +126,7 @@ def fog_towards(light, vx, vy):
     )
 
 
-@helper()
+@helper
 def lit(w, light, shade, body, i, face, u, v, px, py, pz, vx, vy, vz, distance, pixel):
     """Return linear r, g, b of a hit after fog, the share that a flat mirror would add, tag, id, surface number."""
     boxes, trees = w.box.shape[0], w.tree.shape[0]
@@ -242,7 +242,7 @@ def lit(w, light, shade, body, i, face, u, v, px, py, pz, vx, vy, vz, distance, 
     )  # fmt: skip
 
 
-@helper()
+@helper
 def under_cars(body, x, y):
     """Return how much of the sky a point of the ground sees: less below and close to a body."""
     least = 1.0
@@ -256,13 +256,13 @@ def under_cars(body, x, y):
     return least
 
 
-@helper()
+@helper
 def tone(c):
     """Compress linear light to a byte's range: soft shoulder, then a square root for the display's gamma."""
     return math.sqrt(min(max(c, 0.0) / (1 + 0.35 * c) * 1.2, 1.0)) * 255
 
 
-@kernel()
+@kernel
 def draw(w, light, shade, body, ahead, below, eye, axes, tan_x, first, step, rgb, depth, tag, identity, surface):
     """Cast one ray per pixel for every `step`-th row of tiles: sRGB bytes, depth in m, tag, id, surface number."""
     height, width = depth.shape
@@ -281,7 +281,7 @@ def draw(w, light, shade, body, ahead, below, eye, axes, tan_x, first, step, rgb
                 depth[y, x], tag[y, x], identity[y, x], surface[y, x] = t, what, who, where
 
 
-@kernel()
+@kernel
 def smooth_edges(w, light, shade, body, ahead, below, eye, axes, tan_x, first, step, rgb, surface, bgra):
     """Write BGRA bytes; pixels whose neighbours show another surface are the mean of three rays."""
     height, width = surface.shape

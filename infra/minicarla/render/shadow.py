@@ -28,7 +28,7 @@ class Shade(NamedTuple):
     """1 / how much a shadow's height changes over one cell, 1/m"""
 
 
-@kernel()
+@kernel
 def bake(box, crown, sx, sy, sz, x0, y0, per_m, heights, first, last):
     """Bake rows first .. last-1 of the map."""
     side = heights.shape[1]
@@ -100,7 +100,7 @@ def bake(box, crown, sx, sy, sz, x0, y0, per_m, heights, first, last):
                     heights[y, x, 2] = max(heights[y, x, 2], e[2] + (-k1 - d) / k2)
 
 
-@helper()
+@helper
 def shaded(s, x, y, z):
     """Return 0 (sunlit) .. 1 (in shade) at a point, smoothed over neighbouring cells."""
     fx, fy = (x - s.x0) * s.per_m - 0.5, (y - s.y0) * s.per_m - 0.5

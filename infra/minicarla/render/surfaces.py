@@ -12,7 +12,7 @@ COLUMNS, ROWS = 512, 256
 """Of a livery's drawings."""
 
 
-@helper()
+@helper
 def level_for(footprint, levels):
     """Return the mip level whose texels are about `footprint` of the finest's."""
     level = 0
@@ -22,7 +22,7 @@ def level_for(footprint, levels):
     return level
 
 
-@helper()
+@helper
 def bilinear(texels, start, rows, columns, channels, channel, x, y, wrap):
     """Return a channel of a texture at texel coordinates, repeated (sides: powers of two) or held at its edges."""
     x, y = x - 0.5, y - 0.5
@@ -42,12 +42,12 @@ def bilinear(texels, start, rows, columns, channels, channel, x, y, wrap):
     return (a * (1 - ax) + b * ax) * (1 - ay) + (c * (1 - ax) + d * ax) * ay
 
 
-@helper()
+@helper
 def noise_at(w, x, y):
     return w.noise[math.floor(y) & 255, math.floor(x) & 255]
 
 
-@helper()
+@helper
 def soft_noise(w, x, y):
     fx, fy = math.floor(x), math.floor(y)
     ax, ay = x - fx, y - fy
@@ -57,7 +57,7 @@ def soft_noise(w, x, y):
     return top * (1 - ay) + (w.noise[i1, j0] * (1 - ax) + w.noise[i1, j1] * ax) * ay
 
 
-@helper()
+@helper
 def leaves(w, x, y, z):
     """Return 0..1: light and dark among leaves, alike in all directions."""
     a = w.leaf[math.floor(y) & 255, math.floor(x) & 255]
@@ -66,7 +66,7 @@ def leaves(w, x, y, z):
     return (a + b + c) / 3
 
 
-@helper()
+@helper
 def ground_near(w, gx, gy, texels):
     """Return r, g, b, kind at texel coordinates: edges smoothed over 3 x 3 texels, then as sharp as a pixel allows."""
     j, i = math.floor(gx), math.floor(gy)
@@ -104,7 +104,7 @@ def ground_near(w, gx, gy, texels):
     return r / total, g / total, b / total, winner
 
 
-@helper()
+@helper
 def spline(f, k):
     """Return the quadratic B-spline's weight of neighbour k (0, 1, 2) at f in -0.5..0.5 from the middle one."""
     if k == 1:
@@ -113,7 +113,7 @@ def spline(f, k):
     return 0.5 * side * side
 
 
-@helper()
+@helper
 def ground_colour(w, x, y, footprint):
     """Return r, g, b and the kind of the ground; footprint: metres a pixel covers."""
     rows, columns = w.ground.shape
@@ -146,7 +146,7 @@ def ground_colour(w, x, y, footprint):
     return max(r + change, 0.0), max(g + change, 0.0), max(b + 0.8 * change, 0.0), kind
 
 
-@helper()
+@helper
 def wall_colour(w, i, face, x, y, z, footprint):
     """Return r, g, b of a box's side, how much of it is window glass, and how much of that is lit at dusk.
 
@@ -189,7 +189,7 @@ def wall_colour(w, i, face, x, y, z, footprint):
     )  # fmt: skip
 
 
-@helper()
+@helper
 def part_at(w, shape, x, y, z, nx, ny, nz):
     """Return the part drawn on a body at a point of its unit box, seen along the normal in the body's frame."""
     if abs(ny) > 0.58:

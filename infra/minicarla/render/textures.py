@@ -64,7 +64,7 @@ def ground_pyramid(ground: np.ndarray) -> Pyramid:
     return pyramid(quarter)
 
 
-@kernel()
+@kernel
 def mean_colours(ground, rgb, out):
     """Write the mean colour of every 4 x 4 texels."""
     for i in range(out.shape[0]):

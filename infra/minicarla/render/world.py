@@ -26,7 +26,7 @@ LOBES = (
 """Ellipsoids of a crown: offset and half axes as parts of the crown's."""
 
 
-class World(NamedTuple):
+class RenderedWorld(NamedTuple):
     """Arrays as the kernels read them."""
 
     box: np.ndarray
@@ -70,7 +70,7 @@ class World(NamedTuple):
     livery: np.ndarray
 
 
-def build_world(scenery: Scenery) -> World:
+def build_world(scenery: Scenery) -> RenderedWorld:
     """Lay out a scenery. A trunk is a thin box, a crown six ellipsoids."""
     trunks = len(scenery.tree_xy)
     yaw = np.radians(scenery.box_yaw_deg.astype(np.float64))
@@ -92,7 +92,7 @@ def build_world(scenery: Scenery) -> World:
     tree_ids = FIRST_ID + n + np.arange(trunks)
     colours = ground_pyramid(scenery.ground)
     walls, cars = facades(), fleet()
-    return World(
+    return RenderedWorld(
         boxes, roof, tags, np.concatenate([FIRST_ID + np.arange(n), tree_ids]), balls_of(scenery),
         crowns, tree_ids,
         np.ascontiguousarray(scenery.ground), float(scenery.origin_xy[0]), float(scenery.origin_xy[1]),

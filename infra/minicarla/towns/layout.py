@@ -53,7 +53,7 @@ class Street:
 
 
 @dataclass(frozen=True)
-class Arm:
+class JunctionArm:
     """One end of a street at a node: (x, y) of the trimmed end and the heading away from the node."""
 
     street: int
@@ -138,11 +138,11 @@ class Layout:
             cuts.append(cut)
         return cuts
 
-    def arms(self, node: int, paths: Sequence[Path]) -> list[Arm]:
+    def arms(self, node: int, paths: Sequence[Path]) -> list[JunctionArm]:
         """The arms of a node, counter-clockwise by where they meet it. `paths` are the trimmed ones."""
         x0, y0 = self.nodes[node]
         arms = []
         for k, at_end in self.ends(node):
             x, y, heading = paths[k].at(paths[k].length if at_end else 0.0)
-            arms.append(Arm(k, at_end, x, y, heading + math.pi if at_end else heading))
+            arms.append(JunctionArm(k, at_end, x, y, heading + math.pi if at_end else heading))
         return sorted(arms, key=lambda arm: math.atan2(arm.y - y0, arm.x - x0))

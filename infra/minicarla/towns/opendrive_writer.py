@@ -11,7 +11,7 @@ from scenariogeneration import xodr
 
 from .curves import Path, hermite
 from .errors import TownError
-from .layout import Arm, Layout, Profile
+from .layout import JunctionArm, Layout, Profile
 
 GEO_REFERENCE = "+proj=tmerc +lat_0=49 +lon_0=8 +k=1 +x_0=0 +y_0=0 +datum=WGS84 +units=m +no_defs"
 FIRST_JUNCTION_ID = 5000
@@ -120,7 +120,7 @@ def _outer(profile: Profile) -> tuple[tuple[xodr.LaneType, float], ...]:
 
 
 @dataclass(frozen=True)
-class Manoeuvre:
+class LaneLink:
     """From the k-th lane into the junction on arm `source` to the k-th lane out of it on arm `target`."""
 
     source: int
@@ -129,9 +129,9 @@ class Manoeuvre:
     target_lane: int
 
 
-def manoeuvres(layout: Layout, arms: list[Arm]) -> list[Manoeuvre]:
+def manoeuvres(layout: Layout, arms: list[JunctionArm]) -> list[LaneLink]:
     """What drivers may do: straight on in their lane, right from the outer and left from the inner lane, no U-turn."""
-    found: list[Manoeuvre] = []
+    found: list[LaneLink] = []
     for i, a in enumerate(arms):
         lanes_in = _lanes(layout, a, into=True)
         options = []
@@ -142,24 +142,24 @@ def manoeuvres(layout: Layout, arms: list[Arm]) -> list[Manoeuvre]:
                 continue
             options.append((abs(turn), j, lanes_out))
             if abs(turn) < 40:
-                found += [Manoeuvre(i, k, j, k) for k in range(min(lanes_in, lanes_out))]
+                found += [LaneLink(i, k, j, k) for k in range(min(lanes_in, lanes_out))]
             elif turn < 0:
-                found.append(Manoeuvre(i, lanes_in - 1, j, lanes_out - 1))
+                found.append(LaneLink(i, lanes_in - 1, j, lanes_out - 1))
             else:
-                found.append(Manoeuvre(i, 0, j, 0))
+                found.append(LaneLink(i, 0, j, 0))
         stuck = sorted(set(range(lanes_in)) - {m.source_lane for m in found if m.source == i})
         if options:
             _, j, lanes_out = min(options)
-            found += [Manoeuvre(i, k, j, min(k, lanes_out - 1)) for k in stuck]
+            found += [LaneLink(i, k, j, min(k, lanes_out - 1)) for k in stuck]
     return found
 
 
-def _lanes(layout: Layout, arm: Arm, into: bool) -> int:
+def _lanes(layout: Layout, arm: JunctionArm, into: bool) -> int:
     profile = layout.streets[arm.street].profile
     return profile.forward if arm.at_end == into else profile.backward
 
 
-def _write_junction(drive: xodr.OpenDrive, layout: Layout, node: int, arms: list[Arm], next_id: int) -> int:
+def _write_junction(drive: xodr.OpenDrive, layout: Layout, node: int, arms: list[JunctionArm], next_id: int) -> int:
     junction = xodr.Junction(f"junction {node}", FIRST_JUNCTION_ID + node)
     for m in manoeuvres(layout, arms):
         a, b = arms[m.source], arms[m.target]
@@ -175,12 +175,12 @@ def _write_junction(drive: xodr.OpenDrive, layout: Layout, node: int, arms: list
     return next_id
 
 
-def _contact(arm: Arm) -> xodr.ContactPoint:
+def _contact(arm: JunctionArm) -> xodr.ContactPoint:
     return xodr.ContactPoint.end if arm.at_end else xodr.ContactPoint.start
 
 
 def _connecting_road(
-    layout: Layout, junction: int, road_id: int, m: Manoeuvre, arms: list[Arm]
+    layout: Layout, junction: int, road_id: int, m: LaneLink, arms: list[JunctionArm]
 ) -> tuple[xodr.Road, int]:
     """The connecting road (its reference line is the left edge of its one lane) and the id of the lane before it."""
     a, b = arms[m.source], arms[m.target]

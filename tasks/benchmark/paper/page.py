@@ -11,7 +11,7 @@ import numpy as np
 from infra.storage import atomic_file
 from tasks.benchmark.paper.score import METRICS, PaperScore, by_scene, figure_name, steps_row
 from tasks.benchmark.paper.study import COMPARISONS, SWITCHES, PaperStudy
-from tasks.benchmark.paper.verdict import by_arm, difference, figures_compared, sentences
+from tasks.benchmark.paper.verdict import by_arm, figure_difference, figures_compared, sentences
 from tasks.evaluation.measures.metrics import CONVENTION
 from tasks.evaluation.report.page import Cell, Estimate, Row, Section, Table, Text, render
 
@@ -74,7 +74,7 @@ def comparison_rows(study: PaperStudy, scores: Sequence[PaperScore]) -> list[Row
     known, rows = by_arm(scores), []
     for comparison in COMPARISONS:
         for name in (name for metric in METRICS for name in figures_compared(comparison, study, metric)):
-            found = difference(comparison, name, known, study.seeds)
+            found = figure_difference(comparison, name, known, study.seeds)
             cells: list[Cell] = [name, estimate(found.together, name)]
             cells += [estimate(found.by_seed[seed], name) for seed in study.seeds]
             rows.append(Row(comparison.question, cells, strong=found.stands))

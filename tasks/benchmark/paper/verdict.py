@@ -66,7 +66,7 @@ def paired(base: PaperScore, other: PaperScore, figure: str) -> dict[str, float]
     return {window: value - second[window] for window, value in first.items()}
 
 
-def difference(comparison: Comparison, figure: str, scores: Scores, seeds: Sequence[int]) -> Difference:
+def figure_difference(comparison: Comparison, figure: str, scores: Scores, seeds: Sequence[int]) -> Difference:
     """Compare a figure of the base with that of the other arm. BenchmarkError for other windows, or for one scene."""
     apart = {seed: paired(scores[BASE, seed], scores[comparison.other, seed], figure) for seed in seeds}
     scenes = scores[BASE, seeds[0]].scenes
@@ -90,7 +90,7 @@ def figures_compared(comparison: Comparison, study: PaperStudy, metric: str) -> 
 def sentence(comparison: Comparison, study: PaperStudy, scores: Scores) -> str:
     """Return what a comparison shows in plain words. What contradicts the paper is said as such."""
     names = figures_compared(comparison, study, "psnr")
-    apart = [difference(comparison, name, scores, study.seeds) for name in names]
+    apart = [figure_difference(comparison, name, scores, study.seeds) for name in names]
     first = apart[0]
     where = "front views at {1}x{0}".format(*study.front_size) if comparison.front else "all views"
     seeds = ", ".join(f"seed {seed} {interval.mean:+.3f}" for seed, interval in first.by_seed.items())
@@ -134,7 +134,7 @@ def judgement(found: Difference, study: PaperStudy, scores: Scores) -> str:
     reasons = found.reasons
     if found.comparison.control and found.together.mean > 0:
         control = next(c for c in COMPARISONS if c.other == found.comparison.control)
-        beside = difference(control, found.figure, scores, study.seeds)
+        beside = figure_difference(control, found.figure, scores, study.seeds)
         if not (beside.stands and beside.together.mean > 0):
             reasons = [*reasons, (
                 f"the control of equal capacity is as good (base minus {control.other}: {in_db(beside.together)}), so "
@@ -170,7 +170,7 @@ def gains(study: PaperStudy, score: PaperScore, base: PaperScore) -> dict[str, f
     found: dict[str, float] = {}
     for metric in METRICS:
         for figure in figures_compared(comparison, study, metric):
-            lead = difference(comparison, figure, by_arm([base, score]), [score.arm.seed]).together
+            lead = figure_difference(comparison, figure, by_arm([base, score]), [score.arm.seed]).together
             name = f"base_lead_{figure}"
             found |= {name: lead.mean, f"{name}_low": lead.low, f"{name}_high": lead.high}
     return found

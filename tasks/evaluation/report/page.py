@@ -101,7 +101,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Clip:
+class PageVideo:
     """A video (H.264 in an mp4) and what it shows."""
 
     mp4: bytes
@@ -116,7 +116,7 @@ class Clip:
 class Video:
     """Clips of equal length side by side, with one set of controls."""
 
-    clips: Sequence[Clip]
+    clips: Sequence[PageVideo]
     fps: float
     frames: int
     title: str = ""
@@ -224,11 +224,11 @@ def video_html(video: Video) -> str:
     )
     return (
         f'<article class="film" data-fps="{video.fps:g}" data-frames="{video.frames}">{title}{caption}'
-        f'<div class="clips">{"".join(map(clip_html, video.clips))}</div>{controls}</article>'
+        f'<div class="clips">{"".join(map(page_video_html, video.clips))}</div>{controls}</article>'
     )
 
 
-def clip_html(clip: Clip) -> str:
+def page_video_html(clip: PageVideo) -> str:
     places = [f'<span style="top:{100 * place / len(clip.marks):.4g}%">' for place in range(len(clip.marks))]
     marks = "".join(f"{place}{escape(mark)}</span>" for place, mark in zip(places, clip.marks, strict=True))
     poster = f'poster="{data_uri(clip.last_frame, "image/jpeg")}" ' if clip.last_frame else ""

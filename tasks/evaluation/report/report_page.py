@@ -11,10 +11,10 @@ from tasks.evaluation.measures.shared_world.figures import label_of
 from tasks.evaluation.report.films import LARGEST_ERROR
 from tasks.evaluation.report.page import (
     Cell,
-    Clip,
     Estimate,
     Figure,
     Missing,
+    PageVideo,
     Row,
     Section,
     Table,
@@ -162,7 +162,7 @@ def video(film: Film, fps: float) -> Video:
             frames = stacked(videos, film.views)
             write_video(path, frames, fps, width=frames.shape[2], crf=SMALL_CRF)
             marks = [f"agent {agent}" for agent in range(len(videos))] if label == RECORDED else []
-            clips.append(Clip(path.read_bytes(), label, marks, jpeg(frames[-1])))
+            clips.append(PageVideo(path.read_bytes(), label, marks, jpeg(frames[-1])))
     psnr = " · ".join(f"{label} {value:.2f}" for label, value in film.psnr_db.items())
     frames_in_all = next(iter(film.sources.values())).shape[1]
     return Video(clips, fps, frames_in_all, place_of(film.window), f"PSNR, dB: {psnr}. Window {film.window.name}.")

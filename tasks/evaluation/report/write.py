@@ -96,7 +96,7 @@ def url_of(run: Run) -> str:
         return ""
 
 
-def score(
+def score_checkpoint(
     run: Run,
     split: str = "test",
     on_progress: OnProgress = no_progress,

@@ -15,7 +15,7 @@ from tasks.evaluation.measures.shared_world.figures import NORMALISED
 from tasks.evaluation.measures.shared_world.localisation import CarDetector, calibrate, trustworthy
 from tasks.evaluation.measures.shared_world.measure import STANDS_FOR, WindowGeometry, measure_window
 from tasks.evaluation.measures.shared_world.visibility import CLASSES
-from tasks.evaluation.measures.shared_world.world import World, as_frames, read_world
+from tasks.evaluation.measures.shared_world.world import WindowTruth, as_frames, read_window_truth
 from tasks.evaluation.scoring import scores as names
 from tasks.evaluation.scoring.scores import Scores
 from tasks.evaluation.scoring.windows import Windows
@@ -59,12 +59,12 @@ class SharedWorld:
     def read(self, key: str) -> ClipPair:
         return read_pair(key, self.windows.clips.read(self.windows.rows[key]))
 
-    def world(self, index: int) -> World:
+    def world(self, index: int) -> WindowTruth:
         """Return a window's geometry. EvaluationError without depth and ids."""
         window = self.windows[index]
-        return read_world(self.pair(window.row["key"]), self.windows.preset.video, window.start)
+        return read_window_truth(self.pair(window.row["key"]), self.windows.preset.video, window.start)
 
-    def samples(self) -> Iterator[tuple[World, np.ndarray]]:
+    def samples(self) -> Iterator[tuple[WindowTruth, np.ndarray]]:
         """Yield geometry and true video of some windows, as many of every recording."""
         cut = front_of if self.windows.preset.video.views == "front" else views_of
         for index in self.windows.balanced(CALIBRATION_WINDOWS):

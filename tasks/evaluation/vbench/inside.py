@@ -33,7 +33,7 @@ def probe() -> dict[str, str]:
     return {name: version(name) for name in SHOWN}
 
 
-def score(request: dict[str, Any]) -> dict[str, Any]:
+def score_videos(request: dict[str, Any]) -> dict[str, Any]:
     """Score a folder of videos in one dimension by VBench's `custom_input` mode, weights from its cache folder."""
     import torch
     from vbench import VBench
@@ -52,5 +52,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "probe":
         print(json.dumps(probe()))
     else:
-        answer = score(json.loads(Path(sys.argv[2]).read_text()))
+        answer = score_videos(json.loads(Path(sys.argv[2]).read_text()))
         Path(sys.argv[3]).write_text(json.dumps(answer))

@@ -7,7 +7,7 @@ import torch
 
 from tasks.benchmark.entries import CopyFirstFrame, Entry, GroundTruth, Warping, generated
 from tasks.benchmark.errors import BenchmarkError
-from tasks.benchmark.score import score, with_partner
+from tasks.benchmark.score import score_entry, with_partner
 from tasks.benchmark.warping import warp
 
 
@@ -53,8 +53,8 @@ def test_ground_truth_follows_the_partners_twin(scenes):
 
 
 def test_only_the_partners_picture_shows_the_fact(scenes, detector):
-    both = score(Warping(scenes, both=True), scenes, detector).metrics()
-    own = score(Warping(scenes, both=False), scenes, detector).metrics()
+    both = score_entry(Warping(scenes, both=True), scenes, detector).metrics()
+    own = score_entry(Warping(scenes, both=False), scenes, detector).metrics()
     assert both["accuracy"] >= 0.9
     assert both["follows"] >= 0.9
     assert own["accuracy"] <= 0.45

@@ -13,7 +13,7 @@ from tasks.benchmark.entries import Ours
 from tasks.benchmark.outcomes import sampler_of
 from tasks.benchmark.picture import explaining_picture
 from tasks.benchmark.scenes import read_scenes
-from tasks.benchmark.score import Outcome, difference, score
+from tasks.benchmark.score import Outcome, outcome_difference, score_entry
 from tasks.benchmark.training import train_arms
 from tasks.runs.run import create_run
 from tasks.training.group import no_rows
@@ -37,7 +37,7 @@ def outcomes(tmp_path_factory) -> dict[str, Outcome]:
         samplers = {arm: sampler_of(run, latents) for arm, run in zip(arms, runs, strict=True)}
     scenes = read_scenes(dataset, SMALLEST)
     detector = calibrated(scenes, samplers["on"].round_trip)
-    return {arm: score(Ours(sampler, 1, arm), scenes, detector) for arm, sampler in samplers.items()}
+    return {arm: score_entry(Ours(sampler, 1, arm), scenes, detector) for arm, sampler in samplers.items()}
 
 
 @pytest.mark.slow
@@ -57,7 +57,7 @@ def test_without_exchange_it_is_not(outcomes):
     metrics = outcomes["within"].metrics()
     assert metrics["accuracy"] <= 0.45
     assert metrics["exact_change"] == 0.0
-    assert difference("accuracy", [outcomes["on"]], [outcomes["within"]]).low > 0.3
+    assert outcome_difference("accuracy", [outcomes["on"]], [outcomes["within"]]).low > 0.3
 
 
 @pytest.mark.slow

@@ -21,14 +21,14 @@ from tasks.benchmark.picture import (
     explaining_picture,
     sight_of,
 )
-from tasks.benchmark.score import score
+from tasks.benchmark.score import score_entry
 from tests.painted_world import FACE_ID, Scene
 from tests.tasks.benchmark.made_scenes import made_scenes
 
 
 @pytest.fixture(scope="module")
 def outcomes(scenes, detector):
-    return score(GroundTruth(scenes), scenes, detector), score(CopyFirstFrame(), scenes, detector)
+    return score_entry(GroundTruth(scenes), scenes, detector), score_entry(CopyFirstFrame(), scenes, detector)
 
 
 def test_scenes_show_the_fact_large_and_in_several_colours(scenes):
@@ -82,4 +82,6 @@ def test_a_path_is_no_picture_in_a_first_frame():
     assert not [title for title in titles if "hidden" in title or "framed" in title]
     assert [title for title in map(" ".join, columns_of(made_scenes("binding"))) if "framed" in title]
     detector = calibrated(alike, lambda videos: videos)
-    explaining_picture(alike, score(GroundTruth(alike), alike, detector), score(CopyFirstFrame(), alike, detector))
+    explaining_picture(
+        alike, score_entry(GroundTruth(alike), alike, detector), score_entry(CopyFirstFrame(), alike, detector)
+    )

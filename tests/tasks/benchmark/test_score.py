@@ -15,7 +15,7 @@ from tasks.benchmark.detector import CANNOT_TELL, calibrated
 from tasks.benchmark.entries import CopyFirstFrame, Entry, GroundTruth, Ours
 from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.intervals import paired_interval, share_interval
-from tasks.benchmark.score import clip_psnr, difference, fact_psnr, score, swaps
+from tasks.benchmark.score import clip_psnr, fact_psnr, outcome_difference, score_entry, swaps
 from tasks.evaluation.measures.metrics import HIGHEST_DB
 from tasks.evaluation.scoring.sampling import Sampler
 from tests.tasks.benchmark.conftest import PRESET
@@ -45,7 +45,7 @@ def made():
 
 def test_an_entry_that_listens_to_its_partner(made):
     scenes, detector = made
-    outcome = score(Painter(), scenes, detector)
+    outcome = score_entry(Painter(), scenes, detector)
     metrics = outcome.metrics()
     assert (metrics["accuracy"], metrics["follows"], metrics["keeps"], metrics["neither"]) == (1.0, 1.0, 0.0, 0.0)
     assert (metrics["chance"], metrics["scenes"], metrics["cannot_tell"]) == (0.25, 12.0, 0.0)
@@ -60,7 +60,7 @@ def test_an_entry_that_listens_to_its_partner(made):
 
 def test_the_swapped_partner_is_the_one_that_is_read(made):
     scenes, detector = made
-    outcome = score(Painter(), scenes, detector)
+    outcome = score_entry(Painter(), scenes, detector)
     first, _ = swaps(scenes)[0]
     assert not (first[:, 1] == scenes.first[:, 1]).flatten(1).all(1).any()
     assert torch.equal(first[:, 0], scenes.first[:, 0])
@@ -71,7 +71,7 @@ def test_the_swapped_partner_is_the_one_that_is_read(made):
 
 def test_an_entry_that_always_says_the_same_is_right_by_chance(made):
     scenes, detector = made
-    metrics = score(Painter(always=2), scenes, detector).metrics()
+    metrics = score_entry(Painter(always=2), scenes, detector).metrics()
     assert metrics["accuracy"] == pytest.approx(0.25)
     assert metrics["partner_swap_accuracy"] == pytest.approx(0.25)
     assert metrics["exact_change"] == 0.0
@@ -80,7 +80,7 @@ def test_an_entry_that_always_says_the_same_is_right_by_chance(made):
 
 def test_of_those_that_can_be_read_the_rest_is_left_out(made):
     scenes, detector = made
-    outcome = score(Painter(), scenes, detector)
+    outcome = score_entry(Painter(), scenes, detector)
     read = outcome.read.clone()
     read[0, 0], read[1], read[2, 1] = CANNOT_TELL, CANNOT_TELL, (scenes.labels[2, 1] + 1) % 4
     partly = dataclasses.replace(outcome, read=read)
@@ -91,7 +91,7 @@ def test_of_those_that_can_be_read_the_rest_is_left_out(made):
 def test_where_nothing_can_be_read_there_is_no_share_of_it(made):
     scenes, _ = made
     blind = SimpleNamespace(scenes=scenes, read=lambda videos: torch.full((len(videos),), CANNOT_TELL))
-    outcome = score(Painter(), scenes, blind)
+    outcome = score_entry(Painter(), scenes, blind)
     assert "none of the videos" in outcome.missing["accuracy_decided"]
     assert "accuracy_decided" not in outcome.metrics()
     assert outcome.metrics()["accuracy"] == 0.0
@@ -100,19 +100,19 @@ def test_where_nothing_can_be_read_there_is_no_share_of_it(made):
 def test_scenes_that_do_not_inform_count_apart():
     scenes = made_scenes("binding", uninformative=4)
     detector = calibrated(scenes, lambda videos: videos)
-    metrics = score(GroundTruth(scenes), scenes, detector).metrics()
+    metrics = score_entry(GroundTruth(scenes), scenes, detector).metrics()
     assert (metrics["accuracy"], metrics["scenes"]) == (1.0, 8.0)
     assert metrics["accuracy_uninformative"] == 0.5  # the inputs do not tell scene from twin
     assert metrics["accuracy_uninformative_decided"] == 0.5
     nobody = made_scenes("binding", uninformative=12)
     with pytest.raises(BenchmarkError, match="in none of the scenes"):
-        score(CopyFirstFrame(), nobody, calibrated(nobody, lambda videos: videos))
+        score_entry(CopyFirstFrame(), nobody, calibrated(nobody, lambda videos: videos))
 
 
 def test_a_changed_path_is_followed():
     scenes = made_scenes("trajectory")
     detector = calibrated(scenes, lambda videos: videos)
-    outcome = score(GroundTruth(scenes), scenes, detector)
+    outcome = score_entry(GroundTruth(scenes), scenes, detector)
     assert (outcome.metrics()["accuracy"], outcome.metrics()["follows"]) == (1.0, 1.0)
     assert "takes no partner" in outcome.missing["partner_swap_accuracy"]
     assert "partner_swap_accuracy" not in outcome.metrics()
@@ -120,7 +120,7 @@ def test_a_changed_path_is_followed():
 
 def test_a_detector_of_other_scenes_is_refused(made):
     with pytest.raises(BenchmarkError, match="calibrated on other scenes"):
-        score(CopyFirstFrame(), made_scenes("appearance"), made[1])
+        score_entry(CopyFirstFrame(), made_scenes("appearance"), made[1])
 
 
 def test_a_partner_stands_where_it_stood_to_its_own(scenes):
@@ -182,25 +182,25 @@ def test_shares_between_0_and_1_that_go_together_still_leave_an_interval():
 
 def test_arms_are_compared_on_the_same_scenes(made):
     scenes, detector = made
-    good, bad = score(Painter(), scenes, detector), score(Painter(always=2), scenes, detector)
-    apart = difference("accuracy", [good], [bad])
+    good, bad = score_entry(Painter(), scenes, detector), score_entry(Painter(always=2), scenes, detector)
+    apart = outcome_difference("accuracy", [good], [bad])
     assert apart.mean == pytest.approx(0.75)
     assert 0.3 < apart.low < 0.75 < apart.high <= 1.0
     with pytest.raises(BenchmarkError, match="scored on other scenes"):
-        difference("accuracy", [good], [dataclasses.replace(bad, scenes=made_scenes("appearance", 8))])
+        outcome_difference("accuracy", [good], [dataclasses.replace(bad, scenes=made_scenes("appearance", 8))])
 
 
 def test_seeds_are_averaged_by_scene_before_they_are_compared(made):
     scenes, detector = made
-    good, bad = score(Painter(), scenes, detector), score(Painter(always=2), scenes, detector)
-    assert difference("accuracy", [good, bad], [bad, bad]).mean == pytest.approx(0.375)
-    assert difference("follows", [good, good], [bad, bad]) == difference("follows", [good], [bad])
+    good, bad = score_entry(Painter(), scenes, detector), score_entry(Painter(always=2), scenes, detector)
+    assert outcome_difference("accuracy", [good, bad], [bad, bad]).mean == pytest.approx(0.375)
+    assert outcome_difference("follows", [good, good], [bad, bad]) == outcome_difference("follows", [good], [bad])
     better = dataclasses.replace(bad, psnr_fact=bad.psnr_fact + 3.0)
-    fact = difference("psnr_fact", [better, better], [bad, bad])
+    fact = outcome_difference("psnr_fact", [better, better], [bad, bad])
     assert (fact.mean, fact.low, fact.high) == pytest.approx((3.0, 3.0, 3.0), abs=1e-4)
     shown = dataclasses.replace(better, psnr_fact=better.psnr_fact.clone())
     shown.psnr_fact[4] = torch.nan
-    assert difference("psnr_fact", [shown], [bad]).clusters == len(scenes) - 1
+    assert outcome_difference("psnr_fact", [shown], [bad]).clusters == len(scenes) - 1
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_what_the_partner_sees_reaches_an_untrained_model_by_the_cross_agent_blo
         for block in model.cross_agent_blocks.values():
             block.projector.weight.data.normal_(std=0.02, generator=generator)
     model.save_pretrained(tmp_path / "model")
-    outcome = score(Ours(Sampler(preset, tmp_path / "model", codec), 2), scenes, detector)
+    outcome = score_entry(Ours(Sampler(preset, tmp_path / "model", codec), 2), scenes, detector)
     assert (outcome.exact_change > 0) == changes
     assert outcome.exact_change == outcome.metrics()["exact_change"]
     assert outcome.videos.shape == scenes.truth[:, 0].shape

@@ -22,10 +22,10 @@ import numpy as np
 from tasks.evaluation.measures.metrics import GIVEN_FRAMES
 from tasks.evaluation.measures.shared_world.colours import Colours
 from tasks.evaluation.measures.shared_world.sight import SEEN, look
-from tasks.evaluation.measures.shared_world.world import World
+from tasks.evaluation.measures.shared_world.world import WindowTruth
 
 
-def measure(world: World, videos: Mapping[str, np.ndarray]) -> dict[str, dict[str, float | None]]:
+def measure_covisible(world: WindowTruth, videos: Mapping[str, np.ndarray]) -> dict[str, dict[str, float | None]]:
     """Return covisible_correlation by row of videos [A, V, T, h, w, 3]; None where too little is co-visible."""
     found = {row: Colours() for row in videos}
     for frame in range(GIVEN_FRAMES, len(world.frames)):

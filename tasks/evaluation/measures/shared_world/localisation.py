@@ -34,7 +34,7 @@ from scipy import ndimage
 from model.camera import VIEWS
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.measures.metrics import GIVEN_FRAMES
-from tasks.evaluation.measures.shared_world.world import World
+from tasks.evaluation.measures.shared_world.world import WindowTruth
 
 STRENGTHS = (0.5, 0.6, 0.7, 0.8, 1.0, 1.25)
 """1: red beyond 1.6 times green and 1.3 times blue, as the recorder's own check."""
@@ -104,7 +104,7 @@ def azimuth_deg(pixel: np.ndarray, K: np.ndarray, c2w: np.ndarray) -> float:
     return float(np.degrees(np.arctan2(ray[1], ray[0])))
 
 
-def sightings(world: World, video: np.ndarray, detector: CarDetector) -> Iterator[Sighting]:
+def sightings(world: WindowTruth, video: np.ndarray, detector: CarDetector) -> Iterator[Sighting]:
     """Yield the view-frames of a video [A, V, T, h, w, 3] in which the other car is visible or surely is not."""
     least = least_pixels(video.shape[3] * video.shape[4])
     for agent in range(world.agents):
@@ -173,14 +173,14 @@ def summary(some: list[Sighting]) -> dict[str, float | None]:
     }
 
 
-def measure(
-    world: World, videos: Mapping[str, np.ndarray], detector: CarDetector
+def measure_localisation(
+    world: WindowTruth, videos: Mapping[str, np.ndarray], detector: CarDetector
 ) -> dict[str, dict[str, float | None]]:
     """Return the figures by row of videos [A, V, T, h, w, 3]."""
     return {row: figures(sightings(world, video, detector)) for row, video in videos.items()}
 
 
-def calibrate(samples: Iterable[tuple[World, np.ndarray]]) -> CarDetector:
+def calibrate(samples: Iterable[tuple[WindowTruth, np.ndarray]]) -> CarDetector:
     """Choose the detector's strength on true videos [A, V, T, h, w, 3] with their geometry.
 
     EvaluationError, in one sentence, when it cannot be trusted even there.

@@ -11,7 +11,7 @@ import torch
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.measures.shared_world import covisible, localisation, pose_following, seams, visibility
 from tasks.evaluation.measures.shared_world.localisation import CarDetector
-from tasks.evaluation.measures.shared_world.world import World, as_frames
+from tasks.evaluation.measures.shared_world.world import WindowTruth, as_frames
 
 Figures = dict[str, dict[str, float | None]]
 """By row, by figure; None: not measurable in this window."""
@@ -29,7 +29,7 @@ STANDS_FOR = {
 class WindowGeometry:
     """A window's geometry, and its videos [A, V, T', h, w, 3] of the measured frames by row."""
 
-    world: World
+    world: WindowTruth
     truth: np.ndarray
     videos: dict[str, np.ndarray]
     stranger: np.ndarray | None
@@ -37,7 +37,7 @@ class WindowGeometry:
 
     @classmethod
     def of_views(
-        cls, world: World, truth: torch.Tensor, videos: Mapping[str, torch.Tensor], stranger: torch.Tensor | None
+        cls, world: WindowTruth, truth: torch.Tensor, videos: Mapping[str, torch.Tensor], stranger: torch.Tensor | None
     ) -> WindowGeometry:
         """Take the measured frames of views [A, V, T, 3, h, w] in [0, 1]."""
         frames = world.frames
@@ -71,17 +71,19 @@ def measure_window(
         for row, values in figures.items():
             found.setdefault(row, {}).update(values)
 
-    split, shares = visibility.measure(world, {k: v for k, v in window.rows("", floor).items() if k}, window.truth)
+    split, shares = visibility.measure_visibility(
+        world, {k: v for k, v in window.rows("", floor).items() if k}, window.truth
+    )
     merge(split)
     merge({ground_truth: {**shares}})
-    merge(covisible.measure(world, window.rows(ground_truth, floor, covisible.shuffled)))
-    merge(pose_following.measure(world, window.rows(ground_truth, floor)))
+    merge(covisible.measure_covisible(world, window.rows(ground_truth, floor, covisible.shuffled)))
+    merge(pose_following.measure_pose_following(world, window.rows(ground_truth, floor)))
     try:
-        merge(seams.measure(world, window.rows(ground_truth, floor, seams.shuffled)))
+        merge(seams.measure_seams(world, window.rows(ground_truth, floor, seams.shuffled)))
     except EvaluationError as reason:
         missing[STANDS_FOR["seams"]] = str(reason)
     if detector is not None:
-        merge(localisation.measure(world, window.rows(ground_truth, floor), detector))
+        merge(localisation.measure_localisation(world, window.rows(ground_truth, floor), detector))
         if np.isnan(world.cars).any():
             missing |= dict.fromkeys(localisation.BY_DISTANCE, localisation.NO_POSES)
     return found

@@ -22,7 +22,7 @@ import numpy as np
 
 from tasks.evaluation.measures.shared_world.colours import Colours
 from tasks.evaluation.measures.shared_world.sight import SEEN, look
-from tasks.evaluation.measures.shared_world.world import World
+from tasks.evaluation.measures.shared_world.world import WindowTruth
 from tasks.planning.rows import FIRST_EXTRA_ID
 
 GAP = 4
@@ -39,7 +39,7 @@ def frame_pairs(frames: np.ndarray) -> list[tuple[int, int]]:
     return pairs
 
 
-def measure(world: World, videos: Mapping[str, np.ndarray]) -> dict[str, dict[str, float | None]]:
+def measure_pose_following(world: WindowTruth, videos: Mapping[str, np.ndarray]) -> dict[str, dict[str, float | None]]:
     """Return pose_correlation and still_correlation by row of videos [A, V, T, h, w, 3]; None: too little shows."""
     moving, still = {row: Colours() for row in videos}, {row: Colours() for row in videos}
     here, place_here = identity(world)
@@ -58,7 +58,7 @@ def measure(world: World, videos: Mapping[str, np.ndarray]) -> dict[str, dict[st
     }
 
 
-def identity(world: World) -> tuple[np.ndarray, np.ndarray]:
+def identity(world: WindowTruth) -> tuple[np.ndarray, np.ndarray]:
     """Return view [V, h, w] and place [V, h, w, 2] of each pixel itself."""
     views, height, width = world.inverse.shape[1], *world.inverse.shape[-2:]
     view = np.broadcast_to(np.arange(views, dtype=np.int8)[:, None, None], (views, height, width))

@@ -21,14 +21,14 @@ from model.camera import VIEWS
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.measures.metrics import GIVEN_FRAMES
 from tasks.evaluation.measures.shared_world.colours import correlation_of
-from tasks.evaluation.measures.shared_world.world import World
+from tasks.evaluation.measures.shared_world.world import WindowTruth
 
 SEAMS = (("left", "front"), ("front", "right"), ("right", "rear"), ("rear", "left"))
 """The last column of the one meets the first column of the other."""
 RIGHT_ANGLE = 1e-3
 
 
-def measure(world: World, videos: Mapping[str, np.ndarray]) -> dict[str, dict[str, float | None]]:
+def measure_seams(world: WindowTruth, videos: Mapping[str, np.ndarray]) -> dict[str, dict[str, float | None]]:
     """Return seam_correlation by row of videos [A, V, T, h, w, 3], None for videos without structure at the seams.
 
     EvaluationError for single views and for views that are not 90 degrees wide.

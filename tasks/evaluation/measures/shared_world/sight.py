@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from tasks.evaluation.measures.shared_world.world import World
+from tasks.evaluation.measures.shared_world.world import WindowTruth
 
 NOWHERE, UNSEEN, UNCLEAR, SEEN = 0, 1, 2, 3
 """The pixel has no depth, or its car no pose, to go by; outside or hidden; at an edge of depth, where it may be seen;
@@ -97,7 +97,7 @@ def trace(
 
 
 def look(
-    world: World, agent: int, frame: int, target: int, target_frame: int
+    world: WindowTruth, agent: int, frame: int, target: int, target_frame: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Follow an agent's pixels at one of the world's frames into a target's views at one of its frames.
 

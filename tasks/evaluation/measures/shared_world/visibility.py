@@ -23,14 +23,14 @@ import numpy as np
 
 from tasks.evaluation.measures.metrics import GIVEN_FRAMES, HIGHEST_DB
 from tasks.evaluation.measures.shared_world.sight import NOWHERE, SEEN, UNSEEN, look
-from tasks.evaluation.measures.shared_world.world import World
+from tasks.evaluation.measures.shared_world.world import WindowTruth
 
 CLASSES = {"own": 1, "only_other": 2, "nobody": 3}
 UNCLEAR_CLASS = 4
 FEWEST_PIXELS = 64
 
 
-def classify(world: World, agent: int, frame: int) -> np.ndarray:
+def classify(world: WindowTruth, agent: int, frame: int) -> np.ndarray:
     """Return [V, h, w] uint8: the class of each pixel (see CLASSES), 4 unclear, 0 without a depth."""
     own, _, _ = look(world, agent, frame, agent, 0)
     seen = [look(world, agent, frame, other, 0)[0] for other in range(world.agents) if other != agent]
@@ -43,8 +43,8 @@ def classify(world: World, agent: int, frame: int) -> np.ndarray:
     return classes
 
 
-def measure(
-    world: World, videos: Mapping[str, np.ndarray], truth: np.ndarray
+def measure_visibility(
+    world: WindowTruth, videos: Mapping[str, np.ndarray], truth: np.ndarray
 ) -> tuple[dict[str, dict[str, float | None]], dict[str, float]]:
     """Return psnr_<class> by row of videos [A, V, T, h, w, 3] against the true one, and each class's share.
 

@@ -27,7 +27,7 @@ MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
-class World:
+class WindowTruth:
     """Ground truth of the chosen frames of a window; A agents, V views, T frames, views of h x w as the model sees
     them and H x W as stored."""
 
@@ -138,7 +138,7 @@ def others(ids: np.ndarray) -> np.ndarray:
     return (ids > 0) & (ids <= len(ids)) & (ids != own)
 
 
-def read_world(pair: ClipPair, video: VideoConfig, start: int = 0) -> World:
+def read_window_truth(pair: ClipPair, video: VideoConfig, start: int = 0) -> WindowTruth:
     """Return the geometry of a clip's window of video.frames frames from `start`.
 
     EvaluationError without depth or instance ids, and where the model's views are no whole part of the stored ones.
@@ -173,7 +173,7 @@ def read_world(pair: ClipPair, video: VideoConfig, start: int = 0) -> World:
     before = taken_before_centre(rendered[1], stored_height), taken_before_centre(rendered[0], stored_width)
     inverse = centred(inverse, ids, focal, before)
     small, small_ids = shrunk(inverse, ids, focal, down, across)
-    return World(
+    return WindowTruth(
         frames=chosen,
         c2w=np.ascontiguousarray(pair.cameras.c2w[:, :views, places]),
         cars=MIRROR @ carla_matrix(pair.cameras.agent_pose[:, places]),

@@ -13,7 +13,7 @@ from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.paper.page import PAGE_FILE, markdown, write_paper_page
 from tasks.benchmark.paper.score import PaperScore
 from tasks.benchmark.paper.study import COMPARISONS, SWITCHES, PaperStudy, paper_study, studies_of
-from tasks.benchmark.paper.verdict import by_arm, difference, gains, sentence, sentences
+from tasks.benchmark.paper.verdict import by_arm, figure_difference, gains, sentence, sentences
 
 STUDY = PaperStudy("demo", Preset.load("demo"), (0, 1, 2))
 WINDOWS = {f"scene{scene}+{start:02d}": f"scene{scene}" for scene in range(8) for start in (0, 16, 32)}
@@ -77,7 +77,7 @@ def test_seeds_that_disagree_prove_nothing_though_the_interval_is_clear_of_0():
         return -0.3 if seed == 2 else 0.6
 
     scores = by_arm(scores_of(lead))
-    found = difference(BY_ARM["raw"], "psnr", scores, STUDY.seeds)
+    found = figure_difference(BY_ARM["raw"], "psnr", scores, STUDY.seeds)
     assert found.together.low > 0
     assert found.together.mean == pytest.approx(0.3, abs=0.06)
     assert [round(found.by_seed[seed].mean, 1) for seed in STUDY.seeds] == pytest.approx([0.6, 0.6, -0.3], abs=0.11)
@@ -156,7 +156,7 @@ def test_scores_of_other_windows_are_not_compared():
     scores = by_arm(scores_of(lambda *_: 0.5))
     scores["raw", 0].figures["psnr"].pop(next(iter(WINDOWS)))
     with pytest.raises(BenchmarkError, match=r"raw, seed 0 were scored on other windows \(24 and 23\)"):
-        difference(BY_ARM["raw"], "psnr", scores, (0,))
+        figure_difference(BY_ARM["raw"], "psnr", scores, (0,))
 
 
 def test_one_scene_gives_no_interval():

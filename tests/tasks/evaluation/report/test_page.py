@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.evaluation.report.page import Clip, Estimate, Figure, Missing, Row, Table, Text, Video, number, render
+from tasks.evaluation.report.page import Estimate, Figure, Missing, PageVideo, Row, Table, Text, Video, number, render
 from tasks.evaluation.report.pictures import jpeg, write_video
 from tests.tasks.evaluation.browser import Browser, program
 
@@ -24,12 +24,12 @@ def png(colour: tuple[int, int, int]) -> bytes:
     return buffer.getvalue()
 
 
-def clip(folder: Path, label: str, *, poster: bool = True) -> Clip:
+def clip(folder: Path, label: str, *, poster: bool = True) -> PageVideo:
     """A clip that grows brighter."""
     frames = np.arange(FRAMES, dtype=np.uint8)[:, None, None, None].repeat(64, 1).repeat(48, 2).repeat(3, 3) * 20
     path = folder / "clip.mp4"
     write_video(path, frames, FPS, width=96)
-    return Clip(path.read_bytes(), label, ("agent 0", "agent 1"), jpeg(frames[-1]) if poster else b"")
+    return PageVideo(path.read_bytes(), label, ("agent 0", "agent 1"), jpeg(frames[-1]) if poster else b"")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from tasks.evaluation.report.page import Estimate, Missing
 from tasks.evaluation.report.plots import plot_by_group
 from tasks.evaluation.report.report import make_report, orders
 from tasks.evaluation.report.report_page import missing_table, shared_table
-from tasks.evaluation.report.write import films_of, known_distances, latents_dir_of, score, url_of
+from tasks.evaluation.report.write import films_of, known_distances, latents_dir_of, score_checkpoint, url_of
 from tasks.evaluation.scoring import scores as names
 from tasks.evaluation.scoring.exchange import WITHOUT, WITHOUT_ONE_STEP, add_without, check_without, steps_trained
 from tasks.evaluation.scoring.score import Evaluation, evaluate
@@ -194,7 +194,7 @@ def scored(fake_run, toy_home, tmp_path_factory):
         patch.chdir(tmp_path_factory.mktemp("artifacts"))
         patch.delenv("SHAREVERSE_ALEXNET", raising=False)
         calls: list[tuple[int, int, str]] = []
-        report = score(fake_run, on_progress=lambda *call: calls.append(call))
+        report = score_checkpoint(fake_run, on_progress=lambda *call: calls.append(call))
         yield report, mlflow_tracking.mlflow_client(), calls
 
 
@@ -306,10 +306,10 @@ def test_what_cannot_be_scored_is_one_sentence(run, tmp_path):
 
 
 def test_the_task_refuses_another_data_sets_run(run):
-    from tasks.evaluation.task import score_run
+    from tasks.evaluation.task import score_checkpoint
 
     with pytest.raises(EvaluationError, match="was trained on data set 'toy', not 'demo'"):
-        score_run.fn("demo", run.run_id)
+        score_checkpoint.fn("demo", run.run_id)
 
 
 def test_a_run_is_scored_without_mlflow_and_its_figures_are_sent_later_once(scored, run, monkeypatch):
@@ -319,7 +319,7 @@ def test_a_run_is_scored_without_mlflow_and_its_figures_are_sent_later_once(scor
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody answers there
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        report = score(run, on_unsent=said.append)
+        report = score_checkpoint(run, on_unsent=said.append)
         assert "sent by the next flow that works on this run" in said[0]
         assert deliver(run, {}) == said[0]
     assert len(said) == 1
@@ -347,7 +347,7 @@ def test_scoring_that_fails_marks_the_run_as_failed_and_says_why(scored, run, mo
     with monkeypatch.context() as patch:
         patch.setattr("tasks.evaluation.report.write.measured", refuse)
         with pytest.raises(EvaluationError, match="cannot be read"):
-            score(run)
+            score_checkpoint(run)
     (logged,) = client.search_runs([client.get_experiment_by_name("shareverse").experiment_id])
     assert logged.info.status == "FAILED"
     assert logged.data.tags["shareverse.failure"] == "the clips cannot be read: collect them again"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from model.camera import MOUNTS, VIEWS, carla_matrix, carla_pose, carla_to_c2w, intrinsics
-from tasks.evaluation.measures.shared_world.world import MIRROR, World, others
+from tasks.evaluation.measures.shared_world.world import MIRROR, WindowTruth, others
 
 HALF = np.array([20.0, 16.0, 8.0])
 """Half sizes of the room in metres, its floor at z = 0."""
@@ -53,7 +53,7 @@ def build(
     seed: int = 0,
     screen: bool = False,
     bodies: bool = True,
-) -> tuple[World, np.ndarray]:
+) -> tuple[WindowTruth, np.ndarray]:
     """Return the world and the true videos [A, V, T, h, w, 3] seen from cars [A, T, 6]."""
     agents, frames = cars.shape[:2]
     mounts = carla_matrix(np.array([MOUNTS[view] for view in VIEWS]))
@@ -82,7 +82,7 @@ def build(
         colours[number > 0] = RED
         video[agent, view, frame] = colours
     inverse = (1 / depth).astype(np.float32)
-    world = World(np.arange(frames), c2w, poses, K, inverse, ids, others(ids).astype(np.float32), K, inverse)
+    world = WindowTruth(np.arange(frames), c2w, poses, K, inverse, ids, others(ids).astype(np.float32), K, inverse)
     return world, video
 
 
@@ -91,7 +91,7 @@ def body() -> tuple[np.ndarray, np.ndarray]:
     return np.array([-CAR_HALF[0], -CAR_HALF[1], 0.0]), np.array([CAR_HALF[0], CAR_HALF[1], 2 * CAR_HALF[2]])
 
 
-def points_of(world: World, agent: int, frame: int) -> np.ndarray:
+def points_of(world: WindowTruth, agent: int, frame: int) -> np.ndarray:
     """Return the world points [V, h, w, 3] of an agent's pixels."""
     height, width = world.inverse.shape[-2:]
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)

@@ -27,7 +27,7 @@ def test_both_videos_of_one_world_agree_and_strangers_do_not(scene, stranger):
     world, truth = scene
     noisy = truth + np.random.default_rng(0).normal(0, 0.03, truth.shape).astype(np.float32)
     rows = {"truth": truth, "noisy": noisy, "strangers": covisible.shuffled(truth, stranger)}
-    found = {row: figures["covisible_correlation"] for row, figures in covisible.measure(world, rows).items()}
+    found = {row: figures["covisible_correlation"] for row, figures in covisible.measure_covisible(world, rows).items()}
     assert found["truth"] > 0.97
     assert found["strangers"] < 0.4
     assert found["strangers"] + 0.3 < found["noisy"] < found["truth"]
@@ -35,13 +35,15 @@ def test_both_videos_of_one_world_agree_and_strangers_do_not(scene, stranger):
 
 def test_grey_agrees_with_nothing(scene):
     world, truth = scene
-    assert covisible.measure(world, {"grey": np.full_like(truth, 0.4)})["grey"]["covisible_correlation"] is None
+    assert (
+        covisible.measure_covisible(world, {"grey": np.full_like(truth, 0.4)})["grey"]["covisible_correlation"] is None
+    )
 
 
 def test_agents_that_share_no_view_have_no_agreement(scene):
     world, truth = scene
     apart = dataclasses.replace(world, inverse=np.zeros_like(world.inverse))
-    assert covisible.measure(apart, {"truth": truth})["truth"]["covisible_correlation"] is None
+    assert covisible.measure_covisible(apart, {"truth": truth})["truth"]["covisible_correlation"] is None
 
 
 def test_a_video_follows_its_own_trajectory_alone(scene, stranger):
@@ -49,7 +51,7 @@ def test_a_video_follows_its_own_trajectory_alone(scene, stranger):
     still = np.repeat(truth[:, :, :1], 9, 2)
     backwards = np.ascontiguousarray(truth[:, :, ::-1])
     rows = {"truth": truth, "still": still, "backwards": backwards, "stranger": stranger}
-    found = pose_following.measure(world, rows)
+    found = pose_following.measure_pose_following(world, rows)
     assert found["truth"]["pose_correlation"] > 0.97
     assert found["truth"]["still_correlation"] < found["truth"]["pose_correlation"] - 0.05
     assert found["still"]["still_correlation"] == pytest.approx(1, abs=1e-6)
@@ -68,7 +70,7 @@ def test_views_fit_together_and_foreign_ones_do_not(scene, stranger):
     world, truth = scene
     mirrored = np.ascontiguousarray(truth[..., ::-1, :])
     rows = {"truth": truth, "strangers": seams.shuffled(truth, stranger), "mirrored": mirrored}
-    found = {row: figures["seam_correlation"] for row, figures in seams.measure(world, rows).items()}
+    found = {row: figures["seam_correlation"] for row, figures in seams.measure_seams(world, rows).items()}
     assert found["truth"] > 0.9
     assert found["strangers"] < found["truth"] - 0.3
     assert found["mirrored"] < found["truth"] - 0.1
@@ -80,10 +82,10 @@ def test_views_that_do_not_meet_have_no_seams(scene):
     world, truth = scene
     single = dataclasses.replace(world, inverse=world.inverse[:, :1])
     with pytest.raises(EvaluationError, match="a single view has no seams"):
-        seams.measure(single, {"truth": truth[:, :1]})
+        seams.measure_seams(single, {"truth": truth[:, :1]})
     narrow = dataclasses.replace(world, K=world.K * np.array([2.0, 2.0, 1.0])[:, None])
     with pytest.raises(EvaluationError, match=r"views 53\.1 degrees wide do not meet"):
-        seams.measure(narrow, {"truth": truth})
+        seams.measure_seams(narrow, {"truth": truth})
 
 
 def test_correlation_is_numpys_and_has_no_value_for_too_little():

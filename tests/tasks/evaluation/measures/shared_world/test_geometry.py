@@ -11,7 +11,7 @@ from model.presets import Preset
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.measures.shared_world import visibility
 from tasks.evaluation.measures.shared_world.sight import SEEN, UNCLEAR, UNSEEN, look
-from tasks.evaluation.measures.shared_world.world import centred, chosen_frames, read_world, taken_before_centre
+from tasks.evaluation.measures.shared_world.world import centred, chosen_frames, read_window_truth, taken_before_centre
 from tasks.recording.encode import halved_nearest
 from tasks.sharding.convert import resize_nearest
 from tasks.sharding.reader import ClipPairs
@@ -111,7 +111,7 @@ def test_the_classes_are_those_of_the_geometry():
     for agent in (0, 1):
         for frame in range(1, 9):
             wrong[agent, :, frame][visibility.classify(world, agent, frame) == 2] += 0.1
-    figures, shares = visibility.measure(world, {"model": wrong, "shifted": truth + 0.01}, truth)
+    figures, shares = visibility.measure_visibility(world, {"model": wrong, "shifted": truth + 0.01}, truth)
     assert figures["model"]["psnr_only_other"] == pytest.approx(20, abs=1e-3)
     assert figures["model"]["psnr_own"] == figures["model"]["psnr_nobody"] == 60
     assert figures["shifted"]["psnr_own"] == pytest.approx(40, abs=1e-2)
@@ -132,7 +132,7 @@ def test_a_car_is_carried_along():
 
 def test_nothing_is_said_of_a_class_that_is_not_there():
     world, truth = room.build(room.car_poses(3, 0.0), bodies=False)
-    figures, _ = visibility.measure(world, {"model": truth}, truth)
+    figures, _ = visibility.measure_visibility(world, {"model": truth}, truth)
     assert figures["model"]["psnr_nobody"] is None
     assert figures["model"]["psnr_own"] == 60
 
@@ -156,8 +156,8 @@ def video_config(**changes):
 
 
 def test_a_clip_is_read_at_the_models_size(clips):
-    full = read_world(clips["test"], video_config(height=64, width=96, frames=9))
-    half = read_world(clips["test"], video_config(height=32, width=48, frames=9), 8)
+    full = read_window_truth(clips["test"], video_config(height=64, width=96, frames=9))
+    half = read_window_truth(clips["test"], video_config(height=32, width=48, frames=9), 8)
     assert full.inverse.shape == (2, 4, 9, 32, 48)
     assert np.isfinite(full.inverse).all()
     assert half.inverse.shape == (2, 4, 9, 16, 24)
@@ -168,7 +168,7 @@ def test_a_clip_is_read_at_the_models_size(clips):
     cells = half.stored_inverse.reshape(2, 4, 9, 16, 2, 24, 2)
     assert (cells.max((4, 6)) > cells.min((4, 6)))[mixed].all()
     assert np.nanmax(np.abs(half.inverse - cells.mean((4, 6)))) < 1e-6
-    front = read_world(clips["test"], video_config(height=32, width=48, frames=9, views="front"))
+    front = read_window_truth(clips["test"], video_config(height=32, width=48, frames=9, views="front"))
     assert front.inverse.shape == (2, 1, 9, 32, 48)
 
 
@@ -182,16 +182,16 @@ def test_a_clip_is_read_at_the_models_size(clips):
 )
 def test_what_cannot_be_measured_is_one_sentence(clips, split, start, changes, sentence):
     with pytest.raises(EvaluationError, match=sentence) as error:
-        read_world(clips[split], video_config(**({"height": 64, "width": 96, "frames": 9} | changes)), start)
+        read_window_truth(clips[split], video_config(**({"height": 64, "width": 96, "frames": 9} | changes)), start)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("not measured: ")
 
 
 def test_of_large_views_fewer_pixels_are_followed(clips, monkeypatch):
     video = video_config(height=64, width=96, frames=9)
-    full = read_world(clips["test"], video)
+    full = read_window_truth(clips["test"], video)
     monkeypatch.setattr("tasks.evaluation.measures.shared_world.world.MOST_PIXELS", 32 * 48 // 2)
-    thin = read_world(clips["test"], video)
+    thin = read_window_truth(clips["test"], video)
     assert np.isfinite(thin.inverse).mean() == 0.25
     assert (thin.inverse[..., ::2, ::2] == full.inverse[..., ::2, ::2]).all()
     assert (thin.stored_inverse == full.stored_inverse).all()

@@ -9,7 +9,7 @@ from model.presets import Preset
 from tasks.encoding.frames import model_video
 from tasks.evaluation.measures.metrics import views_of
 from tasks.evaluation.measures.shared_world.measure import WindowGeometry, measure_window
-from tasks.evaluation.measures.shared_world.world import read_world
+from tasks.evaluation.measures.shared_world.world import read_window_truth
 from tasks.evaluation.scoring import scores as names
 from tasks.sharding.reader import ClipPairs
 
@@ -25,7 +25,7 @@ def measured(tiny):
     decoded = codec.decode(latents).float()
     truth, round_trip, stranger = (views_of(part[None])[0] for part in (true, decoded, foreign))
     rows = {names.CODEC: round_trip, names.COPY: truth[:, :, :1].expand_as(truth)}
-    window = WindowGeometry.of_views(read_world(pair, video), truth, rows, stranger)
+    window = WindowGeometry.of_views(read_window_truth(pair, video), truth, rows, stranger)
     return measure_window(window, None, {}, ground_truth=names.GROUND_TRUTH, floor=names.SHUFFLED_PAIRS)
 
 

@@ -16,7 +16,7 @@ from tasks.benchmark.paper.study import PaperArm, PaperStudy
 from tasks.evaluation.measures.statistics import Interval, cluster_interval
 from tasks.evaluation.scoring.baselines import copy_first_frame
 from tasks.evaluation.scoring.sampling import Sampler
-from tasks.evaluation.scoring.score import MOST_AT_FULL_STEPS, MOST_WINDOWS, views
+from tasks.evaluation.scoring.score import MOST_AT_FULL_STEPS, MOST_WINDOWS, scored_views
 from tasks.evaluation.scoring.scores import Scores
 from tasks.evaluation.scoring.windows import Windows
 from tasks.runs.run import Run
@@ -96,34 +96,34 @@ class PaperScoring:
         self.windows = Windows(run.dataset_dir, index.whole(SPLIT), run.preset)
         self.fronts = Windows(run.dataset_dir, index.whole(SPLIT), run.preset.model_copy(update={"video": video}))
         for windows in (self.windows, self.fronts):
-            windows.keep(MOST_WINDOWS)
+            windows.keep_at_most(MOST_WINDOWS)
         self.steps = study.sampling_steps
         self.full = set(self.windows.balanced(MOST_AT_FULL_STEPS))
         self.all_views, self.front = Scores(None), Scores(None)
 
-    def add(self, row: str, places: list[int], made: torch.Tensor, truth: torch.Tensor) -> None:
+    def add(self, row: str, indices: list[int], generated: torch.Tensor, truth: torch.Tensor) -> None:
         """Score views [N, A, V, T, 3, h, w]: all of them, where the arm has four, and the front at the common size."""
-        windows = [self.windows[place] for place in places]
+        windows = [self.windows[index] for index in indices]
         if self.preset.video.views == "four":
-            self.all_views.add(row, windows, made, truth)
-        true_front = views(self.fronts.video(places), self.fronts.preset)
-        self.front.add(row, windows, shrunk(made[:, :, :1], self.size), true_front)
+            self.all_views.add(row, windows, generated, truth)
+        true_front = scored_views(self.fronts.video(indices), self.fronts.preset)
+        self.front.add(row, windows, shrunk(generated[:, :, :1], self.size), true_front)
 
-    def batch(self, places: list[int]) -> None:
+    def score_batch(self, indices: list[int]) -> None:
         """Score some windows, beside what costs nothing and what cannot be exceeded."""
-        video = self.windows.video(places)
-        truth = views(video, self.preset)
-        self.add("copy", places, copy_first_frame(truth), truth)
-        self.add("codec", places, views(self.sampler.round_trip(video), self.preset), truth)
+        video = self.windows.video(indices)
+        truth = scored_views(video, self.preset)
+        self.add("copy", indices, copy_first_frame(truth), truth)
+        self.add("codec", indices, scored_views(self.sampler.round_trip(video), self.preset), truth)
         for steps in self.steps:
-            inside = [spot for spot, place in enumerate(places) if steps == 1 or place in self.full]
-            if not inside:
+            positions = [position for position, index in enumerate(indices) if steps == 1 or index in self.full]
+            if not positions:
                 continue
-            chosen = [places[spot] for spot in inside]
-            names = [self.windows[place].name for place in chosen]
-            given = video[inside, :, :, 0], self.windows.raymaps(chosen), names
-            made = views(self.sampler.generate(*given, steps), self.preset)
-            self.add(steps_row(steps), chosen, made, truth[inside])
+            chosen = [indices[position] for position in positions]
+            names = [self.windows[index].name for index in chosen]
+            inputs = video[positions, :, :, 0], self.windows.raymaps(chosen), names
+            generated = scored_views(self.sampler.generate(*inputs, steps), self.preset)
+            self.add(steps_row(steps), chosen, generated, truth[positions])
 
     def figures(self) -> dict[str, dict[str, float]]:
         """Return the figures by name and window."""
@@ -140,9 +140,9 @@ def score_paper_arm(
 ) -> PaperScore:
     """Score an arm's checkpoint on the test split; every arm gets the same windows, the same noise names and truth."""
     scoring = PaperScoring(study, run, sampler)
-    for places in scoring.windows.batches(sampler.batch):
-        on_progress(places[0], len(scoring.windows), str(arm))
-        scoring.batch(places)
+    for indices in scoring.windows.batches(sampler.batch):
+        on_progress(indices[0], len(scoring.windows), str(arm))
+        scoring.score_batch(indices)
     on_progress(len(scoring.windows), len(scoring.windows), str(arm))
     return PaperScore(arm, {window.name: window.scene for window in scoring.windows}, scoring.figures())
 

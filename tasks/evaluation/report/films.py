@@ -43,15 +43,15 @@ def worst_examples(evaluation: Evaluation, dataset_dir: Path, sampler: Sampler) 
     for window in worst_windows(evaluation.scores, FULL_STEPS, WORST):
         if window.name in shown:
             continue
-        windows, place = located(dataset_dir, window, sampler)
-        truth, raymaps = windows.video([place]), windows.raymaps([place])
+        windows, index = located(dataset_dir, window, sampler)
+        truth, raymaps = windows.video([index]), windows.raymaps([index])
         one, full = (sampler.generate(truth[:, :, :, 0], raymaps, [window.name], n)[0] for n in (1, evaluation.steps))
         examples.append(Example(window, truth[0], one, full, preset.video.views))
     return examples
 
 
 def located(dataset_dir: Path, window: Window, sampler: Sampler) -> tuple[Windows, int]:
-    """Return the windows of a window's clip, and its place among them."""
+    """Return the windows of a window's clip, and its index among them."""
     windows = Windows(dataset_dir, [window.row], sampler.preset)
     return windows, [found.start for found in windows].index(window.start)
 
@@ -75,8 +75,8 @@ def make_films(
         if evaluation.steps != 1:
             sources["model, 1 step"] = pixels(example.one_step)
         if without is not None:
-            windows, place = located(dataset_dir, example.window, without)
-            first, raymaps = example.truth[None, :, :, 0], windows.raymaps([place])
+            windows, index = located(dataset_dir, example.window, without)
+            first, raymaps = example.truth[None, :, :, 0], windows.raymaps([index])
             blind = without.generate(first, raymaps, [example.window.name], evaluation.steps)[0]
             sources[f"without exchange, {label}"] = pixels(blind)
         sources[f"error of the model, {label}"] = error_map(full, truth)

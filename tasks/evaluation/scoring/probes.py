@@ -20,7 +20,7 @@ from tasks.evaluation.scoring.sampling import Sampler
 from tasks.evaluation.scoring.scores import Scores
 from tasks.evaluation.scoring.windows import Windows, balanced
 
-Cut = Callable[[torch.Tensor], torch.Tensor]
+ToViews = Callable[[torch.Tensor], torch.Tensor]
 """Videos [N, A, 3, T, H, W] in [-1, 1] to views [N, A, V, T, 3, h, w] in [0, 1]."""
 OF_PARTNERS = ("swap_psnr", "partner_gain_only_other")
 ALONE = "not measured: one agent alone has no partner"
@@ -44,15 +44,20 @@ def with_stranger(
 
 
 def swap_figures(
-    sampler: Sampler, windows: Windows, indices: Sequence[int], first: torch.Tensor, video: torch.Tensor, cut: Cut
+    sampler: Sampler,
+    windows: Windows,
+    indices: Sequence[int],
+    first: torch.Tensor,
+    video: torch.Tensor,
+    to_views: ToViews,
 ) -> list[dict[str, float]]:
     """Return swap_psnr and noise_psnr of each window: `video` is what the same first frames gave, in order."""
     labels = [windows[index].name for index in indices]
     noise = sampler.noise(labels, first.shape[1])
     turned = sampler.generate(swapped(first), windows.raymaps(indices, swapped=True), labels, 1, noise=swapped(noise))
     again = sampler.generate(first, windows.raymaps(indices), [f"{label} again" for label in labels], 1)
-    views = cut(video)
-    by_swap, by_noise = pooled_psnr(cut(swapped(turned)), views), pooled_psnr(cut(again), views)
+    views = to_views(video)
+    by_swap, by_noise = pooled_psnr(to_views(swapped(turned)), views), pooled_psnr(to_views(again), views)
     return [{"swap_psnr": float(one), "noise_psnr": float(other)} for one, other in zip(by_swap, by_noise, strict=True)]
 
 
@@ -74,7 +79,7 @@ def variant_pairs(windows: Windows) -> list[tuple[int, int, int]]:
     return pairs
 
 
-def counterfactuals(sampler: Sampler, windows: Windows, scores: Scores, cut: Cut) -> dict[str, str]:
+def counterfactuals(sampler: Sampler, windows: Windows, scores: Scores, to_views: ToViews) -> dict[str, str]:
     """Score how the model follows the changes between recordings of one scene; return what is missing and why."""
     pairs = variant_pairs(windows)
     if not pairs:
@@ -94,19 +99,19 @@ def counterfactuals(sampler: Sampler, windows: Windows, scores: Scores, cut: Cut
         }  # fmt: skip
         if ring is not None:
             rows[names.SHUFFLED_PAIRS] = windows.video(pairs[ring[position]][:2])
-        views = {row: cut(found)[:, observer].movedim(-3, -1).numpy() for row, found in rows.items()}
+        views = {row: to_views(video)[:, observer].movedim(-3, -1).numpy() for row, video in rows.items()}
         truth = views[names.GROUND_TRUTH]
         for row, (first, second) in views.items():
-            found = response(first, second, *truth)
-            scores.put_figures(row, windows[base], found)
-            measured |= any(value is not None for value in found.values())
+            figures = response(first, second, *truth)
+            scores.put_figures(row, windows[base], figures)
+            measured |= any(value is not None for value in figures.values())
     if not measured:
         return {"counterfactual_response": f"not measured: in none of {len(kept)} pairs of recordings of one scene "
                 "does the observer see enough of the change"}  # fmt: skip
     return {}
 
 
-def rollouts(sampler: Sampler, windows: Windows, scores: Scores, cut: Cut) -> dict[str, str]:
+def rollouts(sampler: Sampler, windows: Windows, scores: Scores, to_views: ToViews) -> dict[str, str]:
     """Score rollouts over whole clips, at one step and, where those are few, at the preset's; return what is missing
     and why."""
     frames = windows.frames
@@ -125,9 +130,9 @@ def rollouts(sampler: Sampler, windows: Windows, scores: Scores, cut: Cut) -> di
         codec = sampler.round_trip(truth)
         rows = {row: roll_out(sampler, windows, index, truth, count) for row, count in steps.items()}
         rows |= {names.CODEC: codec, names.COPY: truth[:, :, :, :1].expand_as(truth)}
-        true_views, codec_views = cut(truth)[0], cut(codec)[0]
+        true_views, codec_views = to_views(truth)[0], to_views(codec)[0]
         for row, video in rows.items():
-            scores.put_figures(row, window, drift_figures(cut(video)[0], true_views, codec_views, frames))
+            scores.put_figures(row, window, drift_figures(to_views(video)[0], true_views, codec_views, frames))
     return {}
 
 

@@ -27,7 +27,7 @@ LEAST_CODEC_RECALL = 0.5
 """Below this a missing car may be the codec's doing: generated videos, which come out of it, are not judged."""
 RECENT_PAIRS = 2
 WITH_PARTNER, WITH_STRANGER = names.ONE_STEP, "with_stranger"
-Take = tuple[str, Sequence[int], torch.Tensor]
+ScoredRow = tuple[str, Sequence[int], torch.Tensor]
 """A row's name, the indices of its windows and their views [N, A, V, T, 3, h, w] in [0, 1]."""
 
 
@@ -66,14 +66,14 @@ class SharedWorld:
 
     def samples(self) -> Iterator[tuple[WindowTruth, np.ndarray]]:
         """Yield geometry and true video of some windows, as many of every recording."""
-        cut = front_of if self.windows.preset.video.views == "front" else views_of
+        to_views = front_of if self.windows.preset.video.views == "front" else views_of
         for index in self.windows.balanced(CALIBRATION_WINDOWS):
             window, world = self.windows[index], self.world(index)
             frames = self.pair(window.row["key"]).videos[:, window.start : window.start + self.windows.frames]
-            yield world, as_frames(cut(model_video(frames, self.windows.preset.video)[None])[0], world.frames)
+            yield world, as_frames(to_views(model_video(frames, self.windows.preset.video)[None])[0], world.frames)
 
-    def batch(
-        self, indices: Sequence[int], truth: torch.Tensor, strangers: torch.Tensor | None, takes: list[Take]
+    def measure_batch(
+        self, indices: Sequence[int], truth: torch.Tensor, strangers: torch.Tensor | None, scored_rows: list[ScoredRow]
     ) -> None:
         """Measure windows: their true views, another scene's (None: the split has one scene) and those of the rows.
 
@@ -82,7 +82,7 @@ class SharedWorld:
         if not self.measurable:
             return
         for position, index in enumerate(indices):
-            videos = {row: views[list(of).index(index)] for row, of, views in takes if index in of}
+            videos = {row: views[list(of).index(index)] for row, of, views in scored_rows if index in of}
             stranger = None if strangers is None else strangers[position]
             try:
                 world = self.world(index)
@@ -90,20 +90,20 @@ class SharedWorld:
                 self.missing |= dict.fromkeys(STANDS_FOR.values(), str(reason))
                 return
             window = WindowGeometry.of_views(world, truth[position], videos, stranger)
-            found = measure_window(
+            by_row = measure_window(
                 window, self.detector, self.missing, ground_truth=names.GROUND_TRUTH, floor=names.SHUFFLED_PAIRS
             )
-            if WITH_STRANGER in found:
-                found[WITH_PARTNER] |= gains(found[WITH_PARTNER], found.pop(WITH_STRANGER))
-            for row, figures in found.items():
+            if WITH_STRANGER in by_row:
+                by_row[WITH_PARTNER] |= gains(by_row[WITH_PARTNER], by_row.pop(WITH_STRANGER))
+            for row, figures in by_row.items():
                 self.scores.put_figures(row, self.windows[index], figures)
                 self.figures |= set(figures)
 
     def finish(self) -> dict[str, str]:
         """Add what needs all windows, and return every figure that is missing with its reason."""
         self.drop_partial()
-        found = self.missing | self.never_given() | self.distrust() | self.spare_generated()
-        return found | self.scores.normalise() | self.scores.drop_lonely()
+        missing = self.missing | self.never_given() | self.distrust() | self.spare_generated()
+        return missing | self.scores.normalise() | self.scores.drop_lonely()
 
     def never_given(self) -> dict[str, str]:
         """Return the metrics that no window could give, with the reason."""
@@ -141,9 +141,9 @@ class SharedWorld:
 
     def take_back(self, rows: Iterable[str]) -> None:
         """Drop what was said of the other car in some rows."""
-        gone = set(rows)
+        dropped = set(rows)
         for row, metric in list(self.scores.arrays):
-            if row in gone and metric.startswith("other_"):
+            if row in dropped and metric.startswith("other_"):
                 del self.scores.arrays[row, metric]
 
     def spare_generated(self) -> dict[str, str]:
@@ -161,11 +161,11 @@ class SharedWorld:
         }
 
 
-def gains(mine: dict[str, float | None], others: dict[str, float | None]) -> dict[str, float | None]:
+def gains(with_partner: dict[str, float | None], with_stranger: dict[str, float | None]) -> dict[str, float | None]:
     """Return partner_gain_<class>: the PSNR of a class with the partner's picture minus that with a stranger's."""
-    found: dict[str, float | None] = {}
+    figures: dict[str, float | None] = {}
     for name in CLASSES:
-        with_partner, without = mine[f"psnr_{name}"], others[f"psnr_{name}"]
-        both = with_partner is not None and without is not None
-        found[f"partner_gain_{name}"] = with_partner - without if both else None  # type: ignore[operator]
-    return found
+        partner, stranger = with_partner[f"psnr_{name}"], with_stranger[f"psnr_{name}"]
+        both = partner is not None and stranger is not None
+        figures[f"partner_gain_{name}"] = partner - stranger if both else None  # type: ignore[operator]
+    return figures

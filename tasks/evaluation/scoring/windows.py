@@ -71,7 +71,7 @@ class Windows:
     def __getitem__(self, index: int) -> Window:
         return self.windows[index]
 
-    def keep(self, limit: int, *, seed: int = 0) -> None:
+    def keep_at_most(self, limit: int, *, seed: int = 0) -> None:
         """Keep `limit` windows at most, as many of every scene as of any other (one more or less).
 
         Windows of one moment in a scene's variants stay together: they are compared.
@@ -94,7 +94,7 @@ class Windows:
         """Return a clip's mosaics [A, T, H, W, 3] uint8."""
         return decode_mosaics(key, self.clips.read(self.rows[key]), self.cameras[key])
 
-    def sight(self, index: int) -> float:
+    def mutual_sight(self, index: int) -> float:
         """Return how large the agents see each other: the share of another agent's pixels in the one that sees least.
 
         0 where no instance ids were recorded.

@@ -32,19 +32,19 @@ def write_run(
     if not rows:
         raise EvaluationError(f"{run.dataset_dir} has no clips in split {split!r}: score another split.")
     windows = Windows(run.dataset_dir, rows, run.preset)
-    windows.keep(MOST_AT_FULL_STEPS)
+    windows.keep_at_most(MOST_AT_FULL_STEPS)
     sampler = Sampler.of_checkpoint(run.preset, checkpoint, latents_dir_of(run))
     fps, views = frames_per_second(run, split), run.preset.video.views == "four"
 
     def generated() -> Iterator[torch.Tensor]:
-        for places in windows.batches(sampler.batch):
-            on_progress(places[0], len(windows), windows[places[0]].row["town"])
-            first, names = windows.video(places)[:, :, :, 0], [windows[place].name for place in places]
+        for indices in windows.batches(sampler.batch):
+            on_progress(indices[0], len(windows), windows[indices[0]].row["town"])
+            first, names = windows.video(indices)[:, :, :, 0], [windows[index].name for index in indices]
             yield from sampler.generate(
-                first, windows.raymaps(places), names, steps or run.preset.sampling.sampling_steps
+                first, windows.raymaps(indices), names, steps or run.preset.sampling.sampling_steps
             )
 
-    truth = (video for places in windows.batches(sampler.batch) for video in windows.video(places))
+    truth = (video for indices in windows.batches(sampler.batch) for video in windows.video(indices))
     found = write_rows(folder, "ground truth", truth, fps, views=views)
     found |= write_rows(folder, "model", generated(), fps, views=views)
     on_progress(len(windows), len(windows), "")

@@ -48,7 +48,7 @@ class Seer:
 
     def __init__(self, run, spoil=lambda video: video) -> None:
         windows = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("test"), run.preset)
-        self.truth = {window.name: windows.video([place])[0] for place, window in enumerate(windows)}
+        self.truth = {window.name: windows.video([index])[0] for index, window in enumerate(windows)}
         self.spoil = spoil
 
     def generate(self, first: torch.Tensor, raymaps: torch.Tensor, names: list[str], steps: int) -> torch.Tensor:
@@ -63,9 +63,9 @@ class Seer:
 
 def means(name: str, spoil=lambda video: video) -> dict[str, float]:
     """Score a stand-in for an arm."""
-    place = list(SWITCHES).index(name)
-    run = STUDY.open_runs()[place]
-    score = score_paper_arm(STUDY, STUDY.arms[place], run, cast(Sampler, Seer(run, spoil)))
+    index = list(SWITCHES).index(name)
+    run = STUDY.open_runs()[index]
+    score = score_paper_arm(STUDY, STUDY.arms[index], run, cast(Sampler, Seer(run, spoil)))
     assert {len(values) for values in score.figures.values()} == {6}
     return {figure: score.interval(figure).mean for figure in score.figures}
 

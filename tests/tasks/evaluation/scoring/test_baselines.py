@@ -80,7 +80,7 @@ def test_sight_is_the_other_cars_share_of_the_picture(run):
     pair = ClipPairs(run.dataset_dir, "test")[0]
     windows = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("test"), run.preset)
     shares = [float((pair.instance[agent, 8:17] == 2 - agent).mean()) for agent in (0, 1)]
-    assert windows.sight(1) == pytest.approx(min(shares))
-    assert windows.sight(1) > 0
+    assert windows.mutual_sight(1) == pytest.approx(min(shares))
+    assert windows.mutual_sight(1) > 0
     trained = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("train"), run.preset)
-    assert trained.sight(0) == 0
+    assert trained.mutual_sight(0) == 0

@@ -15,7 +15,7 @@ from tasks.evaluation.report.write import latents_dir_of
 from tasks.evaluation.scoring import probes
 from tasks.evaluation.scoring import scores as names
 from tasks.evaluation.scoring.sampling import Sampler
-from tasks.evaluation.scoring.score import Scoring, views
+from tasks.evaluation.scoring.score import Scoring, scored_views
 from tasks.evaluation.scoring.scores import Scores
 from tasks.evaluation.scoring.shared_world import SharedWorld, gains
 from tasks.evaluation.scoring.windows import Window, Windows
@@ -78,8 +78,8 @@ def test_clips_without_ground_truth_give_reasons_and_no_number(run):
     scores = Scores(None)
     windows = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("train"), run.preset)
     world = SharedWorld(windows, scores)
-    truth = views(windows.video([0]), run.preset)
-    world.batch([0], truth, None, [(names.COPY, [0], truth)])
+    truth = scored_views(windows.video([0]), run.preset)
+    world.measure_batch([0], truth, None, [(names.COPY, [0], truth)])
     missing = world.finish()
     assert set(STANDS_FOR.values()) <= set(missing)
     assert all("lacks depth or instance ids" in missing[name] for name in STANDS_FOR.values())
@@ -92,9 +92,9 @@ def test_a_figure_is_over_all_windows_or_missing(run):
     windows = Windows(run.dataset_dir, index.split("test") + index.split("train"), run.preset)
     world = SharedWorld(windows, scores)
 
-    def batch(*places: int) -> None:
-        truth = views(windows.video(places), run.preset)
-        world.batch(places, truth, truth.flip(2), [(names.COPY, places, truth.roll(1, 3))])
+    def batch(*indices: int) -> None:
+        truth = scored_views(windows.video(indices), run.preset)
+        world.measure_batch(indices, truth, truth.flip(2), [(names.COPY, indices, truth.roll(1, 3))])
 
     batch(0, 1)
     assert world.measurable
@@ -154,8 +154,8 @@ def test_a_detector_that_is_wrong_of_all_true_videos_judges_none(run):
 def test_what_no_window_could_give_has_a_reason(run):
     windows = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("test"), run.preset)
     world = SharedWorld(windows, Scores(None))
-    truth = views(windows.video([0]), run.preset)
-    world.batch([0], truth, None, [(names.COPY, [0], truth)])
+    truth = scored_views(windows.video([0]), run.preset)
+    world.measure_batch([0], truth, None, [(names.COPY, [0], truth)])
     world.figures.discard("psnr_only_other")
     missing = world.finish()
     assert "in no window do enough pixels" in missing["psnr_only_other"]
@@ -167,7 +167,7 @@ def asked(run):
     """A sampler, two windows, their first frames and a way to cut views."""
     sampler = Sampler.of_checkpoint(run.preset, run.latest_checkpoint(), latents_dir_of(run))
     windows = Windows(run.dataset_dir, ClipIndex(run.dataset_dir).split("test"), run.preset)
-    return sampler, windows, windows.video([0, 2])[:, :, :, 0], lambda video: views(video, run.preset)
+    return sampler, windows, windows.video([0, 2])[:, :, :, 0], lambda video: scored_views(video, run.preset)
 
 
 def wake(sampler: Sampler) -> None:
@@ -250,7 +250,7 @@ def test_one_agent_alone_has_no_partner_to_be_asked_about(asked):
     windows.pixels = windows.read_pixels  # nothing of both agents is kept
     scoring = Scoring(sampler, windows, 1.0, Scores(None), set())
     scoring.world.missing = dict.fromkeys(STANDS_FOR.values(), "not measured: of two agents alone")
-    scoring.batch([0, 2])
+    scoring.score_batch([0, 2])
     missing = scoring.finish()
     assert missing["swap_psnr"] == missing["partner_gain_only_other"] == probes.ALONE
     metrics = {metric for _, metric in scoring.scores.arrays}

@@ -306,10 +306,10 @@ def test_what_cannot_be_scored_is_one_sentence(run, tmp_path):
 
 
 def test_the_task_refuses_another_data_sets_run(run):
-    from tasks.evaluation.task import score_checkpoint
+    from tasks.evaluation.task import score_run
 
     with pytest.raises(EvaluationError, match="was trained on data set 'toy', not 'demo'"):
-        score_checkpoint.fn("demo", run.run_id)
+        score_run.fn("demo", run.run_id)
 
 
 def test_a_run_is_scored_without_mlflow_and_its_figures_are_sent_later_once(scored, run, monkeypatch):

@@ -85,6 +85,7 @@ def build_pipeline(
         raymap=raymap,
         sampling_steps=preset.sampling.sampling_steps,
         given_frames=preset.given_frames,
+        image_condition=preset.objective.image_condition,
         **video,
         **options,
     )

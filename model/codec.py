@@ -173,6 +173,14 @@ class VaeCodec:
         return self.vae.decode(scaled.contiguous()).sample.float().clamp(-1, 1)
 
 
+@torch.no_grad()
+def encode_pictures(codec: Codec, pictures: torch.Tensor, frames: int = 1) -> torch.Tensor:
+    """Encode pictures [B, A, 3, H, W] that stand still for so many frames; return [B, A, F, C, h, w]."""
+    still = pictures.flatten(0, 1)[:, :, None].expand(-1, -1, frames, -1, -1)
+    latents, _ = codec.encode(still)
+    return latents.unflatten(0, pictures.shape[:2])
+
+
 def codec_of(module: torch.nn.Module) -> Codec:
     """Return the codec that a pipeline's component is: the linear one itself, or CogVideoX's VAE in its wrapper."""
     return VaeCodec(module) if isinstance(module, AutoencoderKLCogVideoX) else module  # type: ignore[return-value]

@@ -37,8 +37,11 @@ def noise_schedule(config: ObjectiveConfig) -> CogVideoXDDIMScheduler:
 
 
 def image_condition(image_latents: torch.Tensor, frames: int) -> torch.Tensor:
-    """Return the image condition [B, A, F, C, h, w]: the first frame's latents [B, A, 1, C, h, w], then zeros."""
-    later_frames = image_latents.new_zeros(*image_latents.shape[:2], frames - 1, *image_latents.shape[3:])
+    """Return the image condition [B, A, F, C, h, w]: the latents of the picture [B, A, 1, C, h, w], then zeros, or
+    those of a video that stands still [B, A, F, C, h, w] as they are."""
+    later_frames = image_latents.new_zeros(
+        *image_latents.shape[:2], frames - image_latents.shape[2], *image_latents.shape[3:]
+    )
     return torch.cat([image_latents, later_frames], 2)
 
 
@@ -68,7 +71,8 @@ class Batch:
     latents: torch.Tensor
     """[B, A, F, C, h, w] float32"""
     image_latents: torch.Tensor
-    """[B, A, 1, C, h, w] of the first frames; zeros where they are dropped"""
+    """[B, A, 1, C, h, w] of the first frames, or [B, A, F, C, h, w] where they stand still; zeros where they are
+    dropped"""
     raymaps: torch.Tensor
     """[B, A, F, 24, h, w]"""
     timesteps: torch.Tensor
@@ -123,7 +127,7 @@ def training_loss(
 
 
 def put_given_frames(latents: torch.Tensor, image_latents: torch.Tensor, given: int) -> torch.Tensor:
-    """Return latents [B, A, F, C, h, w] with the first `given` frames replaced by image latents [B, A, 1, C, h, w]."""
+    """Return latents [B, A, F, C, h, w] with the first `given` frames replaced by those of image latents."""
     return torch.cat([image_latents[:, :, :given], latents[:, :, given:]], 2) if given else latents
 
 

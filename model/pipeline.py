@@ -22,10 +22,11 @@ from PIL import Image
 
 from model import mosaic
 from model.camera import FOV_DEG, VIEWS
-from model.codec import LinearCodec, codec_of
+from model.codec import LinearCodec, codec_of, encode_pictures
 from model.objective import image_condition, put_given_frames
 from model.pictures import first_frames as frames_of_pictures
 from model.pipeline_folder import load_pipeline_parts
+from model.presets import TEMPORAL_FACTOR
 from model.raymap import build_raymaps
 from model.text import EmptyText
 from model.trajectories import cameras
@@ -78,19 +79,21 @@ class ShareVersePipeline(DiffusionPipeline):
         fov_deg: float = FOV_DEG,
         sampling_steps: int = 50,
         given_frames: int = 0,
+        image_condition: str = "first",
     ) -> None:
         """The parts, and what the model must know of its input; the latter is saved in model_index.json.
 
         `frames` of a window, of `height` x `width` pixels, showing the "four" views or the "front" one; `raymap`: the
         other options of `model.raymap.build_raymaps`; `fps`: of the recordings, for trajectories by speed; `fov_deg`:
         of their cameras; `sampling_steps`: where a call does not say; `given_frames`: leading latent frames, 0 or 1,
-        that stay as they are given at every step.
+        that stay as they are given at every step; `image_condition`: the latent frames beside which the picture is put,
+        the "first" or "all".
         """
         super().__init__()
         self.register_modules(transformer=transformer, codec=codec, scheduler=scheduler, text=text)
         self.register_to_config(
             frames=frames, height=height, width=width, views=views, raymap=raymap or {}, fps=fps, fov_deg=fov_deg,
-            sampling_steps=sampling_steps, given_frames=given_frames,
+            sampling_steps=sampling_steps, given_frames=given_frames, image_condition=image_condition,
         )  # fmt: skip
 
     @classmethod
@@ -207,8 +210,8 @@ class ShareVersePipeline(DiffusionPipeline):
         """
         device, (batch, agents), frames = first_frames.device, first_frames.shape[:2], raymaps.shape[2]
         dtype = dtype or self.transformer.dtype
-        image_latents, _ = codec_of(self.codec).encode(first_frames.flatten(0, 1)[:, :, None])
-        image_latents = image_latents.unflatten(0, (batch, agents)).to(device).float()
+        still = (frames - 1) * TEMPORAL_FACTOR + 1 if self.config.image_condition == "all" else 1
+        image_latents = encode_pictures(codec_of(self.codec), first_frames, still).to(device).float()
         shape = (batch, agents, frames, *image_latents.shape[3:])
         noise = randn_tensor(shape, generator=generator, device=device) if noise is None else noise
         given, condition = self.config.given_frames, image_condition(image_latents, frames)

@@ -23,7 +23,7 @@ __all__ = [
 FOLDER = Path(__file__).parent
 SPATIAL_FACTOR, TEMPORAL_FACTOR = 8, 4
 """The codec's compression: 8x per side, and 4x in time after the first frame."""
-FIELDS_ADDED_LATER = ("chroma_weight", "fitted_codec", "prediction", "first_frame")
+FIELDS_ADDED_LATER = ("chroma_weight", "fitted_codec", "prediction", "first_frame", "image_condition")
 """Fields that did not exist when the first runs were made. At their defaults they do not enter the ids of runs and
 latents, so that older ones are still found."""
 
@@ -138,6 +138,9 @@ class ObjectiveConfig(Settings):
     """What the model returns: "v" (paper), or "x", the clean latents (model/objective.py)."""
     first_frame: Literal["generated", "given"] = "generated"
     """Whether the first frame is "generated" like the others (paper), or "given": clean at every step, without loss."""
+    image_condition: Literal["first", "all"] = "first"
+    """The latent frames beside which the picture's latents are put: the "first" and zeros after it (CogVideoX), or
+    "all", those of a video that stands still: a small model need not learn to look them up."""
     snr_shift_scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """By which the noise schedule's signal-to-noise ratio is shifted; 1 leaves it as it is."""
     timestep_bias: Annotated[float, Field(gt=0, le=1000)] = 1.0
@@ -268,6 +271,11 @@ class Preset(NamedPreset):
     def given_frames(self) -> int:
         """Leading latent frames that are known when the others are generated."""
         return 1 if self.objective.first_frame == "given" else 0
+
+    @property
+    def image_frames(self) -> int:
+        """Frames of the video whose latents are the image condition: the picture alone, or standing still."""
+        return self.video.frames if self.objective.image_condition == "all" else 1
 
     @property
     def pair_raymaps(self) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.codec import Codec
+from model.codec import Codec, encode_pictures
 from model.objective import Batch, add_image_noise, drop_images, sample_timesteps
 from model.presets import Preset
 from model.raymap import build_raymaps
@@ -72,6 +72,8 @@ def draw_training_pair(window: LatentWindow, preset: Preset, generator: torch.Ge
     if config.image_noise:
         clean = first_frames_of(window)
         first_frames = add_image_noise(clean, config.image_noise_mean, config.image_noise_std, generator)
+    elif config.image_condition == "all":
+        first_frames = first_frames_of(window)
     image_kept = drop_images(torch.ones(1), config.image_dropout, generator)
     timestep = sample_timesteps(1, config.timestep_bias, generator)
     noise = torch.randn(window.mean.shape, generator=generator)
@@ -81,16 +83,13 @@ def draw_training_pair(window: LatentWindow, preset: Preset, generator: torch.Ge
     return Pair(latents, first_frames, image_kept, raymaps_of(window, preset, translation), timestep, noise)
 
 
-def collate(pairs: Sequence[Pair], codec: Codec, device: torch.device, given_frames: int = 0) -> Batch:
-    """Return the pairs as one batch on the device, where their noisy first frames are encoded.
-
-    `given_frames`: see `Batch`.
-    """
+def collate(pairs: Sequence[Pair], codec: Codec, device: torch.device, preset: Preset) -> Batch:
+    """Return the pairs as one batch on the device, where their noisy first frames are encoded."""
     latents = torch.stack([pair.latents for pair in pairs]).to(device)
     image_latents = latents[:, :, :1]
     if pairs[0].first_frames is not None:
         first_frames = torch.stack([pair.first_frames for pair in pairs if pair.first_frames is not None]).to(device)
-        image_latents = encode_first_frames(first_frames, codec)
+        image_latents = encode_pictures(codec, first_frames, preset.image_frames)
     image_kept = torch.stack([pair.image_kept for pair in pairs]).to(device)
     return Batch(
         latents=latents,
@@ -98,15 +97,8 @@ def collate(pairs: Sequence[Pair], codec: Codec, device: torch.device, given_fra
         raymaps=torch.stack([pair.raymaps for pair in pairs]).to(device),
         timesteps=torch.cat([pair.timestep for pair in pairs]).to(device),
         noise=torch.stack([pair.noise for pair in pairs]).to(device),
-        given_frames=given_frames,
+        given_frames=preset.given_frames,
     )
-
-
-@torch.no_grad()
-def encode_first_frames(first_frames: torch.Tensor, codec: Codec) -> torch.Tensor:
-    """Encode first frames [B, A, 3, H, W]; return [B, A, 1, C, h, w]."""
-    mean, _ = codec.encode(first_frames.flatten(0, 1)[:, :, None])
-    return mean.unflatten(0, first_frames.shape[:2])
 
 
 def batch_positions(batch_size: int, micro_batch_size: int, processes: int, rank: int) -> list[range]:

@@ -49,7 +49,7 @@ class Validation:
         for start in range(0, len(self.windows), processes):
             index = start + rank
             pair = self.pair(min(index, len(self.windows) - 1))
-            batch = collate([pair], self.codec, self.text.device, self.preset.given_frames)
+            batch = collate([pair], self.codec, self.text.device, self.preset)
             loss = training_loss(model, self.scheduler, batch, self.text, self.dtype)
             total += loss.mean * (index < len(self.windows))
         torch.distributed.all_reduce(total)

@@ -226,7 +226,7 @@ class Trainer:
         losses: list[Loss] = []
         passes = self.loader.pairs_of(step)
         for index, pairs in enumerate(passes):
-            batch = collate(pairs, self.codec, self.device, self.preset.given_frames)
+            batch = collate(pairs, self.codec, self.device, self.preset)
             loss = training_loss(self.engine.deepspeed, self.scheduler, batch, self.text, self.engine.dtype)
             self.engine.backward(loss.mean)
             losses.append(loss)

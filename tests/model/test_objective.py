@@ -97,6 +97,8 @@ def test_image_noise_has_the_papers_size_and_dropout_its_share():
 
 def test_condition_and_buckets():
     assert image_condition(torch.ones(1, 2, 1, 4, 2, 2), 3).sum((3, 4, 5)).tolist() == [[[16, 0, 0], [16, 0, 0]]]
+    still = torch.randn(1, 2, 3, 4, 2, 2)
+    assert torch.equal(image_condition(still, 3), still)
     loss = types.SimpleNamespace(per_pair=torch.tensor([1.0, 2.0, 4.0]), timesteps=torch.tensor([0, 999, 760]))
     assert loss_by_bucket(loss) == {
         "t000-250": (1.0, 1), "t250-500": (0.0, 0), "t500-750": (0.0, 0), "t750-1000": (6.0, 2)

@@ -84,18 +84,33 @@ def test_noise_is_added_to_pixels_before_they_are_encoded(window, state):
     codec = load_codec(TINY.codec, state[1])
     preset = TINY.replace(swap_agents=False)
     noisy = pair_of(window, preset, 1)
-    batch = collate([noisy], codec, torch.device("cpu"))
+    batch = collate([noisy], codec, torch.device("cpu"), preset)
     mean, _ = codec.encode(noisy.first_frames[:, :, None])
     assert torch.equal(batch.image_latents[0], mean)
     assert not torch.allclose(batch.image_latents[0], window.mean[:, :1].float(), atol=1e-2)
-    clean = collate([pair_of(window, preset.replace(image_noise=False), 1)], codec, torch.device("cpu"))
+    quiet = preset.replace(image_noise=False)
+    clean = collate([pair_of(window, quiet, 1)], codec, torch.device("cpu"), quiet)
     assert torch.equal(clean.image_latents[0], window.mean[:, :1].float())
+
+
+@pytest.mark.parametrize("image_noise", [True, False])
+def test_a_picture_beside_all_frames_stands_still(window, state, image_noise):
+    """The latents of the first frame, repeated: with its noise, and with clean pixels where there is none."""
+    codec = load_codec(TINY.codec, state[1])
+    preset = TINY.replace(swap_agents=False, image_condition="all", image_noise=image_noise)
+    pair = pair_of(window, preset, 1)
+    batch = collate([pair], codec, torch.device("cpu"), preset)
+    assert batch.image_latents.shape == batch.latents.shape
+    video = codec.decode(batch.image_latents[0])
+    assert float((video[:, :, 1:] - pair.first_frames[:, :, None]).abs().mean()) < 0.2
+    alone, _ = codec.encode(pair.first_frames[:, :, None])
+    assert torch.equal(batch.image_latents[0][:, :1], alone)
 
 
 def test_dropped_images_are_zero(window, state):
     codec = load_codec(TINY.codec, state[1])
     pairs = [pair_of(window, TINY.replace(image_dropout=0.5), 0, number) for number in range(40)]
-    batch = collate(pairs, codec, torch.device("cpu"))
+    batch = collate(pairs, codec, torch.device("cpu"), TINY)
     dropped = batch.image_latents.flatten(1).abs().sum(1) == 0
     assert dropped.tolist() == [not bool(pair.image_kept) for pair in pairs]
     assert 8 < int(dropped.sum()) < 32

@@ -110,7 +110,7 @@ class PaperScoring:
         self.front.add(row, windows, shrunk(generated[:, :, :1], self.size), true_front)
 
     def score_batch(self, indices: list[int]) -> None:
-        """Score some windows, beside what costs nothing and what cannot be exceeded."""
+        """Score some windows, with the copied first frame and the codec's round trip beside them."""
         video = self.windows.video(indices)
         truth = scored_views(video, self.preset)
         self.add("copy", indices, copy_first_frame(truth), truth)

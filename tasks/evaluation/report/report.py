@@ -98,7 +98,7 @@ def figures(evaluation: Evaluation, prefix: str) -> dict[str, float]:
     scores, metrics = evaluation.scores, {}
     for row in ordered_rows(evaluation):
         for metric in scores.metrics(row):
-            if says_something(row, metric):
+            if is_informative(row, metric):
                 metrics[metric_name(row, metric, prefix)] = scores.mean(row, metric)
                 if row == names.FULL_STEPS and evaluation.steps == names.FEW_STEPS:
                     metrics[metric_name(names.FOUR_STEPS, metric, prefix)] = scores.mean(row, metric)
@@ -106,8 +106,8 @@ def figures(evaluation: Evaluation, prefix: str) -> dict[str, float]:
     return metrics
 
 
-def says_something(row: str, metric: str) -> bool:
-    """Tell whether a figure is one: of a video beside itself PSNR (infinite), SSIM (1) and LPIPS (0) are not."""
+def is_informative(row: str, metric: str) -> bool:
+    """Tell whether a figure says anything: the PSNR (infinite), SSIM (1) and LPIPS (0) of a video and itself do not."""
     return row != names.GROUND_TRUTH or metric not in names.TRIVIAL
 
 
@@ -120,30 +120,32 @@ def with_interval(metrics: dict[str, float], name: str, interval: Interval) -> N
 
 
 def gain_sentence(evaluation: Evaluation, gain: Interval | None) -> str:
-    """Say whether the model beats what costs nothing."""
+    """Say whether the model beats the first frame, copied or blurred."""
     scores, steps = evaluation.scores, evaluation.steps
     mean = {row: scores.mean(row, "psnr") for row in (names.ONE_STEP, names.FULL_STEPS, names.COPY, names.BLUR)}
     above = mean[names.ONE_STEP] - max(mean[names.COPY], mean[names.BLUR])
     interval = f"{above:+.2f} dB" + (f" [{gain.low:+.2f}, {gain.high:+.2f}]" if gain else " (no interval: one scene)")
-    learned = f"learned ({LEARNED_DB} dB above or more)" if above >= LEARNED_DB else f"NOT {LEARNED_DB} dB above"
+    margin = (
+        f"{LEARNED_DB} dB or more above, so it has learned" if above >= LEARNED_DB else f"NOT {LEARNED_DB} dB above"
+    )
     return (
-        f"PSNR at 1 step {mean[names.ONE_STEP]:.2f} dB ({steps} steps: {mean[names.FULL_STEPS]:.2f}), better of copy "
-        f"({mean[names.COPY]:.2f}) and blur ({mean[names.BLUR]:.2f}, sigma {evaluation.sigma_px:g} px): "
-        f"{interval}: {learned}."
+        f"PSNR is {mean[names.ONE_STEP]:.2f} dB at 1 step ({steps} steps: {mean[names.FULL_STEPS]:.2f}). The first "
+        f"frame has {mean[names.COPY]:.2f} dB copied and {mean[names.BLUR]:.2f} dB blurred (sigma "
+        f"{evaluation.sigma_px:g} px). Over the better of the two: {interval}, {margin}."
     )
 
 
 def cameras_sentence(drop: Interval | None) -> str:
-    """Say whether the model looks at its cameras."""
+    """Say whether the model uses its cameras."""
     if drop is None:
-        return "Shuffling raymaps: not measured, the split has one scene: that the cameras are used is NOT shown."
-    shown = "the cameras are used" if drop.low > 0 else "that the cameras are used is NOT shown"
+        return "Another scene's raymaps were not tried, the split has one scene: it is NOT shown that cameras are used."
+    shown = "cameras are used" if drop.low > 0 else "it is NOT shown that cameras are used"
     cost = f"{drop.mean:.2f} dB [{drop.low:.2f}, {drop.high:.2f}]"
-    return f"Shuffling raymaps between scenes costs {cost} at 1 step: {shown}."
+    return f"Another scene's raymaps cost {cost} at 1 step: {shown}."
 
 
 def exchange_sentence(evaluation: Evaluation, metrics: dict[str, float], prefix: str) -> str:
-    """Say what the exchange is worth beside the run without it, and keep the differences as figures."""
+    """Compare with the run without exchange, and keep the differences as figures."""
     scores, said = evaluation.scores, []
     for label, row, other in (
         ("1 step", names.ONE_STEP, WITHOUT_ONE_STEP),
@@ -155,24 +157,24 @@ def exchange_sentence(evaluation: Evaluation, metrics: dict[str, float], prefix:
         steps = label.format(steps=evaluation.steps)
         said.append(f"{gain.mean:+.2f} dB [{gain.low:+.2f}, {gain.high:+.2f}] at {steps} (a gain is {shown})")
     return (
-        f"Over the run without exchange, paired by window: {', '.join(said)}. One seed of each: on ordinary clips this "
-        "is no proof of what agents tell each other."
+        f"Compared with the run without exchange, window by window: {', '.join(said)}. With one seed each and ordinary "
+        "clips this does not prove that agents exchange anything."
     )
 
 
 def scope_sentence(evaluation: Evaluation, counts: dict[str, Any], train_steps: int) -> str:
-    """Say what was scored: how much of it, and whether the training had ended."""
+    """Say what was scored, how much of it, and whether the training had ended."""
     text = (
-        f"Split {evaluation.split} (towns never trained on: {', '.join(counts['towns'])}): "
-        f"{counts['windows']} windows of {counts['clips']} clips, {counts['scenes']} scenes; "
-        "intervals are 95 %, over scenes."
+        f"Scored on the {evaluation.split} split, towns never trained on ({', '.join(counts['towns'])}): "
+        f"{counts['windows']} windows from {counts['clips']} clips of {counts['scenes']} scenes. "
+        "Intervals are 95 %, over scenes."
     )
     if counts["windows_at_full_steps"] < counts["windows"]:
-        text += f" At {evaluation.steps} steps: {counts['windows_at_full_steps']} windows, as many of every recording."
+        text += f" At {evaluation.steps} steps: {counts['windows_at_full_steps']} windows, spread over the recordings."
     if evaluation.left_out:
-        text += f" {evaluation.left_out} more windows were left out, as many of every recording."
+        text += f" {evaluation.left_out} more windows were left out, evenly over the recordings."
     if counts["trained_steps"] < train_steps:
-        text += f" The training is not over: step {counts['trained_steps']} of {train_steps}."
+        text += f" The training has not ended: step {counts['trained_steps']} of {train_steps}."
     return text
 
 
@@ -193,15 +195,15 @@ def counted(evaluation: Evaluation, trained_steps: int) -> dict[str, Any]:
 
 
 def orders(evaluation: Evaluation) -> dict[str, dict[str, bool]]:
-    """Say of each metric whether ceiling, model, model without exchange and shuffled pairs follow each other.
+    """Return by metric and steps whether ceiling, model, model without exchange and shuffled pairs are in this order.
 
-    Their means are over the windows that all of them have: at full steps there are fewer.
+    Their means are over the windows that all of them have, which are fewer at full steps.
     """
     scores = evaluation.scores
     found: dict[str, dict[str, bool]] = {}
     for metric, higher in HIGHER_IS_BETTER.items():
         ceilings = [row for row in (names.GROUND_TRUTH, names.CODEC)
-                    if (row, metric) in scores.arrays and says_something(row, metric)]  # fmt: skip
+                    if (row, metric) in scores.arrays and is_informative(row, metric)]  # fmt: skip
         ends = [*ceilings[:1], *[row for row in (names.SHUFFLED_PAIRS,) if (row, metric) in scores.arrays]]
         for steps, models in ORDERS.items():
             between = [row for row in models if (row, metric) in scores.arrays]
@@ -215,7 +217,7 @@ def orders(evaluation: Evaluation) -> dict[str, dict[str, bool]]:
 
 
 def worst(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Return where the model's worst windows lie, with every row's PSNR."""
+    """Return the windows in which the model is worst, with every row's PSNR."""
     scores = evaluation.scores
     rows = [row for row in ordered_rows(evaluation) if (row, "psnr") in scores.arrays and row != names.GROUND_TRUTH]
     lines = []
@@ -235,7 +237,7 @@ def make_report(
     mlflow_url: str,
     distance_m: Mapping[str, np.ndarray] | None = None,
 ) -> Report:
-    """Put an evaluation into figures and sentences; names begin with eval/ (test split) or eval_<split>/.
+    """Turn an evaluation into figures and sentences; names begin with eval/ (test split) or eval_<split>/.
 
     `distance_m`: by window, each agent's distance [A, T] to the other in the scored frames.
     """
@@ -285,7 +287,7 @@ def table_row(evaluation: Evaluation, row: str) -> dict[str, Any]:
     line: dict[str, Any] = {"row": row, "windows": count, "label": label_of(row, evaluation)}
     several = len({window.scene for window in scores.windows.values()}) > 1
     for metric in scores.metrics(row):
-        if not says_something(row, metric):
+        if not is_informative(row, metric):
             continue
         line[metric] = {"mean": scores.mean(row, metric)}
         if several:

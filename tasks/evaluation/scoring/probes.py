@@ -1,4 +1,4 @@
-"""Questions put to the model: another partner's picture, the agents swapped, a changed world, a long video.
+"""What the model makes of another partner's picture, swapped agents, a changed world, a long video.
 
 At one sampling step, which gives the conditional mean: what the model knows, without the noise of sampling.
 """

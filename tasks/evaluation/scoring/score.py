@@ -1,4 +1,4 @@
-"""Scoring a checkpoint on held-out towns beside what costs nothing and what cannot be exceeded (paper, section 5)."""
+"""Scores a checkpoint on held-out towns, between baselines and the codec's ceiling (paper, section 5)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tasks.sharding.reader import ClipIndex
 
 MOST_WINDOWS = 216
 MOST_AT_FULL_STEPS = 54
-"""Larger splits are scored on as many windows of every recording, chosen by a fixed seed."""
+"""Larger splits are scored on this many windows, spread over the recordings by a fixed seed."""
 SHUFFLES = 3
 """Rings of scenes in which raymaps are passed on; their figures are averaged."""
 SIGMA_WINDOWS, SIGMA_BATCH = 24, 4

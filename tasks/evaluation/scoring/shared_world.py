@@ -1,4 +1,4 @@
-"""The figures of a shared world, batch by batch: reads depth and ids, keeps reasons, never guesses."""
+"""The figures of a shared world, batch by batch. What cannot be measured is reported with its reason."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class SharedWorld:
         return read_window_truth(self.pair(window.row["key"]), self.windows.preset.video, window.start)
 
     def samples(self) -> Iterator[tuple[WindowTruth, np.ndarray]]:
-        """Yield geometry and true video of some windows, as many of every recording."""
+        """Yield geometry and true video of some windows, spread evenly over the recordings."""
         to_views = front_of if self.windows.preset.video.views == "front" else views_of
         for index in self.windows.balanced(CALIBRATION_WINDOWS):
             window, world = self.windows[index], self.world(index)

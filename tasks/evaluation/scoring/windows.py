@@ -72,7 +72,7 @@ class Windows:
         return self.windows[index]
 
     def keep_at_most(self, limit: int, *, seed: int = 0) -> None:
-        """Keep `limit` windows at most, as many of every scene as of any other (one more or less).
+        """Keep `limit` windows at most, spread evenly over the scenes.
 
         Windows of one moment in a scene's variants stay together: they are compared.
         """
@@ -87,7 +87,7 @@ class Windows:
         self.windows = [self.windows[index] for index in sorted(kept)]
 
     def balanced(self, limit: int, *, seed: int = 0) -> list[int]:
-        """Return the indices of `limit` windows at most, as many of every recording as of any other."""
+        """Return the indices of `limit` windows at most, spread evenly over the recordings."""
         return balanced([window.row["recording_id"] for window in self.windows], limit, seed)
 
     def read_pixels(self, key: str) -> np.ndarray:

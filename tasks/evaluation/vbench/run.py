@@ -23,7 +23,7 @@ def write_run(
 ) -> dict[str, list[Path]]:
     """Write the windows of a split as recorded and as a run's last checkpoint generates them; return the rows.
 
-    Of more than MOST_AT_FULL_STEPS windows as many of every recording are taken. `steps` 0: the preset's sampling
+    At most MOST_AT_FULL_STEPS windows are taken, spread evenly over the recordings. `steps` 0: the preset's sampling
     steps. EvaluationError for a run without checkpoint, or a split without clips.
     """
     checkpoint, rows = run.latest_checkpoint(), ClipIndex(run.dataset_dir).whole(split)

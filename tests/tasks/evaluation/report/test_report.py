@@ -63,15 +63,15 @@ def report_of(evaluation, trained=800):
 def test_a_model_above_the_baseline_that_looks_at_its_cameras(tmp_path):
     report = report_of(evaluation_with(tmp_path, one_step=19.4, blur=17.9, shuffled=18.9))
     scope, gain, cameras = report.verdict
-    assert "12 windows of 4 clips, 4 scenes" in scope
+    assert "12 windows from 4 clips of 4 scenes" in scope
     assert "Town0, Town1" in scope
-    assert "not over" not in scope
-    assert "1 step 19.4" in gain
+    assert "not ended" not in scope
+    assert "PSNR is 19.4" in gain
     assert "(20 steps: 16.00)" in gain
-    assert "copy (16.00) and blur (17.90, sigma 2 px)" in gain
-    assert "learned (0.5 dB above or more)" in gain
+    assert "16.00 dB copied and 17.90 dB blurred (sigma 2 px)" in gain
+    assert "0.5 dB or more above, so it has learned" in gain
     assert "NOT" not in gain
-    assert cameras.endswith("the cameras are used.")
+    assert cameras.endswith("1 step: cameras are used.")
     assert "NOT" not in cameras
     assert report.metrics["eval/psnr_gain_1_step_low"] > 1.3
     assert report.metrics["eval/psnr_drop_shuffled_raymaps"] == pytest.approx(0.5, abs=0.1)
@@ -80,10 +80,10 @@ def test_a_model_above_the_baseline_that_looks_at_its_cameras(tmp_path):
 def test_a_model_below_the_baseline_is_called_so(tmp_path):
     report = report_of(evaluation_with(tmp_path, one_step=18.2, blur=17.9, shuffled=18.2), trained=400)
     scope, gain, cameras = report.verdict
-    assert "The training is not over: step 400 of 800." in scope
+    assert "The training has not ended: step 400 of 800." in scope
     assert "NOT 0.5 dB above" in gain
     assert "learned" not in gain
-    assert "that the cameras are used is NOT shown" in cameras
+    assert "it is NOT shown that cameras are used" in cameras
     low, high = (report.metrics[f"eval/psnr_drop_shuffled_raymaps_{end}"] for end in ("low", "high"))
     assert low < 0 < high
 

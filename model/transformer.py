@@ -146,6 +146,12 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
         if self.agent_embedding is not None:
             nn.init.normal_(self.agent_embedding, std=0.02)
 
+    @torch.no_grad()
+    def start_at_zero(self) -> None:
+        """Make the output zero, for a model from scratch that adds to an estimate."""
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)
+
     @classmethod
     def from_base(cls, base: CogVideoXTransformer3DModel, **options: Any) -> ShareVerseTransformer3DModel:
         """Return a model that computes what `base` does for each agent, ready to learn the exchange between them.

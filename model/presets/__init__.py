@@ -23,7 +23,7 @@ __all__ = [
 FOLDER = Path(__file__).parent
 SPATIAL_FACTOR, TEMPORAL_FACTOR = 8, 4
 """The codec's compression: 8x per side, and 4x in time after the first frame."""
-FIELDS_ADDED_LATER = ("chroma_weight", "fitted_codec", "prediction", "first_frame", "image_condition")
+FIELDS_ADDED_LATER = ("chroma_weight", "fitted_codec", "prediction", "first_frame", "image_condition", "still_variance")
 """Fields that did not exist when the first runs were made. At their defaults they do not enter the ids of runs and
 latents, so that older ones are still found."""
 
@@ -141,6 +141,9 @@ class ObjectiveConfig(Settings):
     image_condition: Literal["first", "all"] = "first"
     """The latent frames beside which the picture's latents are put: the "first" and zeros after it (CogVideoX), or
     "all", those of a video that stands still: a small model need not learn to look them up."""
+    still_variance: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Mean square by which the clean latents differ from those of a video that stands still. Above 0 the model adds to
+    the best linear estimate from both (`model.objective.add_to_linear_estimate`); 0: it returns x or v itself."""
     snr_shift_scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """By which the noise schedule's signal-to-noise ratio is shifted; 1 leaves it as it is."""
     timestep_bias: Annotated[float, Field(gt=0, le=1000)] = 1.0
@@ -156,6 +159,16 @@ class ObjectiveConfig(Settings):
     """Share of the pairs that are trained without their first frames."""
     raymap_translation_m: Metres = 10.0
     """Standard deviation, in metres, of the random translation that all cameras of a pair share."""
+
+    @model_validator(mode="after")
+    def linear_estimate_has_what_it_needs(self) -> Self:
+        if self.still_variance and (self.prediction != "x" or self.image_condition != "all"):
+            raise FieldConflict(
+                f"still_variance is {self.still_variance}",
+                "only x is estimated, with the picture beside all frames; set prediction to x and image_condition to "
+                "all, or still_variance to 0",
+            )
+        return self
 
 
 class TrainingConfig(Settings):

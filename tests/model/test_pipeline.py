@@ -15,7 +15,7 @@ from PIL import Image
 
 from model.bicycle import drive
 from model.build import build_pipeline, build_transformer
-from model.codec import LinearCodec, VaeCodec, split_into_blocks
+from model.codec import LinearCodec, VaeCodec, encode_pictures, split_into_blocks
 from model.pipeline import PipelineError, ShareVersePipeline
 from model.presets import Preset
 from model.weights import WeightsError
@@ -82,6 +82,16 @@ np.save({str(tmp_path / "videos.npy")!r}, output.videos)
     assert ours.shape == (2, 9, HEIGHT, WIDTH, 3)
     assert np.ptp(ours) > 0.1
     assert np.array_equal(np.load(tmp_path / "videos.npy"), ours)
+
+
+def test_an_untrained_model_that_adds_to_an_estimate_copies_its_pictures(pipeline):
+    preset = PRESET.replace(prediction="x", first_frame="given", image_condition="all", still_variance=0.3)
+    codec, text = pipeline.codec, torch.zeros(1, 1, 8)
+    copying = build_pipeline(preset, build_transformer(preset).eval(), codec, text)
+    copying.set_progress_bar_config(disable=True)
+    latents = run(copying, num_inference_steps=1, output_type="latent").videos
+    first = torch.stack([torch.from_numpy(picture).movedim(-1, 0) for picture in pictures()])[None] / 127.5 - 1
+    torch.testing.assert_close(latents, encode_pictures(codec, first, 9)[0], atol=1e-4, rtol=1e-4)
 
 
 def test_a_folder_holds_all_that_the_model_must_know_and_no_pickle(pipeline, folder):
@@ -219,6 +229,7 @@ def test_values_that_are_no_numbers_are_refused(pipeline):
         ("model_index.json", {"raymap": {"colour": 1}}, "has the raymap"),
         ("model_index.json", {"fps": -1}, "'fps' -1"),
         ("model_index.json", {"surprise": 1}, "'surprise' 1"),
+        ("model_index.json", {"still_variance": -1}, "'still_variance' -1"),
         ("model_index.json", {"given_frames": 2}, "'given_frames' 2"),
         ("model_index.json", {"given_frames": True}, "'given_frames' True"),
         ("model_index.json", {"image_condition": "some"}, "'image_condition' 'some'"),

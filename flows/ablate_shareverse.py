@@ -31,7 +31,7 @@ def ablate_shareverse(
     arms_at_a_time: Annotated[int, Field(ge=1, le=64)] | None = None,
     study: Literal["sharing", "paper", "all"] | None = None,
     paper_dataset: DatasetName = "demo",
-    paper_preset: str = "demo",
+    paper_preset: str = "small",
 ) -> list[dict[str, Any]]:
     """Record the scenes, then train and score the arms: `quick` one task and one seed, `full` all tasks, three seeds.
 

@@ -65,7 +65,7 @@ def build_transformer(preset: Preset) -> ShareVerseTransformer3DModel:
         **cross_agent_options(preset),
     )
     model.init_added_modules()
-    if preset.objective.still_variance:
+    if preset.predicts_change:
         model.start_at_zero()
     torch.set_rng_state(generator_state)
     return model
@@ -88,7 +88,7 @@ def build_pipeline(
         sampling_steps=preset.sampling.sampling_steps,
         given_frames=preset.given_frames,
         image_condition=preset.objective.image_condition,
-        still_variance=preset.objective.still_variance,
+        predicts_change=preset.predicts_change,
         **video,
         **options,
     )

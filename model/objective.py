@@ -2,8 +2,8 @@
 
 The paper's recipe predicts v and generates the first frame too. The presets of our own base predict x, the clean
 latents (Li and He, "Back to basics: let denoising generative models denoise", 2025: a narrow network cannot carry the
-noise of tokens with many values), and are given the first frame clean, as generation chunk by chunk needs. They need
-not learn either what a linear estimate knows (`add_to_linear_estimate`).
+noise of tokens with many values), and are given the first frame clean, as generation chunk by chunk needs. Their
+output is the change from a video that stands still, so an untrained one copies its picture.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ TRAIN_TIMESTEPS = 1000
 """Of the noise schedule."""
 BUCKETS = 4
 """The loss is also reported per quarter of the timesteps."""
-PREDICTION_TYPES = {"v": "v_prediction", "x": "sample"}
-"""Names that diffusers' schedulers have for what is predicted."""
+PREDICTION_TYPES = {"v": "v_prediction", "x": "sample", "change": "sample"}
+"""Names that diffusers' schedulers have for what is predicted; a change becomes x before they see it."""
 MIN_NOISE = 0.05
 """Share of noise variance below which errors of x weigh no more: the loss of v would grow without limit there."""
 
@@ -82,8 +82,8 @@ class Batch:
     """[B, A, F, C, h, w]"""
     given_frames: int = 0
     """Leading latent frames, 0 or 1, that the model sees as `image_latents` in place of noise, and that have no loss"""
-    still_variance: float = 0.0
-    """Above 0: see `add_to_linear_estimate`"""
+    predicts_change: bool = False
+    """Whether the model's output is added to `image_latents`"""
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,8 @@ def training_loss(
     inputs = torch.cat([noisy, image_condition(image_latents, frames)], 3).to(dtype)
     text = text.to(dtype).expand(pairs, -1, -1)
     predicted = model(inputs, text, batch.timesteps, raymaps=batch.raymaps.to(dtype)).sample.float()
-    if batch.still_variance:
-        alpha_bar = scheduler.alphas_cumprod.to(noisy.device)[batch.timesteps].float()
-        predicted = add_to_linear_estimate(predicted, noisy, image_latents, alpha_bar, batch.still_variance)
+    if batch.predicts_change:
+        predicted = image_latents + predicted
     if scheduler.config.prediction_type == "sample":
         target, weight = latents, x_weight(scheduler, batch.timesteps)
     else:
@@ -135,22 +134,6 @@ def training_loss(
 def put_given_frames(latents: torch.Tensor, image_latents: torch.Tensor, given: int) -> torch.Tensor:
     """Return latents [B, A, F, C, h, w] with the first `given` frames replaced by those of image latents."""
     return torch.cat([image_latents[:, :, :given], latents[:, :, given:]], 2) if given else latents
-
-
-def add_to_linear_estimate(
-    output: torch.Tensor, noisy: torch.Tensor, still: torch.Tensor, alpha_bar: torch.Tensor, variance: float
-) -> torch.Tensor:
-    """Return x [B, A, F, C, h, w] from a model's output and from what is known without it.
-
-    Were x normally distributed around the `still` latents with `variance`, its mean given the `noisy` latents would be
-    still + k (noisy - sqrt(alpha_bar) still). The output, in units of the deviation that is left, is added to that
-    (Karras et al., "Elucidating the design space", 2022, table 1, there around zero). alpha_bar [B]. A model that
-    returns zeros copies its picture, and a small one need not spend its first half hour on learning that.
-    """
-    alpha_bar = alpha_bar.view(-1, *[1] * (noisy.ndim - 1))
-    total = alpha_bar * variance + 1 - alpha_bar
-    gain = variance * alpha_bar.sqrt() / total
-    return still + gain * (noisy - alpha_bar.sqrt() * still) + (variance * (1 - alpha_bar) / total).sqrt() * output
 
 
 def x_weight(scheduler: CogVideoXDDIMScheduler, timesteps: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ from PIL import Image
 from model import mosaic
 from model.camera import FOV_DEG, VIEWS
 from model.codec import LinearCodec, codec_of, encode_pictures
-from model.objective import add_to_linear_estimate, image_condition, put_given_frames
+from model.objective import image_condition, put_given_frames
 from model.pictures import first_frames as frames_of_pictures
 from model.pipeline_folder import load_pipeline_parts
 from model.presets import TEMPORAL_FACTOR
@@ -80,7 +80,7 @@ class ShareVersePipeline(DiffusionPipeline):
         sampling_steps: int = 50,
         given_frames: int = 0,
         image_condition: str = "first",
-        still_variance: float = 0.0,
+        predicts_change: bool = False,
     ) -> None:
         """The parts, and what the model must know of its input; the latter is saved in model_index.json.
 
@@ -88,14 +88,14 @@ class ShareVersePipeline(DiffusionPipeline):
         other options of `model.raymap.build_raymaps`; `fps`: of the recordings, for trajectories by speed; `fov_deg`:
         of their cameras; `sampling_steps`: where a call does not say; `given_frames`: leading latent frames, 0 or 1,
         that stay as they are given at every step; `image_condition`: the latent frames beside which the picture is put,
-        the "first" or "all"; `still_variance`: above 0, see `model.objective.add_to_linear_estimate`.
+        the "first" or "all"; `predicts_change`: whether its output is added to those latents.
         """
         super().__init__()
         self.register_modules(transformer=transformer, codec=codec, scheduler=scheduler, text=text)
         self.register_to_config(
             frames=frames, height=height, width=width, views=views, raymap=raymap or {}, fps=fps, fov_deg=fov_deg,
             sampling_steps=sampling_steps, given_frames=given_frames, image_condition=image_condition,
-            still_variance=still_variance,
+            predicts_change=predicts_change,
         )  # fmt: skip
 
     @classmethod
@@ -225,11 +225,8 @@ class ShareVersePipeline(DiffusionPipeline):
             inputs = torch.cat([latents, condition], 3).to(dtype)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 predicted = self.transformer(inputs, text, timestep.repeat(batch), raymaps=raymaps).sample.float()
-            if self.config.still_variance:
-                alpha_bar = self.scheduler.alphas_cumprod.to(device)[timestep.repeat(batch)].float()
-                predicted = add_to_linear_estimate(
-                    predicted, latents, image_latents, alpha_bar, self.config.still_variance
-                )
+            if self.config.predicts_change:
+                predicted = image_latents + predicted
             if isinstance(self.scheduler, CogVideoXDPMScheduler):
                 previous = timesteps[step - 1] if step else None
                 latents, old_x0 = self.scheduler.step(

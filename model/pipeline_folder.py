@@ -43,8 +43,11 @@ CLASSES: dict[str, tuple[type, ...]] = {
 ALWAYS_FLOAT32 = (LinearCodec, EmptyText)
 RAYMAP_OPTIONS = set(inspect.signature(build_raymaps).parameters) - {"K", "c2w", "height", "width", "views"}
 POSITIVE = ("fps", "fov_deg", "sampling_steps")
-NUMBERS = (*POSITIVE, "still_variance")
-CHOICES: dict[str, tuple[Any, ...]] = {"given_frames": (0, 1), "image_condition": ("first", "all")}
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "given_frames": (0, 1),
+    "image_condition": ("first", "all"),
+    "predicts_change": (False, True),
+}
 """Values of the options that have few."""
 
 
@@ -87,9 +90,8 @@ def check_options(options: dict[str, Any], file: Path) -> None:
     if not isinstance(raymap, dict) or not raymap.keys() <= RAYMAP_OPTIONS:
         raise WeightsError(f"{file} has the raymap {raymap!r:.60}, which is none")
     for name, value in options.items():
-        known = name in video or name in ("raymap", *CHOICES, *NUMBERS)
-        wrong_number = name in NUMBERS and (type(value) not in (int, float) or value < 0)
-        wrong_number |= name in POSITIVE and not value
+        known = name in video or name in ("raymap", *CHOICES, *POSITIVE)
+        wrong_number = name in POSITIVE and (type(value) not in (int, float) or value <= 0)
         wrong_choice = name in CHOICES and (type(value) is not type(CHOICES[name][0]) or value not in CHOICES[name])
         if not known or wrong_number or wrong_choice:
             raise WeightsError(f"{file} says {name!r:.40} {value!r:.40}, which is no option of a pipeline")

@@ -148,7 +148,7 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
 
     @torch.no_grad()
     def start_at_zero(self) -> None:
-        """Make the output zero, for a model from scratch that adds to an estimate."""
+        """Make the output zero, for a model from scratch that predicts a change."""
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
 

@@ -69,6 +69,8 @@ def check_sums(folder: Path) -> None:
     advice = "check the repository out again, or install the package again"
     try:
         lines = (folder / CHECKSUMS).read_text().splitlines()
+        if not lines:
+            raise ValueError("it is empty")
         for line in lines:
             sha256, name = line.split(maxsplit=1)
             with open(folder / name, "rb") as file:

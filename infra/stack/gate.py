@@ -19,6 +19,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost")
 ESTABLISHED = "01"
+WEBSOCKET_DENIAL = "websocket.http.response"
+"""ASGI's extension by which a refused websocket gets an answer with a body."""
 
 
 def own_origins(port: int) -> list[str]:
@@ -73,10 +75,11 @@ class Gate:
         reason = self.refusal(scope) if scope["type"] in ("http", "websocket") else None
         if reason is None:
             await self.app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008, "reason": reason})  # before accept: HTTP 403
+        elif scope["type"] == "websocket" and WEBSOCKET_DENIAL not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008, "reason": reason})  # before accept: 403, no sentence
         else:
+            kind = WEBSOCKET_DENIAL if scope["type"] == "websocket" else "http.response"
             body = reason.encode() + b"\n"
             headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
-            await send({"type": "http.response.start", "status": 403, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+            await send({"type": f"{kind}.start", "status": 403, "headers": headers})
+            await send({"type": f"{kind}.body", "body": body})

@@ -23,7 +23,7 @@ __all__ = [
 FOLDER = Path(__file__).parent
 SPATIAL_FACTOR, TEMPORAL_FACTOR = 8, 4
 """The codec's compression: 8x per side, and 4x in time after the first frame."""
-FIELDS_ADDED_LATER = ("chroma_weight", "fitted_codec", "prediction", "first_frame", "image_condition", "still_variance")
+FIELDS_ADDED_LATER = ("chroma_weight", "fitted_codec", "prediction", "first_frame", "image_condition")
 """Fields that did not exist when the first runs were made. At their defaults they do not enter the ids of runs and
 latents, so that older ones are still found."""
 
@@ -134,16 +134,14 @@ class TransformerConfig(Settings):
 class ObjectiveConfig(Settings):
     """The loss and its conditions."""
 
-    prediction: Literal["v", "x"] = "v"
-    """What the model returns: "v" (paper), or "x", the clean latents (model/objective.py)."""
+    prediction: Literal["v", "x", "change"] = "v"
+    """What the model returns: "v" (paper), "x", the clean latents, or the "change" from a video that stands still to x
+    (model/objective.py)."""
     first_frame: Literal["generated", "given"] = "generated"
     """Whether the first frame is "generated" like the others (paper), or "given": clean at every step, without loss."""
     image_condition: Literal["first", "all"] = "first"
     """The latent frames beside which the picture's latents are put: the "first" and zeros after it (CogVideoX), or
     "all", those of a video that stands still: a small model need not learn to look them up."""
-    still_variance: Annotated[float, Field(ge=0, le=1e6)] = 0.0
-    """Mean square by which the clean latents differ from those of a video that stands still. Above 0 the model adds to
-    the best linear estimate from both (`model.objective.add_to_linear_estimate`); 0: it returns x or v itself."""
     snr_shift_scale: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """By which the noise schedule's signal-to-noise ratio is shifted; 1 leaves it as it is."""
     timestep_bias: Annotated[float, Field(gt=0, le=1000)] = 1.0
@@ -161,12 +159,12 @@ class ObjectiveConfig(Settings):
     """Standard deviation, in metres, of the random translation that all cameras of a pair share."""
 
     @model_validator(mode="after")
-    def linear_estimate_has_what_it_needs(self) -> Self:
-        if self.still_variance and (self.prediction != "x" or self.image_condition != "all"):
+    def a_change_is_from_a_video_that_stands_still(self) -> Self:
+        if self.prediction == "change" and self.image_condition != "all":
             raise FieldConflict(
-                f"still_variance is {self.still_variance}",
-                "only x is estimated, with the picture beside all frames; set prediction to x and image_condition to "
-                "all, or still_variance to 0",
+                f"image_condition is {self.image_condition!r}",
+                "prediction is 'change', from the picture beside every frame; set image_condition to all, or "
+                "prediction to x or v",
             )
         return self
 
@@ -289,6 +287,11 @@ class Preset(NamedPreset):
     def image_frames(self) -> int:
         """Frames of the video whose latents are the image condition: the picture alone, or standing still."""
         return self.video.frames if self.objective.image_condition == "all" else 1
+
+    @property
+    def predicts_change(self) -> bool:
+        """Whether the model's output is added to the latents of a video that stands still."""
+        return self.objective.prediction == "change"
 
     @property
     def pair_raymaps(self) -> bool:

@@ -98,7 +98,7 @@ def collate(pairs: Sequence[Pair], codec: Codec, device: torch.device, preset: P
         timesteps=torch.cat([pair.timestep for pair in pairs]).to(device),
         noise=torch.stack([pair.noise for pair in pairs]).to(device),
         given_frames=preset.given_frames,
-        still_variance=preset.objective.still_variance,
+        predicts_change=preset.predicts_change,
     )
 
 

@@ -32,7 +32,7 @@ def test_full_ends_with_the_papers_ablations_whose_data_is_recorded_first(steps)
     calls, _ = steps
     rows = ablate_shareverse.ablate_shareverse.fn(size="full")
     assert calls[0][:4] == ("collect", "demo", "demo", {})
-    assert calls[-2:] == [("sum_up", rows[:-1]), ("compare_with_paper", "full", "demo", "demo", None)]
+    assert calls[-2:] == [("sum_up", rows[:-1]), ("compare_with_paper", "full", "demo", "small", None)]
     assert rows == [{"arm": "cross"}] * len(ablation_of("full").settings) + [{"arm": "base"}]
 
 

@@ -84,12 +84,12 @@ np.save({str(tmp_path / "videos.npy")!r}, output.videos)
     assert np.array_equal(np.load(tmp_path / "videos.npy"), ours)
 
 
-def test_an_untrained_model_that_adds_to_an_estimate_copies_its_pictures(pipeline):
-    preset = PRESET.replace(prediction="x", first_frame="given", image_condition="all", still_variance=0.3)
+def test_an_untrained_model_that_predicts_a_change_copies_its_pictures(pipeline):
+    preset = PRESET.replace(prediction="change", first_frame="given", image_condition="all")
     codec, text = pipeline.codec, torch.zeros(1, 1, 8)
     copying = build_pipeline(preset, build_transformer(preset).eval(), codec, text)
     copying.set_progress_bar_config(disable=True)
-    latents = run(copying, num_inference_steps=1, output_type="latent").videos
+    latents = run(copying, num_inference_steps=3, output_type="latent").videos
     first = torch.stack([torch.from_numpy(picture).movedim(-1, 0) for picture in pictures()])[None] / 127.5 - 1
     torch.testing.assert_close(latents, encode_pictures(codec, first, 9)[0], atol=1e-4, rtol=1e-4)
 
@@ -229,7 +229,7 @@ def test_values_that_are_no_numbers_are_refused(pipeline):
         ("model_index.json", {"raymap": {"colour": 1}}, "has the raymap"),
         ("model_index.json", {"fps": -1}, "'fps' -1"),
         ("model_index.json", {"surprise": 1}, "'surprise' 1"),
-        ("model_index.json", {"still_variance": -1}, "'still_variance' -1"),
+        ("model_index.json", {"predicts_change": 1}, "'predicts_change' 1"),
         ("model_index.json", {"given_frames": 2}, "'given_frames' 2"),
         ("model_index.json", {"given_frames": True}, "'given_frames' True"),
         ("model_index.json", {"image_condition": "some"}, "'image_condition' 'some'"),

@@ -42,7 +42,13 @@ def test_paper_is_the_papers():
 
 
 @pytest.mark.parametrize(
-    ("name", "sha256"), [("demo", "a31ab2749331169e"), ("bench", "f69392c516b57c4b"), ("paper", "bd8826ba2d2ccbfe")]
+    ("name", "sha256"),
+    [
+        ("demo", "11b71c5b21235832"),
+        ("small", "68634cf7229e3f49"),
+        ("bench", "f69392c516b57c4b"),
+        ("paper", "bd8826ba2d2ccbfe"),
+    ],
 )
 def test_what_runs_are_known_by_stays(name, sha256):
     """Fields that are added later belong in FIELDS_ADDED_LATER, or earlier runs are not found any more."""
@@ -82,6 +88,10 @@ def test_a_later_field_counts_once_it_is_changed():
         ({"codec": "cogvideox", "chroma_weight": 2.0}, "chroma_weight is 2.0 .*: only the linear codec weighs chroma"),
         ({"attention_head_dim": 24}, "attention_head_dim is 24 .*: give a multiple of 16"),
         ({"base_model": "x" * 9999}, "^base_model is 'x{40,60}...x{40,60}' .*: give a path or a name of 0 to 4096"),
+        (
+            {"image_condition": "first"},
+            r"^image_condition is 'first' .*: prediction is 'change', .* prediction to x or v\.$",
+        ),
         ({"seed": -1, "train_steps": 0}, r"^seed is -1 .*: .*\. \(1 more value does not fit\.\)$"),
     ],
 )
@@ -274,6 +284,9 @@ def test_a_base_with_cross_agent_blocks_is_kept_as_it_is(tmp_path):
 def test_built_in_weights_are_checked(tmp_path, monkeypatch):
     monkeypatch.setitem(weights.BUILT_IN, "built-in", tmp_path)
     with pytest.raises(weights.WeightsError, match="check the repository out again"):
+        weights.local_folder("built-in")
+    (tmp_path / weights.CHECKSUMS).write_text("")
+    with pytest.raises(weights.WeightsError, match="it is empty"):
         weights.local_folder("built-in")
     (tmp_path / "a.bin").write_bytes(b"1")
     (tmp_path / weights.CHECKSUMS).write_text(f"{hashlib.sha256(b'1').hexdigest()}  a.bin\n")

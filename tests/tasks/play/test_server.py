@@ -86,8 +86,10 @@ def test_the_socket_needs_the_token_too(client, play, query):
 )
 def test_foreign_pages_and_names_are_refused_even_with_the_token(client, headers):
     assert client.get(f"/?token={TOKEN}", headers=headers).status_code == 403
-    with pytest.raises(Exception), client.websocket_connect(SOCKET, headers=headers):  # noqa: B017, PT011
+    with pytest.raises(WebSocketDenialResponse) as refused, client.websocket_connect(SOCKET, headers=headers):
         pass
+    assert refused.value.status_code == 403
+    assert refused.value.text.startswith("This server ")
 
 
 def test_a_visitor_is_told_everything_and_sees_frames(client):

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import carla
 import numpy as np
 
 STEP_M = 1.0
 """Distance between neighbouring points of a way."""
+REACH_M = 60.0
+"""Length of a way before and after the place where the cars meet, as far as the road allows."""
 
 
 def signed_angle_deg(first_deg: float, second_deg: float) -> float:
@@ -26,40 +29,25 @@ class Way:
 
     points: np.ndarray
     """[N, 4] x, y, z in metres, yaw in degrees of the lane's direction"""
-    anchor_m: float = 0.0
+    stations: np.ndarray
+    """[N]: arc length at each point, in metres."""
+    anchor_m: float
     """Arc length at which the cars meet."""
 
-    @property
-    def stations(self) -> np.ndarray:
-        """[N]: arc length at each point, in metres."""
-        steps = np.linalg.norm(np.diff(self.points[:, :3], axis=0), axis=1)
-        return np.concatenate([[0.0], np.cumsum(steps)])
+    @classmethod
+    def along(cls, points: np.ndarray, anchor: int) -> Way:
+        """Return the way along points [N, 4], anchored at one of them."""
+        steps = np.linalg.norm(np.diff(points[:, :3], axis=0), axis=1)
+        stations = np.concatenate([[0.0], np.cumsum(steps)])
+        return cls(points, stations, float(stations[anchor]))
+
+    def anchored(self, anchor: int) -> Way:
+        """Return the same way, anchored at another of its points."""
+        return replace(self, anchor_m=float(self.stations[anchor]))
 
     @property
     def length_m(self) -> float:
         return float(self.stations[-1])
-
-
-@dataclass(frozen=True)
-class Manoeuvre:
-    """One route through a junction: the waypoints where it enters and leaves."""
-
-    junction: int
-    entry: carla.Waypoint
-    exit: carla.Waypoint
-
-    @property
-    def turn_deg(self) -> float:
-        """Positive to the right."""
-        return signed_angle_deg(self.entry.transform.rotation.yaw, self.exit.transform.rotation.yaw)
-
-    @property
-    def is_straight(self) -> bool:
-        return abs(self.turn_deg) < 25
-
-    @property
-    def key(self) -> tuple:
-        return (self.junction, *lane_key(self.entry), self.entry.s > self.exit.s, *lane_key(self.exit))
 
 
 def lane_key(waypoint: carla.Waypoint) -> tuple[int, int, int]:
@@ -100,22 +88,72 @@ def way_through(waypoints: list[carla.Waypoint], before_m: float, after_m: float
     tail = follow_lane(waypoints[-1], after_m)
     points = np.array([lane_point(w) for w in (*head, *waypoints, *tail)])
     keep = np.concatenate([[True], np.linalg.norm(np.diff(points[:, :2], axis=0), axis=1) > 0.05])
-    anchor = int(keep[: len(head) + anchor + 1].sum()) - 1
-    way = Way(points[keep])
-    return Way(way.points, float(way.stations[anchor]))
+    return Way.along(points[keep], int(keep[: len(head) + anchor + 1].sum()) - 1)
 
 
-def waypoints_of(manoeuvre: Manoeuvre) -> list[carla.Waypoint]:
-    """Return the waypoints of a manoeuvre from its entry to its exit, one per metre."""
-    waypoints = [manoeuvre.entry]
-    goal = lane_key(manoeuvre.exit)
-    for _ in range(200):
-        ahead = waypoints[-1].next(STEP_M)
-        same_lane = [w for w in ahead if lane_key(w)[0] == goal[0] and lane_key(w)[2] == goal[2]]
-        if not same_lane:
-            break
-        waypoints.append(same_lane[0])
-    return waypoints
+@dataclass(frozen=True)
+class Manoeuvre:
+    """One route through a junction: the waypoints where it enters and leaves.
+
+    What every pair of manoeuvres asks for is computed once: a large junction has thousands of pairs.
+    """
+
+    junction: int
+    entry: carla.Waypoint
+    exit: carla.Waypoint
+
+    @cached_property
+    def entry_deg(self) -> float:
+        """Yaw of the lane where it enters."""
+        return float(self.entry.transform.rotation.yaw)
+
+    @cached_property
+    def turn_deg(self) -> float:
+        """Positive to the right."""
+        return signed_angle_deg(self.entry_deg, self.exit.transform.rotation.yaw)
+
+    @property
+    def is_straight(self) -> bool:
+        return abs(self.turn_deg) < 25
+
+    @cached_property
+    def key(self) -> tuple:
+        return (self.junction, *lane_key(self.entry), self.entry.s > self.exit.s, *lane_key(self.exit))
+
+    @cached_property
+    def waypoints(self) -> list[carla.Waypoint]:
+        """From its entry to its exit, one per metre."""
+        waypoints = [self.entry]
+        goal = lane_key(self.exit)
+        for _ in range(200):
+            ahead = waypoints[-1].next(STEP_M)
+            same_lane = [w for w in ahead if lane_key(w)[0] == goal[0] and lane_key(w)[2] == goal[2]]
+            if not same_lane:
+                break
+            waypoints.append(same_lane[0])
+        return waypoints
+
+    @cached_property
+    def way_by_entry(self) -> Way:
+        """Its way, anchored where it enters the junction."""
+        return way_through(self.waypoints, REACH_M, REACH_M, 0)
+
+    @cached_property
+    def way_by_exit(self) -> Way:
+        """Its way, anchored where it leaves the junction."""
+        return way_through(self.waypoints, REACH_M, REACH_M, len(self.waypoints) - 1)
+
+    @cached_property
+    def lane_after(self) -> tuple[int, int, int] | None:
+        """Key of the lane a few metres behind the junction."""
+        after = follow_lane(self.exit, 4.0)
+        return lane_key(after[-1]) if after else None
+
+    @cached_property
+    def lane_before(self) -> tuple[int, int, int] | None:
+        """Key of the lane a few metres before the junction."""
+        before = follow_lane(self.entry, 4.0, backward=True)
+        return lane_key(before[0]) if before else None
 
 
 class RoadNetwork:
@@ -130,6 +168,15 @@ class RoadNetwork:
             (w for w in waypoints if not w.is_junction), key=lambda w: (*lane_key(w), round(w.s, 3))
         )
         self.lane_points = np.array([lane_point(w) for w in self.waypoints]).reshape(-1, 4)
+        self.ways: dict[tuple, Way] = {}
+
+    def way_at(self, waypoint: carla.Waypoint) -> Way:
+        """Return the way in a waypoint's lane, anchored there. It is computed once: several types of sites ask for
+        it."""
+        key = (*lane_key(waypoint), waypoint.s)
+        if key not in self.ways:
+            self.ways[key] = way_through([waypoint], REACH_M, REACH_M, 0)
+        return self.ways[key]
 
     def oncoming(self, waypoint: carla.Waypoint, max_lateral_m: float = 20.0) -> carla.Waypoint | None:
         """Return the nearest waypoint beside `waypoint`, on either side, in a lane of the opposite direction.
@@ -146,8 +193,9 @@ class RoadNetwork:
             return None
         return self.waypoints[int(np.flatnonzero(near)[np.argmin(across[near])])]
 
+    @cached_property
     def manoeuvres(self) -> dict[int, list[Manoeuvre]]:
-        """Return the manoeuvres at each junction, by junction id."""
+        """The manoeuvres at each junction, by junction id."""
         junctions = {}
         for start, end in self.map.get_topology():
             for waypoint in (start, end):

@@ -8,21 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from tasks.planning.errors import TooFewSites
-from tasks.planning.roads import (
-    Manoeuvre,
-    RoadNetwork,
-    Way,
-    follow_lane,
-    lane_key,
-    signed_angle_deg,
-    way_through,
-    waypoints_of,
-)
+from tasks.planning.roads import Manoeuvre, RoadNetwork, Way, lane_key, signed_angle_deg
 
-REACH_M = 60.0
-"""Length of a way before and after the place where the cars meet, as far as the road allows."""
 MIN_APPROACH_M = 22.0
 """The least that a way must have on either side of that place."""
 
@@ -54,7 +44,7 @@ def straight_meetings(roads: RoadNetwork) -> Iterator[Site]:
         other = roads.oncoming(waypoint)
         if other is None or lane_key(waypoint) > lane_key(other):
             continue
-        ways = way_through([waypoint], REACH_M, REACH_M, 0), way_through([other], REACH_M, REACH_M, 0)
+        ways = roads.way_at(waypoint), roads.way_at(other)
         if all(map(is_long_enough, ways)) and all(map(is_straight, ways)):
             yield Site(f"{waypoint_name(waypoint)}|{waypoint_name(other)}", ways, 0.0)
 
@@ -62,7 +52,7 @@ def straight_meetings(roads: RoadNetwork) -> Iterator[Site]:
 def followings(roads: RoadNetwork) -> Iterator[Site]:
     """Yield sites where one car follows the other in a lane."""
     for waypoint in roads.waypoints[::3]:
-        way = way_through([waypoint], REACH_M, REACH_M, 0)
+        way = roads.way_at(waypoint)
         if is_long_enough(way) and way.length_m >= 90:
             yield Site(waypoint_name(waypoint), (way, way), 0.0, headway_m=11.0)
 
@@ -70,7 +60,7 @@ def followings(roads: RoadNetwork) -> Iterator[Site]:
 def crossings(roads: RoadNetwork) -> Iterator[Site]:
     """Yield sites where both cars go straight on at a crossroads, car 0 first."""
     for first, second in manoeuvre_pairs(roads, lambda a, b: a.is_straight and b.is_straight):
-        angle = abs(signed_angle_deg(first.entry.transform.rotation.yaw, second.entry.transform.rotation.yaw))
+        angle = abs(signed_angle_deg(first.entry_deg, second.entry_deg))
         if 50 < angle < 130:
             yield from conflict_site(first, second, gap_s=2.0)
 
@@ -78,7 +68,7 @@ def crossings(roads: RoadNetwork) -> Iterator[Site]:
 def turning_meetings(roads: RoadNetwork) -> Iterator[Site]:
     """Yield sites where car 0 goes straight on and the oncoming car 1 turns after it."""
     for first, second in manoeuvre_pairs(roads, lambda a, b: a.is_straight and not b.is_straight):
-        angle = abs(signed_angle_deg(first.entry.transform.rotation.yaw, second.entry.transform.rotation.yaw))
+        angle = abs(signed_angle_deg(first.entry_deg, second.entry_deg))
         if angle > 140:
             yield from conflict_site(first, second, gap_s=2.0)
 
@@ -86,8 +76,8 @@ def turning_meetings(roads: RoadNetwork) -> Iterator[Site]:
 def mergings(roads: RoadNetwork) -> Iterator[Site]:
     """Yield sites where the cars come from two lanes into one, car 1 behind car 0."""
     for first, second in manoeuvre_pairs(roads, lambda a, b: a.turn_deg != b.turn_deg):
-        if next_lane(first) == next_lane(second) and lane_before(first) != lane_before(second):
-            ways = way_of(first, at_end=True), way_of(second, at_end=True)
+        if first.lane_after == second.lane_after and first.lane_before != second.lane_before:
+            ways = first.way_by_exit, second.way_by_exit
             if all(map(is_long_enough, ways)):
                 yield Site(f"{waypoint_name(first.entry)}|{waypoint_name(second.entry)}", ways, 2.0)
 
@@ -95,8 +85,8 @@ def mergings(roads: RoadNetwork) -> Iterator[Site]:
 def divergings(roads: RoadNetwork) -> Iterator[Site]:
     """Yield sites where car 1 follows car 0 in a lane until they part at a junction."""
     for first, second in manoeuvre_pairs(roads, lambda a, b: abs(a.turn_deg - b.turn_deg) > 30):
-        if lane_before(first) == lane_before(second) and next_lane(first) != next_lane(second):
-            ways = way_of(first, at_end=False), way_of(second, at_end=False)
+        if first.lane_before == second.lane_before and first.lane_after != second.lane_after:
+            ways = first.way_by_entry, second.way_by_entry
             if all(map(is_long_enough, ways)):
                 yield Site(f"{waypoint_name(first.entry)}|{waypoint_name(second.entry)}", ways, 2.0)
 
@@ -115,40 +105,25 @@ def manoeuvre_pairs(
     roads: RoadNetwork, wanted: Callable[[Manoeuvre, Manoeuvre], bool]
 ) -> Iterator[tuple[Manoeuvre, Manoeuvre]]:
     """Yield the ordered pairs of manoeuvres at one junction for which `wanted` is true."""
-    for manoeuvres in roads.manoeuvres().values():
+    for manoeuvres in roads.manoeuvres.values():
         for first, second in itertools.permutations(manoeuvres, 2):
             if wanted(first, second):
                 yield first, second
 
 
-def way_of(manoeuvre: Manoeuvre, *, at_end: bool) -> Way:
-    """Return the way of a manoeuvre, anchored where it leaves the junction (`at_end`) or enters it."""
-    waypoints = waypoints_of(manoeuvre)
-    return way_through(waypoints, REACH_M, REACH_M, len(waypoints) - 1 if at_end else 0)
-
-
 def conflict_site(first: Manoeuvre, second: Manoeuvre, gap_s: float) -> Iterator[Site]:
     """Yield a site if the ways of two manoeuvres come within 4 m of each other, anchored where they are closest."""
-    ways = way_of(first, at_end=False), way_of(second, at_end=False)
-    distance = np.linalg.norm(ways[0].points[:, None, :2] - ways[1].points[None, :, :2], axis=-1)
-    height = np.abs(ways[0].points[:, None, 2] - ways[1].points[None, :, 2])
-    distance = np.where(height < 1.0, distance, np.inf)
+    ways = first.way_by_entry, second.way_by_entry
+    distance = cdist(ways[0].points[:, :2], ways[1].points[:, :2])
+    heights = ways[0].points[:, 2], ways[1].points[:, 2]
+    if max(np.max(heights[0]), np.max(heights[1])) - min(np.min(heights[0]), np.min(heights[1])) >= 1.0:
+        distance[np.abs(heights[0][:, None] - heights[1][None, :]) >= 1.0] = np.inf
     i, j = np.unravel_index(int(np.argmin(distance)), distance.shape)
     if distance[i, j] > 4.0:
         return
-    anchored = tuple(Way(way.points, float(way.stations[k])) for way, k in zip(ways, (i, j), strict=True))
-    if all(map(is_long_enough, anchored)):
-        yield Site(f"{waypoint_name(first.entry)}|{waypoint_name(second.entry)}", (anchored[0], anchored[1]), gap_s)
-
-
-def next_lane(manoeuvre: Manoeuvre) -> tuple | None:
-    after = follow_lane(manoeuvre.exit, 4.0)
-    return lane_key(after[-1]) if after else None
-
-
-def lane_before(manoeuvre: Manoeuvre) -> tuple | None:
-    before = follow_lane(manoeuvre.entry, 4.0, backward=True)
-    return lane_key(before[0]) if before else None
+    ways = ways[0].anchored(int(i)), ways[1].anchored(int(j))
+    if all(map(is_long_enough, ways)):
+        yield Site(f"{waypoint_name(first.entry)}|{waypoint_name(second.entry)}", ways, gap_s)
 
 
 def waypoint_name(waypoint: Any) -> str:

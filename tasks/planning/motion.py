@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from tasks.planning.roads import Way
 
@@ -32,37 +33,88 @@ def smoothed_line(way: Way, lateral_m: float) -> tuple[np.ndarray, np.ndarray, n
     return fine, points, yaw
 
 
-def speed_profile(stations: np.ndarray, yaw: np.ndarray, cruise_mps: float) -> np.ndarray:
-    """Return the speed [N] at each station: cruising, slower in bends, with gentle braking and acceleration."""
-    curvature = np.abs(np.gradient(yaw, stations))
-    limit = np.minimum(cruise_mps, np.sqrt(MAX_LATERAL_MPS2 / np.maximum(curvature, 1e-6)))
-    step = stations[1] - stations[0]
-    for order in (range(1, len(limit)), range(len(limit) - 2, -1, -1)):
-        for i in order:
-            before = i - 1 if order.step > 0 else i + 1
-            limit[i] = min(limit[i], np.sqrt(limit[before] ** 2 + 2 * MAX_BRAKE_MPS2 * step))
-    return limit
+def speed_profile(stations: np.ndarray, curvature: np.ndarray, cruise_mps: float, most_mps2: float) -> np.ndarray:
+    """Return the speed [N] at each station: cruising, slower in bends, braking and accelerating by at most `most_mps2`.
+
+    `curvature`: [N] per metre.
+    """
+    squared = np.minimum(cruise_mps**2, MAX_LATERAL_MPS2 / np.maximum(np.abs(curvature), 1e-6))
+    ramp = 2 * most_mps2 * stations  # how the squared speed grows at that acceleration
+    squared = np.minimum(squared, np.minimum.accumulate(squared - ramp) + ramp)
+    backward = np.minimum.accumulate((squared + ramp)[::-1])[::-1] - ramp
+    return np.sqrt(np.minimum(squared, backward))
 
 
 def drive(
-    way: Way, times_s: np.ndarray, *, meet_s: float, cruise_mps: float, lateral_m: float, ahead_m: float = 0.0
+    way: Way,
+    times_s: np.ndarray,
+    *,
+    meet_s: float,
+    cruise_mps: float,
+    lateral_m: float,
+    ahead_m: float = 0.0,
+    max_acceleration_mps2: float = 0.0,
 ) -> np.ndarray | None:
     """Return poses [T, 6] (x, y, z, pitch, yaw, roll) of a car that is `ahead_m` past its anchor at `meet_s`.
 
     None when the way is too short for these times. Heights are the lane's; pitch and roll are 0.
+    `max_acceleration_mps2` holds at every tick. With 0 the speed changes in steps, every half metre: coarser, and the
+    same as in all plans that do not ask for a limit.
     """
     stations, points, yaw = smoothed_line(way, lateral_m)
-    speed = speed_profile(stations, yaw, cruise_mps)
-    clock = np.concatenate([[0.0], np.cumsum(np.diff(stations) * 2 / (speed[1:] + speed[:-1]))])
-    at = times_s - meet_s + np.interp(way.anchor_m + ahead_m, stations, clock)
+    line = np.column_stack([points, yaw])
+    motion = even_motion if max_acceleration_mps2 else stepped_motion
+    anchor_m = way.anchor_m + ahead_m
+    driven = motion(stations, line, times_s - meet_s, anchor_m, cruise_mps, max_acceleration_mps2 or MAX_BRAKE_MPS2)
+    if driven is None:
+        return None
+    poses = np.zeros((len(times_s), 6))
+    poses[:, :3] = driven[:, :3]
+    poses[:, 4] = (np.degrees(driven[:, 3]) + 180) % 360 - 180
+    return poses
+
+
+def stepped_motion(
+    stations: np.ndarray, line: np.ndarray, times_s: np.ndarray, anchor_m: float, cruise_mps: float, most_mps2: float
+) -> np.ndarray | None:
+    """Return where on a line [N, 4] (x, y, z, yaw in radians) a car is, [T, 4], that is at `anchor_m` at time 0.
+
+    None when the line is too short. The car goes from station to station at a constant speed.
+    """
+    speed = speed_profile(stations, np.gradient(line[:, 3], stations), cruise_mps, most_mps2)
+    clock = clock_along(stations, speed)
+    at = times_s + np.interp(anchor_m, stations, clock)
     if at[0] < 0 or at[-1] > clock[-1]:
         return None
     s = np.interp(at, clock, stations)
-    poses = np.zeros((len(times_s), 6))
-    for axis in range(3):
-        poses[:, axis] = np.interp(s, stations, points[:, axis])
-    poses[:, 4] = (np.degrees(np.interp(s, stations, yaw)) + 180) % 360 - 180
-    return poses
+    return np.stack([np.interp(s, stations, values) for values in line.T], 1)
+
+
+def even_motion(
+    stations: np.ndarray, line: np.ndarray, times_s: np.ndarray, anchor_m: float, cruise_mps: float, most_mps2: float
+) -> np.ndarray | None:
+    """Return the same as `stepped_motion`, of a car on a smooth curve whose acceleration is constant between stations.
+
+    Distances are those along the curve: where it was smoothed or shifted sideways, they are not the way's stations.
+    """
+    steps = np.linalg.norm(np.diff(line[:, :2], axis=0), axis=1)
+    along = np.concatenate([[0.0], np.cumsum(steps)])
+    curve = CubicSpline(along, line)
+    (dx, dy), (ddx, ddy) = curve.c[2, :, :2].T, 2 * curve.c[1, :, :2].T  # at every station but the last
+    curvature = np.append((dx * ddy - dy * ddx) / np.hypot(dx, dy) ** 3, 0.0)
+    speed = speed_profile(along, curvature, cruise_mps, most_mps2)
+    clock = clock_along(along, speed)
+    at = times_s + np.interp(anchor_m, stations, clock)
+    if at[0] < 0 or at[-1] > clock[-1]:
+        return None
+    k = np.clip(np.searchsorted(clock, at, side="right") - 1, 0, len(steps) - 1)
+    since, acceleration = at - clock[k], (speed[k + 1] ** 2 - speed[k] ** 2) / (2 * steps[k])
+    return curve(along[k] + speed[k] * since + acceleration * since**2 / 2)
+
+
+def clock_along(stations: np.ndarray, speed: np.ndarray) -> np.ndarray:
+    """Return [N], the time at which a car is at each station, from 0."""
+    return np.concatenate([[0.0], np.cumsum(np.diff(stations) * 2 / (speed[1:] + speed[:-1]))])
 
 
 def separation_m(first: np.ndarray, second: np.ndarray) -> np.ndarray:

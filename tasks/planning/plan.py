@@ -6,14 +6,13 @@ A row's id is a hash of everything that defines the recording, so the same prese
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -31,289 +30,114 @@ from tasks.planning.check_opendrive import check_files
 from tasks.planning.errors import PlanningError, TooFewSites
 from tasks.planning.hidden_facts import hidden_fact_rows
 from tasks.planning.maps import fetch_maps, read_map
-from tasks.planning.motion import MARGIN_M, closest_approach, drive, separation_m
 from tasks.planning.preset import PlanPreset
 from tasks.planning.record import check_tables, read_plan_record
 from tasks.planning.roads import RoadNetwork
-from tasks.planning.rows import PLAN_ANEW, PLAN_FILE, PLAN_SCHEMA, plan_row, seed_of_text
-from tasks.planning.sites import Site, find_sites
-from tasks.planning.spares import SPARES_FILE, TownAndType, town_and_type
+from tasks.planning.rows import PLAN_ANEW, PLAN_FILE, PLAN_SCHEMA
+from tasks.planning.shares import Cell, Scene, deal, deal_spares, level, planned_of, spares_of, wanted_by_type
+from tasks.planning.spares import SPARES_FILE
+from tasks.planning.summary import CellSummary, lacking, lacking_spares, shortfalls
+from tasks.planning.town import TownPlan, share_by_type
 
-DRAWS_PER_SITE = 12
-"""Jitters that are drawn at a site before it is given up."""
-MEETING_M = 30.0
-"""The cars come at least this close to each other."""
-HEADWAY_M = (8.0, 14.0)
-"""Range of the distance between the centres of cars that follow each other."""
+Rows = list[dict[str, Any]]
 
 
-def scheduled_type_and_weather(preset: PlanPreset, town_index: int, number: int) -> tuple[str, str]:
-    """Return trajectory type and weather of a town's `number`-th recording.
+class PlannedDataSet(NamedTuple):
+    """What is planned: tables of PLAN_SCHEMA, and per town and trajectory type what was wanted and possible."""
 
-    A Latin square: with 6 types, 3 weathers and 12 towns, 36 recordings have every type 6 times, every weather 12 times
-    and every pair of them twice, and the three recordings of a town differ in both.
-    """
-    types, weathers = preset.trajectory_types, preset.weathers
-    half = max(len(types) // 2, 1)
-    step = 2 if len(types) > 2 else 1
-    trajectory_type = types[(town_index + step * number + number // half) % len(types)]
-    return trajectory_type, weathers[(town_index + number) % len(weathers)]
+    recordings: pa.Table
+    spares: pa.Table
+    cells: list[CellSummary]
 
 
-def draw_jitter(
-    preset: PlanPreset, site: Site, rng: np.random.Generator, partner_rng: np.random.Generator
-) -> dict[str, Any]:
-    """Draw one jitter. Car 1's values come from `partner_rng`, so that a variant can change them alone."""
-    low, high = preset.min_speed_mps, preset.max_speed_mps
-    cruise = float(rng.uniform(low, high))
-    same_direction = site.headway_m > 0 or site.gap_s > 0
-    partner_cruise = (
-        cruise * float(partner_rng.uniform(0.95, 1.0)) if same_direction else float(partner_rng.uniform(low, high))
-    )
-    shift, lateral = preset.start_jitter_s, preset.lateral_jitter_m
-    return {
-        "cruise_mps": [round(cruise, 4), round(max(partner_cruise, low), 4)],
-        "shift_s": [round(float(g.uniform(-shift, shift)), 4) for g in (rng, partner_rng)],
-        "lateral_m": [round(float(g.uniform(-1, 1)) * lateral, 4) for g in (rng, partner_rng)],
-        "headway_m": round(float(partner_rng.uniform(*HEADWAY_M)), 4) if site.headway_m else 0.0,
-    }
-
-
-def drive_pair(preset: PlanPreset, site: Site, jitter: dict[str, Any]) -> np.ndarray | None:
-    """Return poses [ticks, 2, 6] float32 of cars that meet without touching; None where they cannot."""
-    times = np.arange(preset.ticks) * preset.fixed_delta_s
-    middle = times[-1] / 2
-    for wait in np.arange(0.0, 2.5, 0.5):
-        cars = []
-        for agent, sign in ((0, -1), (1, 1)):
-            cars.append(
-                drive(
-                    site.ways[agent],
-                    times,
-                    meet_s=middle + sign * (site.gap_s + wait * (site.gap_s > 0)) / 2 + jitter["shift_s"][agent],
-                    cruise_mps=jitter["cruise_mps"][agent],
-                    lateral_m=jitter["lateral_m"][agent],
-                    ahead_m=-sign * jitter["headway_m"] / 2,
-                )
-            )
-        if cars[0] is None or cars[1] is None:
-            return None
-        poses = np.stack([cars[0], cars[1]], 1).astype(np.float32)
-        apart = separation_m(poses[:, 0].astype(float), poses[:, 1].astype(float)).min() >= MARGIN_M
-        if apart and closest_approach(poses)[1] <= MEETING_M:
-            return poses
-        if site.gap_s <= 0:
-            return None
-    return None
-
-
-class Drive(NamedTuple):
-    """A drivable pair of trajectories."""
-
-    jitter: dict[str, Any]
-    poses: np.ndarray
-    """[ticks, 2, 6] float32"""
-
-
-def draw_drive(preset: PlanPreset, site: Site, key: list, base: Drive | None = None) -> Drive | None:
-    """Draw jitters until one gives a drivable pair; None when none does.
-
-    With a `base`, only car 1's part is drawn, and car 0 drives as it does there.
-    """
-    for number in range(DRAWS_PER_SITE):
-        pace = base.jitter["attempt"] if base else number
-        # later attempts are slower, which short roads need
-        top_mps = preset.max_speed_mps - (preset.max_speed_mps - preset.min_speed_mps) * pace / (DRAWS_PER_SITE - 1)
-        slower = preset.model_copy(update={"max_speed_mps": top_mps})
-        rng = np.random.default_rng([*key, pace, 0])
-        partner_rng = np.random.default_rng([*key, number, 2 if base else 1])
-        jitter = draw_jitter(slower, site, rng, partner_rng)
-        if base:
-            jitter["headway_m"] = base.jitter["headway_m"]  # half of it is car 0's
-        poses = drive_pair(preset, site, jitter)
-        if poses is not None and (base is None or np.array_equal(poses[:, 0], base.poses[:, 0])):
-            return Drive(jitter | {"attempt": pace}, poses)
-    return None
-
-
-class SitesOfType:
-    """A town's sites of one trajectory type, handed out in random order, each `repeats` times at most."""
-
-    def __init__(self, sites: list[Site], order: np.random.Generator, repeats: int) -> None:
-        self.sites, self.repeats = sites, repeats
-        self.unused = order.permutation(len(sites)).tolist()
-        self.current: Site | None = None
-        self.uses = 0
-        """Of the current site."""
-
-    def take(self) -> tuple[Site, int] | None:
-        """Return a site and how often it was used before; None when none is left."""
-        if self.current is None or self.uses >= self.repeats:
-            if not self.unused:
-                return None
-            self.current, self.uses = self.sites[self.unused.pop(0)], 0
-        self.uses += 1
-        return self.current, self.uses - 1
-
-    def drop(self) -> None:
-        """Give up the current site: no drivable pair was found there."""
-        self.current = None
-
-
-class TownPlan:
-    """Draws a town's scenes one after another."""
-
-    def __init__(self, preset: PlanPreset, town: str, roads: RoadNetwork, opendrive_sha256: str) -> None:
-        self.preset, self.town, self.roads, self.opendrive_sha256 = preset, town, roads, opendrive_sha256
-        self.town_index = preset.towns.index(town)
-        self.sites: dict[str, SitesOfType] = {}
-
-    def planned_rows(self) -> list[dict[str, Any]]:
-        """Return the rows of the town's share. TooFewSites where sites run out and the preset does not allow it."""
-        rows = []
-        for number in range(self.preset.recordings_per_town):
-            trajectory_type, weather = scheduled_type_and_weather(self.preset, self.town_index, number)
-            try:
-                rows += self.scene_rows(trajectory_type, weather, number)
-            except TooFewSites:
-                if self.preset.short_towns == "refuse":
-                    raise
-        return rows
-
-    def spare_rows(self) -> list[dict[str, Any]]:
-        """Return the rows of spare scenes, type by type, drawn after the planned ones; fewer where sites run out."""
-        number, rows = self.preset.recordings_per_town, []
-        for trajectory_type, planned in share_by_type(self.preset, self.town_index).items():
-            for _ in range(math.ceil(self.preset.spare_share * planned)):
-                _, weather = scheduled_type_and_weather(self.preset, self.town_index, number)
-                with contextlib.suppress(TooFewSites):
-                    rows += self.scene_rows(trajectory_type, weather, number)
-                number += 1
-        return rows
-
-    def scene_rows(self, trajectory_type: str, weather: str, number: int) -> list[dict[str, Any]]:
-        """Return the rows of the town's `number`-th scene: its base and, where the preset asks for it, its variant.
-
-        TooFewSites when no site of the type is left.
-        """
-        preset, sites = self.preset, self.sites_of(trajectory_type)
-        while taken := sites.take():
-            site, repeat = taken
-            key = [preset.seed, seed_of_text(self.town), seed_of_text(trajectory_type), seed_of_text(site.name), number]
-            base = draw_drive(preset, site, key)
-            if base is None:
-                sites.drop()
-                continue
-            split = preset.split_of(self.town)
-            variants = {"base": base}
-            if preset.other_trajectories and split != "train" and (other := draw_drive(preset, site, key, base)):
-                variants["other_trajectory"] = other
-            shared = {
-                "town": self.town,
-                "opendrive_sha256": self.opendrive_sha256,
-                "trajectory_type": trajectory_type,
-                "weather": weather,
-                "split": split,
-            }
-            return [
-                plan_row(preset, shared, {"name": site.name}, jitter | {"repeat": repeat}, poses, variant, key)
-                for variant, (jitter, poses) in variants.items()
-            ]
-        raise TooFewSites(
-            f"town {self.town} has {len(sites.sites)} sites of type {trajectory_type!r}, too few for "
-            f"{preset.recordings_per_town} recordings per town: lower recordings_per_town, raise repeats, add towns, "
-            "or set short_towns to 'less'."
-        )
-
-    def sites_of(self, trajectory_type: str) -> SitesOfType:
-        """Return the town's sites of a type. TooFewSites where it has none and the preset does not allow it."""
-        if trajectory_type not in self.sites:
-            try:
-                sites = find_sites(self.roads, trajectory_type)
-            except TooFewSites:
-                if self.preset.short_towns == "refuse":
-                    raise
-                sites = []
-            order = np.random.default_rng([self.preset.seed, seed_of_text(self.town), seed_of_text(trajectory_type)])
-            self.sites[trajectory_type] = SitesOfType(sites, order, self.preset.repeats)
-        return self.sites[trajectory_type]
-
-
-def plan_town(preset: PlanPreset, town: str, opendrive: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the town's rows and its spare rows. Scenes of hidden facts come in pairs and have no spares.
+def plan_town(preset: PlanPreset, town: str, opendrive: str) -> tuple[Rows, Rows, list[CellSummary]]:
+    """Return the town's rows, its spare rows and its cells, of equal shares. Scenes of hidden facts come in pairs and
+    have no spares.
 
     TooFewSites where sites run out and the preset does not allow it.
     """
-    roads = RoadNetwork(town, opendrive)
-    opendrive_sha256 = sha256_bytes(opendrive.encode())
     if preset.scenes == "hidden_facts":
-        return hidden_fact_rows(preset, roads, opendrive_sha256), []
-    town_plan = TownPlan(preset, town, roads, opendrive_sha256)
-    return town_plan.planned_rows(), town_plan.spare_rows()
+        return hidden_fact_rows(preset, RoadNetwork(town, opendrive), sha256_bytes(opendrive.encode())), [], []
+    town_plan = TownPlan.of_map(preset, town, opendrive)
+    rows, spares = town_plan.planned_rows(), town_plan.spare_rows()
+    planned, spare = (
+        Counter(row["trajectory_type"] for row in some if row["variant"] == "base") for some in (rows, spares)
+    )
+    cells = [
+        CellSummary(town, name, wanted, planned[name], spare[name], town_plan.sites_of(name))
+        for name, wanted in share_by_type(preset, town_plan.town_index).items()
+    ]
+    return rows, spares, cells
 
 
-def share_by_type(preset: PlanPreset, town_index: int) -> Counter[str]:
-    """Count the recordings that a town is to have of each trajectory type."""
-    numbers = range(preset.recordings_per_town)
-    return Counter(scheduled_type_and_weather(preset, town_index, number)[0] for number in numbers)
+def plan_by_capacity(
+    preset: PlanPreset, maps: Mapping[str, str], on_progress: OnProgress
+) -> tuple[Rows, Rows, list[CellSummary]]:
+    """Return the rows, spare rows and cells of all towns, with shares by capacity. TooFewSites where the sites of all
+    towns do not suffice and the preset does not allow it."""
+    towns = [TownPlan.of_map(preset, town, maps[town]) for town in preset.towns]
+    cells: list[Cell] = []
+    summaries: list[CellSummary] = []
+    for done, (name, wanted) in enumerate(wanted_by_type(preset).items()):
+        on_progress(done, len(preset.trajectory_types), name)
+        of_type = [Cell(town, name) for town in towns]
+        deal(of_type, wanted, planned_of)
+        deal_spares(of_type, preset.spare_share)
+        even = level(wanted, [wanted] * len(towns), [0] * len(towns))
+        summaries += [
+            CellSummary(cell.town, name, share, len(cell.planned), len(cell.spares), cell.order)
+            for cell, share in zip(of_type, even, strict=True)
+        ]
+        cells += of_type
+    if preset.short_towns == "refuse" and (sentences := shortfalls(preset, summaries)):
+        raise TooFewSites(" ".join([*sentences, "Or set short_towns to 'less'."]))
+    rows, spares = (
+        [row for town in preset.towns for row in in_turn([of(cell) for cell in cells if cell.town == town])]
+        for of in (planned_of, spares_of)
+    )
+    on_progress(len(preset.trajectory_types), len(preset.trajectory_types), "")
+    return rows, spares, summaries
 
 
-def count_scenes(plan: pa.Table) -> Counter[TownAndType]:
-    """Count a table's scenes by town and trajectory type."""
-    rows = plan.select(["town", "trajectory_type", "variant"]).to_pylist()
-    return Counter(town_and_type(row) for row in rows if row["variant"] == "base")
-
-
-def shortage(preset: PlanPreset, plan: pa.Table) -> dict[str, dict[str, int]]:
-    """Return, by town and trajectory type, how many recordings of a town's share are missing; zeros are left out."""
-    if preset.scenes == "hidden_facts":
-        return {}
-    planned = count_scenes(plan)
-    shortages: dict[str, dict[str, int]] = {}
-    for town_index, town in enumerate(preset.towns):
-        for trajectory_type, wanted in share_by_type(preset, town_index).items():
-            missing = wanted - planned[town, trajectory_type]
-            if missing > 0:
-                shortages.setdefault(town, {})[trajectory_type] = missing
-    return shortages
-
-
-def spare_shortage(preset: PlanPreset, plan: pa.Table, spares: pa.Table) -> dict[str, dict[str, int]]:
-    """Return, by town and trajectory type, how many spare scenes had no site left; zeros are left out."""
-    if preset.scenes == "hidden_facts":
-        return {}
-    planned, spare = count_scenes(plan), count_scenes(spares)
-    shortages: dict[str, dict[str, int]] = {}
-    for (town, trajectory_type), count in planned.items():
-        missing = math.ceil(preset.spare_share * count) - spare[town, trajectory_type]
-        if missing > 0:
-            shortages.setdefault(town, {})[trajectory_type] = missing
-    return shortages
+def in_turn(scenes_by_type: Sequence[Sequence[Scene]]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a town's scenes, one scene of each trajectory type after another."""
+    for scenes in itertools.zip_longest(*scenes_by_type, fillvalue=()):
+        for scene in scenes:
+            yield from scene
 
 
 def build_plan(preset: PlanPreset, maps: dict[str, str], on_progress: OnProgress = no_progress) -> pa.Table:
     """Return the plan for `maps`, the OpenDRIVE text of every town. The same input gives the same plan everywhere."""
-    return build_plan_and_spares(preset, maps, on_progress)[0]
+    return plan_data_set(preset, maps, on_progress).recordings
 
 
-def build_plan_and_spares(
-    preset: PlanPreset, maps: dict[str, str], on_progress: OnProgress = no_progress
-) -> tuple[pa.Table, pa.Table]:
-    """Return the plan, as `build_plan` does, and the table of its spare rows."""
-    rows: list[dict[str, Any]] = []
-    spares: list[dict[str, Any]] = []
-    for done, town in enumerate(preset.towns):
-        on_progress(done, len(preset.towns), town)
-        if town not in maps:
-            raise PlanningError(f"town {town!r} has no road network: the maps are {', '.join(sorted(maps))}.")
-        planned, spare = plan_town(preset, town, maps[town])
-        rows += planned
-        spares += spare
+def plan_data_set(preset: PlanPreset, maps: Mapping[str, str], on_progress: OnProgress = no_progress) -> PlannedDataSet:
+    """Return the plan for `maps`, as `build_plan` does, with its spare rows and what it lacks."""
+    if missing := [town for town in preset.towns if town not in maps]:
+        raise PlanningError(f"town {missing[0]!r} has no road network: the maps are {', '.join(sorted(maps))}.")
+    if preset.shares == "capacity":
+        rows, spares, cells = plan_by_capacity(preset, maps, on_progress)
+    else:
+        rows, spares, cells = plan_by_town(preset, maps, on_progress)
     ids = [row["recording_id"] for row in (*rows, *spares)]
     if len(set(ids)) != len(ids):
         raise PlanningError("two recordings of the plan are the same: this is a bug in planning, please report it.")
+    return PlannedDataSet(pa.Table.from_pylist(rows, PLAN_SCHEMA), pa.Table.from_pylist(spares, PLAN_SCHEMA), cells)
+
+
+def plan_by_town(
+    preset: PlanPreset, maps: Mapping[str, str], on_progress: OnProgress
+) -> tuple[Rows, Rows, list[CellSummary]]:
+    """Return the rows, spare rows and cells of all towns, each with an equal share."""
+    rows: Rows = []
+    spares: Rows = []
+    cells: list[CellSummary] = []
+    for done, town in enumerate(preset.towns):
+        on_progress(done, len(preset.towns), town)
+        planned, spare, of_town = plan_town(preset, town, maps[town])
+        rows, spares, cells = rows + planned, spares + spare, cells + of_town
     on_progress(len(preset.towns), len(preset.towns), "")
-    return pa.Table.from_pylist(rows, PLAN_SCHEMA), pa.Table.from_pylist(spares, PLAN_SCHEMA)
+    return rows, spares, cells
 
 
 def planned_by_another_version(dataset_dir: Path, preset: PlanPreset) -> bool:
@@ -369,9 +193,9 @@ def make_plan(
     with server_factory() as server:
         maps = fetch_maps(dataset_dir, preset, server, on_progress)
     check_files([dataset_dir / "maps" / f"{town}.xodr" for town in preset.towns])
-    plan, spares = build_plan_and_spares(preset, maps, on_progress)
+    planned = plan_data_set(preset, maps, on_progress)
     files_sha256 = {}
-    for name, table in ((SPARES_FILE, spares), (PLAN_FILE, plan)):
+    for name, table in ((SPARES_FILE, planned.spares), (PLAN_FILE, planned.recordings)):
         with atomic_file(dataset_dir / name) as path:
             pq.write_table(table, path)
         files_sha256[name] = sha256_file(dataset_dir / name)
@@ -381,8 +205,10 @@ def make_plan(
         "preset_sha256": sha256_bytes(canonical_json(wanted).encode()),
         "maps_sha256": hashes,
         "files_sha256": files_sha256,
-        "lacking": shortage(preset, plan),
-        "lacking_spares": spare_shortage(preset, plan, spares),
+        "lacking": lacking(preset, planned.cells),
+        "lacking_spares": lacking_spares(preset, planned.cells),
+        "shortfalls": shortfalls(preset, planned.cells),
+        "cells": [cell.to_dict() for cell in planned.cells],
     }
     with atomic_file(marker) as path:
         path.write_text(json.dumps(record, indent=1))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import AfterValidator, ConfigDict, Field, model_validator, with_config
 from typing_extensions import TypedDict
 
-from model.presets.base import Count, Frames, Listed, NamedPreset, NotEmpty, OverridesOf, PresetError, Seed
+from model.presets.base import Count, CountOrNone, Frames, Listed, NamedPreset, NotEmpty, OverridesOf, PresetError, Seed
 from model.presets.messages import FieldConflict
 from tasks.planning.errors import PlanningError
 
@@ -89,13 +89,18 @@ class PlanPreset(NamedPreset):
     train_distances: Listed[Distance] = ()
     """Distances of the training scenes in turn, a curriculum; empty: `fact_distance`."""
     recordings_per_town: Count = 3
-    """Scenes in every town; of hidden facts, in every training town."""
+    """Scenes in every town, or on average over the towns (`shares`); of hidden facts, in every training town."""
     test_recordings_per_town: Count = 3
     """Scenes in a test town; of hidden facts only."""
     repeats: Count = 1
     """Recordings of one site, each with jitter of its own."""
+    recordings_per_junction: CountOrNone = 0
+    """Of one trajectory type at one junction, at most; 0: as many as its sites give. With `shares` "capacity"."""
+    shares: Literal["equal", "capacity"] = "equal"
+    """How recordings are dealt to the towns: every town gets its "equal" share of every type, or each type goes to the
+    towns as evenly as their "capacity" allows, and there to junctions, approaches and sites in the same way."""
     short_towns: Literal["refuse", "less"] = "refuse"
-    """Where a town has too few sites for its share: "refuse" the plan, or record "less" there and say what lacks."""
+    """Where there are too few sites for a share: "refuse" the plan, or record "less" and say what lacks."""
     spare_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Spare scenes of a town and type, as a share of its planned ones, rounded up; recorded in place of lost ones."""
     other_trajectories: bool = False
@@ -131,6 +136,10 @@ class PlanPreset(NamedPreset):
     """Random shift of each car along its way, as time at its speed."""
     lateral_jitter_m: Annotated[float, Field(ge=0, le=10)] = 0.3
     """Random shift of each car across its lane."""
+    max_acceleration_mps2: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Along the path, at every tick. 0: the speed changes in steps, 2 m/s^2 on average but more at single ticks."""
+    max_oncoming_m: Annotated[float, Field(gt=0, le=50)] = 20.0
+    """Of straight meetings: the most between the middles of the two lanes."""
     gates: Gates = Field(default_factory=Gates)
     """Thresholds of the recording's quality gates that differ from their defaults."""
 
@@ -163,6 +172,16 @@ class PlanPreset(NamedPreset):
                 f"min_speed_mps is {self.min_speed_mps} and max_speed_mps {self.max_speed_mps}",
                 "the first must not be above the second",
             )
+        return self
+
+    @model_validator(mode="after")
+    def capacity_is_of_meetings(self) -> Self:
+        if self.scenes == "hidden_facts" and self.shares == "capacity":
+            raise FieldConflict(
+                "shares is 'capacity' and scenes 'hidden_facts'", "only meetings have shares by capacity"
+            )
+        if self.shares == "equal" and self.recordings_per_junction:
+            raise FieldConflict("recordings_per_junction is given and shares 'equal'", "set shares to 'capacity'")
         return self
 
     @model_validator(mode="after")

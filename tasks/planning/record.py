@@ -13,7 +13,8 @@ from tasks.planning.spares import SPARES_FILE
 
 
 def read_plan_record(marker: Path) -> dict[str, Any]:
-    """Return plan.json: `preset`, and the shortages of recordings (`lacking`) and of spares (`lacking_spares`).
+    """Return plan.json: `preset`, the shortages of recordings (`lacking`) and of spares (`lacking_spares`) as numbers,
+    and those of recordings as sentences (`shortfalls`).
 
     PlanningError for a damaged file.
     """
@@ -24,6 +25,12 @@ def read_plan_record(marker: Path) -> dict[str, Any]:
     for types in (types for name in shortages for types in record[name].values()):
         if not isinstance(types, dict):
             raise PlanningError(f"{marker} says that {types!r:.80} is lacking: {PLAN_ANEW}")
+    sentences = record.setdefault(
+        "shortfalls",  # earlier plans have the numbers alone
+        [f"{town}: {count} {name} lack." for town, lack in record["lacking"].items() for name, count in lack.items()],
+    )
+    if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
+        raise PlanningError(f"{marker} says shortfalls {sentences!r:.80}: {PLAN_ANEW}")
     return record
 
 

@@ -178,7 +178,7 @@ class RoadNetwork:
             self.ways[key] = way_through([waypoint], REACH_M, REACH_M, 0)
         return self.ways[key]
 
-    def oncoming(self, waypoint: carla.Waypoint, max_lateral_m: float = 20.0) -> carla.Waypoint | None:
+    def oncoming(self, waypoint: carla.Waypoint, max_lateral_m: float) -> carla.Waypoint | None:
         """Return the nearest waypoint beside `waypoint`, on either side, in a lane of the opposite direction.
 
         Found by geometry, because the other carriageway may be another road.

@@ -22,6 +22,8 @@ class Site:
     """Two ways on which cars meet: car 1 passes its meeting place `gap_s` after car 0 passes its own."""
 
     name: str
+    place: tuple[str, str]
+    """The junction and the approaches to it, or the road and the lane: what sites that resemble each other share."""
     ways: tuple[Way, Way]
     gap_s: float
     headway_m: float = 0.0
@@ -38,15 +40,16 @@ def is_straight(way: Way, span_m: float = 30.0) -> bool:
     return float(np.ptp(np.unwrap(np.radians(way.points[near, 3])))) < np.radians(12)
 
 
-def straight_meetings(roads: RoadNetwork) -> Iterator[Site]:
-    """Yield sites where two cars pass each other on a straight road."""
+def straight_meetings(roads: RoadNetwork, max_oncoming_m: float) -> Iterator[Site]:
+    """Yield sites where two cars pass each other on a straight road, in lanes at most `max_oncoming_m` apart."""
     for waypoint in roads.waypoints[::3]:
-        other = roads.oncoming(waypoint)
+        other = roads.oncoming(waypoint, max_oncoming_m)
         if other is None or lane_key(waypoint) > lane_key(other):
             continue
         ways = roads.way_at(waypoint), roads.way_at(other)
         if all(map(is_long_enough, ways)) and all(map(is_straight, ways)):
-            yield Site(f"{waypoint_name(waypoint)}|{waypoint_name(other)}", ways, 0.0)
+            name = f"{waypoint_name(waypoint)}|{waypoint_name(other)}"
+            yield Site(name, place_on_road(waypoint), ways, 0.0)
 
 
 def followings(roads: RoadNetwork) -> Iterator[Site]:
@@ -54,7 +57,7 @@ def followings(roads: RoadNetwork) -> Iterator[Site]:
     for waypoint in roads.waypoints[::3]:
         way = roads.way_at(waypoint)
         if is_long_enough(way) and way.length_m >= 90:
-            yield Site(waypoint_name(waypoint), (way, way), 0.0, headway_m=11.0)
+            yield Site(waypoint_name(waypoint), place_on_road(waypoint), (way, way), 0.0, headway_m=11.0)
 
 
 def crossings(roads: RoadNetwork) -> Iterator[Site]:
@@ -79,7 +82,7 @@ def mergings(roads: RoadNetwork) -> Iterator[Site]:
         if first.lane_after == second.lane_after and first.lane_before != second.lane_before:
             ways = first.way_by_exit, second.way_by_exit
             if all(map(is_long_enough, ways)):
-                yield Site(f"{waypoint_name(first.entry)}|{waypoint_name(second.entry)}", ways, 2.0)
+                yield junction_site(first, second, ways, 2.0)
 
 
 def divergings(roads: RoadNetwork) -> Iterator[Site]:
@@ -88,11 +91,10 @@ def divergings(roads: RoadNetwork) -> Iterator[Site]:
         if first.lane_before == second.lane_before and first.lane_after != second.lane_after:
             ways = first.way_by_entry, second.way_by_entry
             if all(map(is_long_enough, ways)):
-                yield Site(f"{waypoint_name(first.entry)}|{waypoint_name(second.entry)}", ways, 2.0)
+                yield junction_site(first, second, ways, 2.0)
 
 
 FINDERS: dict[str, Callable[[RoadNetwork], Iterator[Site]]] = {
-    "straight_meeting": straight_meetings,
     "following": followings,
     "crossing": crossings,
     "turning_meeting": turning_meetings,
@@ -123,7 +125,19 @@ def conflict_site(first: Manoeuvre, second: Manoeuvre, gap_s: float) -> Iterator
         return
     ways = ways[0].anchored(int(i)), ways[1].anchored(int(j))
     if all(map(is_long_enough, ways)):
-        yield Site(f"{waypoint_name(first.entry)}|{waypoint_name(second.entry)}", ways, gap_s)
+        yield junction_site(first, second, ways, gap_s)
+
+
+def junction_site(first: Manoeuvre, second: Manoeuvre, ways: tuple[Way, Way], gap_s: float) -> Site:
+    """Return a site whose approaches are the roads from which the cars come to the junction."""
+    approaches = "|".join(str(lane[0]) if lane else "" for lane in (first.lane_before, second.lane_before))
+    name = f"{waypoint_name(first.entry)}|{waypoint_name(second.entry)}"
+    return Site(name, (f"junction {first.junction}", approaches), ways, gap_s)
+
+
+def place_on_road(waypoint: Any) -> tuple[str, str]:
+    road, _, lane = lane_key(waypoint)
+    return f"road {road}", f"lane {lane}"
 
 
 def waypoint_name(waypoint: Any) -> str:
@@ -131,9 +145,12 @@ def waypoint_name(waypoint: Any) -> str:
     return f"{road}.{section}.{lane}@{waypoint.s:.1f}"
 
 
-def find_sites(roads: RoadNetwork, trajectory_type: str) -> list[Site]:
+def find_sites(roads: RoadNetwork, trajectory_type: str, max_oncoming_m: float = 20.0) -> list[Site]:
     """Return the town's sites of a trajectory type in a fixed order. TooFewSites when it has none."""
-    sites = list(FINDERS[trajectory_type](roads))
+    if trajectory_type == "straight_meeting":
+        sites = list(straight_meetings(roads, max_oncoming_m))
+    else:
+        sites = list(FINDERS[trajectory_type](roads))
     if not sites:
         raise TooFewSites(
             f"town {roads.town} cannot host the trajectory type {trajectory_type!r}: leave out the town or the type."

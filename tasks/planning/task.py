@@ -33,12 +33,11 @@ def plan_recordings(dataset: str, plan_preset: str, overrides: dict[str, Any], s
 
     new = make_plan(folder, preset, server, on_progress=FlowProgress("planning", "towns"))
     record = read_plan_record(folder / "plan.json")
-    for town, lack in record["lacking"].items():
-        told = ", ".join(f"{count} {kind}" for kind, count in lack.items())
-        log.warning(f"{town} has too few sites for its share; the plan lacks {told}.")
+    for sentence in record["shortfalls"]:
+        log.warning(sentence)
     for town, lack in record["lacking_spares"].items():
         told = ", ".join(f"{count} {kind}" for kind, count in lack.items())
-        log.info(f"{town} has no further site for spare recordings; of these there are fewer: {told}.")
+        log.info(f"No further site for spare recordings ({town}); of these there are fewer: {told}.")
     log.info(f"{'Planned' if new else 'The plan was there:'} {recordings_in(folder)} recordings of {dataset}.")
 
 

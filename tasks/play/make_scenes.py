@@ -19,10 +19,10 @@ from PIL import Image
 from infra.storage import atomic_file, sha256_bytes
 from tasks.planning.hidden_facts import hidden_fact_rows
 from tasks.planning.motion import MAX_BRAKE_MPS2
-from tasks.planning.plan import TownPlan
 from tasks.planning.preset import PlanPreset
 from tasks.planning.roads import RoadNetwork, lane_key
 from tasks.planning.rows import AGENTS
+from tasks.planning.town import TownPlan
 from tasks.play.scenes import FOLDER, FRAME_S, PlayScene, picture_file, poses_as_dicts
 from tasks.play.simulator import Simulator
 

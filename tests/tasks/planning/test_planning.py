@@ -23,19 +23,14 @@ from tasks.planning import hidden_facts
 from tasks.planning.check_opendrive import check_files
 from tasks.planning.errors import PlanningError
 from tasks.planning.motion import HALF_LENGTH_M, HALF_WIDTH_M, MARGIN_M, closest_approach, separation_m
-from tasks.planning.plan import (
-    build_plan,
-    build_plan_and_spares,
-    make_plan,
-    scheduled_type_and_weather,
-    shortage,
-    spare_shortage,
-)
+from tasks.planning.plan import build_plan, make_plan, plan_data_set
 from tasks.planning.preset import TYPES, PlanPreset
 from tasks.planning.roads import RoadNetwork, signed_angle_deg
 from tasks.planning.rows import read_plan
 from tasks.planning.sites import find_sites
 from tasks.planning.spares import count_without_spare, read_spares, stand_ins
+from tasks.planning.summary import lacking, lacking_spares
+from tasks.planning.town import scheduled_type_and_weather
 from tasks.planning.weather import WEATHERS
 
 SHARED_MAPS = Path(__file__).resolve().parents[4] / "shared" / "maps"
@@ -46,7 +41,7 @@ def demo():
     """The demo's plan, its rows with poses, and its spare rows with poses."""
     preset = PlanPreset.load("demo")
     maps = {town: load_town(town).opendrive for town in preset.towns}
-    plan, spares = build_plan_and_spares(preset, maps)
+    plan, spares, _ = plan_data_set(preset, maps)
     return plan, with_poses(plan), with_poses(spares)
 
 
@@ -141,8 +136,8 @@ def test_every_type_is_what_the_figure_shows(demo):
 def test_a_plan_is_the_same_again_and_with_or_without_spares(demo):
     preset = PlanPreset.load("demo").replace(towns=["Mini04", "Mini11"])
     maps = {town: load_town(town).opendrive for town in preset.towns}
-    plan, spares = build_plan_and_spares(preset, maps)
-    again, fewer = build_plan_and_spares(preset.replace(spare_share=0), maps)
+    plan, spares, _ = plan_data_set(preset, maps)
+    again, fewer, _ = plan_data_set(preset.replace(spare_share=0), maps)
     assert plan.equals(again)
     assert (spares.num_rows, fewer.num_rows) == (6, 0)
     mine = [row["recording_id"] for row in demo[2] if row["town"] in preset.towns]
@@ -165,13 +160,13 @@ def test_spares_are_further_scenes_of_each_town_and_type(demo):
 
 def test_a_town_without_further_sites_has_fewer_spares_and_says_so():
     preset = PlanPreset.load("demo").replace(towns=["Mini03"], recordings_per_town=400, short_towns="less")
-    plan, spares = build_plan_and_spares(preset, {"Mini03": load_town("Mini03").opendrive})
-    lacking = spare_shortage(preset, plan, spares)["Mini03"]
-    full = {kind for kind, count in shortage(preset, plan)["Mini03"].items() if count}
-    assert set(lacking) >= full  # what has no site for its share has none to spare
+    plan, spares, cells = plan_data_set(preset, {"Mini03": load_town("Mini03").opendrive})
+    fewer = lacking_spares(preset, cells)["Mini03"]
+    full = {kind for kind, count in lacking(preset, cells)["Mini03"].items() if count}
+    assert set(fewer) >= full  # what has no site for its share has none to spare
     planned = Counter(row["trajectory_type"] for row in plan.to_pylist())
     spare = Counter(row["trajectory_type"] for row in spares.to_pylist())
-    assert all(spare[kind] + lacking.get(kind, 0) == math.ceil(count / 10) for kind, count in planned.items())
+    assert all(spare[kind] + fewer.get(kind, 0) == math.ceil(count / 10) for kind, count in planned.items())
 
 
 def test_another_seed_or_repeat_is_another_recording():
@@ -222,9 +217,8 @@ def test_a_town_short_of_sites_is_refused_or_told():
     with pytest.raises(PlanningError, match=r"Mini03 has .* sites of type .* too few for 400"):
         build_plan(preset, maps)
     less = preset.replace(short_towns="less")
-    plan = build_plan(less, maps)
-    lacking = shortage(less, plan)["Mini03"]
-    assert plan.num_rows + sum(lacking.values()) == 400
+    plan, _, cells = plan_data_set(less, maps)
+    assert plan.num_rows + sum(lacking(less, cells)["Mini03"].values()) == 400
     used = Counter((row["trajectory_type"], row["site"]) for row in plan.to_pylist())
     assert set(used.values()) == {1}  # a site never repeats silently
 
@@ -344,7 +338,8 @@ def drafts(text: str) -> list[dict]:
     """Rows from e.g. 'a1 a2* b3': town, number of the scene; a star is its second trajectory."""
     return [
         {"recording_id": word, "scene_id": word.rstrip("*"), "town": word[0], "trajectory_type": "crossing",
-         "variant": "other_trajectory" if word.endswith("*") else "base"}
+         "variant": "other_trajectory" if word.endswith("*") else "base",
+         "split": "test" if word[0] == "b" else "train"}
         for word in text.split()
     ]  # fmt: skip
 
@@ -361,9 +356,12 @@ def drafts(text: str) -> list[dict]:
         ("a1 a7*", "a7", {}),
         ("b3 b8", "", {("b", "crossing"): 1}),
         ("a1 a2 a7", "a9", {("a", "crossing"): 1}),
+        ("c4", "a7 a7*", {}),  # another town of its split helps out
+        ("a1 c4", "a7 a7* a9", {}),
+        ("a1 a2 c4", "a7 a7* a9", {("c", "crossing"): 1}),  # its own losses come first
     ],
 )
 def test_spares_stand_in_scene_by_scene(lost, expected, lacking):
-    plan, spares = drafts("a1 a1* a2 b3"), drafts("a7 a7* b8 a9")
+    plan, spares = drafts("a1 a1* a2 b3 c4"), drafts("a7 a7* b8 a9")
     assert stand_ins(plan, spares, lost.split()) == expected.split()
     assert count_without_spare(plan, spares, lost.split()) == lacking

@@ -8,7 +8,6 @@ import json
 import math
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,8 +31,6 @@ from tasks.planning.spares import count_without_spare, read_spares, stand_ins
 from tasks.planning.summary import lacking, lacking_spares
 from tasks.planning.town import scheduled_type_and_weather
 from tasks.planning.weather import WEATHERS
-
-SHARED_MAPS = Path(__file__).resolve().parents[4] / "shared" / "maps"
 
 
 @pytest.fixture(scope="session")
@@ -199,16 +196,6 @@ def test_other_trajectories_share_the_scene_and_agent_0():
 def test_every_town_hosts_every_type(town):
     roads = RoadNetwork(town, load_town(town).opendrive)
     assert all(find_sites(roads, kind) for kind in TYPES)
-
-
-@pytest.mark.parametrize("town", ["Town01_2020", "Town10HD_2020"])
-def test_real_towns_host_the_types_they_have_roads_for(town):
-    path = SHARED_MAPS / f"{town}.xodr"
-    if not path.is_file():
-        pytest.skip("the real maps are not at hand")
-    check_files([path])
-    roads = RoadNetwork(town, path.read_text())
-    assert all(find_sites(roads, kind) for kind in ("straight_meeting", "following", "merging", "diverging"))
 
 
 def test_a_town_short_of_sites_is_refused_or_told():

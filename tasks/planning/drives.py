@@ -12,6 +12,8 @@ from tasks.planning.sites import Site
 
 DRAWS_PER_SITE = 12
 """Jitters that are drawn at a site before it is given up."""
+NEAR_M = 8.0
+"""Cars whose centres are farther apart than this cannot touch, however they stand."""
 MEETING_M = 30.0
 """The cars come at least this close to each other."""
 HEADWAY_M = (8.0, 14.0)
@@ -58,12 +60,17 @@ def drive_pair(preset: PlanPreset, site: Site, jitter: dict[str, Any]) -> np.nda
         if cars[0] is None or cars[1] is None:
             return None
         poses = np.stack([cars[0], cars[1]], 1).astype(np.float32)
-        apart = separation_m(poses[:, 0].astype(float), poses[:, 1].astype(float)).min() >= MARGIN_M
-        if apart and closest_approach(poses)[1] <= MEETING_M:
+        if keep_apart(poses) and closest_approach(poses)[1] <= MEETING_M:
             return poses
         if site.gap_s <= 0:
             return None
     return None
+
+
+def keep_apart(poses: np.ndarray) -> bool:
+    """Tell whether two cars never touch; poses [T, 2, 6]."""
+    near = poses[np.linalg.norm(poses[:, 0, :2] - poses[:, 1, :2], axis=-1) < NEAR_M].astype(float)
+    return not len(near) or bool(separation_m(near[:, 0], near[:, 1]).min() >= MARGIN_M)
 
 
 class Drive(NamedTuple):

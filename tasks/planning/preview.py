@@ -2,7 +2,7 @@
 
 No simulator is needed. Prints, per town and trajectory type, the planned scenes of those that are possible, and what
 lacks. Towns without a file in MAPS are left out, unless they are named. `--override KEY=VALUE` changes a field of the
-preset.
+preset; `--pictures FOLDER` draws every town with its planned paths by trajectory type.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Any
 
 from tasks.planning.check_opendrive import check_files
 from tasks.planning.errors import PlanningError
+from tasks.planning.picture import town_picture
 from tasks.planning.plan import plan_data_set
 from tasks.planning.preset import PlanPreset
+from tasks.planning.roads import RoadNetwork
 from tasks.planning.summary import shortfalls, table
 
 
@@ -44,13 +46,15 @@ def main() -> int:
     parser.add_argument("preset")
     parser.add_argument("maps", type=Path)
     parser.add_argument("--override", type=override, action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
     try:
         preset = preset_for(arguments.preset, arguments.maps, dict(arguments.override))
         files = {town: arguments.maps / f"{town}.xodr" for town in preset.towns}
         check_files(list(files.values()))
         began = time.process_time()
-        planned = plan_data_set(preset, {town: path.read_text(encoding="utf-8") for town, path in files.items()})
+        maps = {town: path.read_text(encoding="utf-8") for town, path in files.items()}
+        planned = plan_data_set(preset, maps)
         seconds = time.process_time() - began
     except (PlanningError, OSError) as error:
         print(error, file=sys.stderr)
@@ -62,6 +66,10 @@ def main() -> int:
         f"{planned.recordings.num_rows} recordings and {planned.spares.num_rows} spare ones, "
         f"planned in {seconds:.0f} CPU seconds."
     )
+    if arguments.pictures:
+        arguments.pictures.mkdir(parents=True, exist_ok=True)
+        for town, opendrive in maps.items():
+            town_picture(arguments.pictures / f"{town}.png", preset, RoadNetwork(town, opendrive), planned.recordings)
     return 0
 
 

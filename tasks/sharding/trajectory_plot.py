@@ -11,27 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tasks.planning.motion import closest_approach
+from tasks.planning.picture import AGENT_COLORS, FONT, draw_roads, lane_lines, save_png
 from tasks.planning.roads import RoadNetwork
 from tasks.planning.rows import PlannedRecording
 
-AGENT_COLORS = ("#c8202f", "#1f5fa8")
-"""Colours of the paths of agents 0 and 1. Both cars are red, but a plot has to tell them apart."""
 MARGIN_M = 25.0
-FONT: Any = {"font.size": 8, "axes.titlesize": 9, "font.family": "DejaVu Sans"}
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """Write a PNG whose bytes depend on the figure alone."""
-    figure.savefig(path, dpi=110, metadata={"Software": None}, facecolor="white")
-
-
-def lane_lines(roads: RoadNetwork) -> np.ndarray:
-    """Return short strokes [N, 2, 2] along the driving lanes' centres: x and y of the right-handed world in metres."""
-    points = [w.transform for w in roads.map.generate_waypoints(2.0)]
-    centre = np.array([(p.location.x, p.location.y) for p in points])
-    yaw = np.radians([p.rotation.yaw for p in points])
-    along = np.stack([np.cos(yaw), np.sin(yaw)], 1) * 1.1
-    return np.stack([centre - along, centre + along], 1) * (1, -1)
 
 
 def trajectory_plot(path: Path, roads: RoadNetwork, recordings: Sequence[PlannedRecording]) -> None:
@@ -59,16 +43,6 @@ def trajectory_plot(path: Path, roads: RoadNetwork, recordings: Sequence[Planned
         overview.set_title("the town")
         figure.legend(*legend_entries(), loc="outside lower center", ncols=5, frameon=False)
         save_png(figure, path)
-
-
-def draw_roads(axis: Any, lines: np.ndarray, width: float) -> None:
-    from matplotlib.collections import LineCollection
-
-    axis.add_collection(LineCollection(list(lines), colors="#d4d4d4", linewidths=width, zorder=0))
-    axis.autoscale_view()
-    axis.set_aspect("equal")
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
 
 
 def draw_pair(axis: Any, recording: PlannedRecording, label: str = "") -> None:

@@ -198,6 +198,14 @@ def test_every_town_hosts_every_type(town):
     assert all(find_sites(roads, kind) for kind in TYPES)
 
 
+def test_places_of_large_towns_lie_farther_apart(monkeypatch):
+    roads = RoadNetwork("Mini04", load_town("Mini04").opendrive)
+    every_third = find_sites(roads, "following")
+    monkeypatch.setattr("tasks.planning.sites.MOST_PLACES", 40)
+    fewer = find_sites(roads, "following")
+    assert 20 < len(fewer) <= 40 < len(every_third)
+
+
 def test_a_town_short_of_sites_is_refused_or_told():
     preset = PlanPreset.load("demo").replace(towns=["Mini03"], recordings_per_town=400)
     maps = {"Mini03": load_town("Mini03").opendrive}

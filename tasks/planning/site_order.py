@@ -93,7 +93,7 @@ class Place:
 class BalancedOrder:
     """Sites by turns: of junctions, approaches to them, and sites there, the one that was used least comes next.
 
-    So no junction is used more often than another one that could be used too.
+    So no junction is used more often than another one that could be used too. Between junctions all sites take turns.
     """
 
     def __init__(self, sites: Sequence[Site], rng: np.random.Generator, repeats: int, per_junction: int) -> None:
@@ -107,11 +107,11 @@ class BalancedOrder:
         """Return the town with its junctions, approaches and sites, in random order. 0 per junction: no limit."""
         tree: dict[str, dict[str, list[Place]]] = {}
         for index in rng.permutation(len(sites)):
-            junction, approach = sites[index].place
-            tree.setdefault(junction, {}).setdefault(approach, []).append(Place(repeats, sites[index]))
+            site = sites[index]
+            tree.setdefault(site.junction, {}).setdefault(site.approaches, []).append(Place(repeats, site))
         junctions = [
             Place(
-                per_junction if per_junction and name.startswith("junction") else math.inf,
+                per_junction if per_junction and name else math.inf,
                 parts=[Place(math.inf, parts=places) for places in approaches.values()],
             )
             for name, approaches in tree.items()

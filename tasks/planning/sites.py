@@ -24,12 +24,14 @@ class Site:
     """Two ways on which cars meet: car 1 passes its meeting place `gap_s` after car 0 passes its own."""
 
     name: str
-    place: tuple[str, str]
-    """The junction and the approaches to it, or the road and the lane: what sites that resemble each other share."""
     ways: tuple[Way, Way]
     gap_s: float
     headway_m: float = 0.0
     """Distance between the cars' centres where one follows the other, else 0."""
+    junction: str = ""
+    """Empty between junctions."""
+    approaches: str = ""
+    """The roads from which the cars come to the junction."""
 
 
 def is_long_enough(way: Way) -> bool:
@@ -55,8 +57,7 @@ def straight_meetings(roads: RoadNetwork, max_oncoming_m: float) -> Iterator[Sit
             continue
         ways = roads.way_at(waypoint), roads.way_at(other)
         if all(map(is_long_enough, ways)) and all(map(is_straight, ways)):
-            name = f"{waypoint_name(waypoint)}|{waypoint_name(other)}"
-            yield Site(name, place_on_road(waypoint), ways, 0.0)
+            yield Site(f"{waypoint_name(waypoint)}|{waypoint_name(other)}", ways, 0.0)
 
 
 def followings(roads: RoadNetwork) -> Iterator[Site]:
@@ -64,7 +65,7 @@ def followings(roads: RoadNetwork) -> Iterator[Site]:
     for waypoint in places_along_roads(roads):
         way = roads.way_at(waypoint)
         if is_long_enough(way) and way.length_m >= 90:
-            yield Site(waypoint_name(waypoint), place_on_road(waypoint), (way, way), 0.0, headway_m=11.0)
+            yield Site(waypoint_name(waypoint), (way, way), 0.0, headway_m=11.0)
 
 
 def crossings(roads: RoadNetwork) -> Iterator[Site]:
@@ -136,15 +137,9 @@ def conflict_site(first: Manoeuvre, second: Manoeuvre, gap_s: float) -> Iterator
 
 
 def junction_site(first: Manoeuvre, second: Manoeuvre, ways: tuple[Way, Way], gap_s: float) -> Site:
-    """Return a site whose approaches are the roads from which the cars come to the junction."""
     approaches = "|".join(str(lane[0]) if lane else "" for lane in (first.lane_before, second.lane_before))
     name = f"{waypoint_name(first.entry)}|{waypoint_name(second.entry)}"
-    return Site(name, (f"junction {first.junction}", approaches), ways, gap_s)
-
-
-def place_on_road(waypoint: Any) -> tuple[str, str]:
-    road, _, lane = lane_key(waypoint)
-    return f"road {road}", f"lane {lane}"
+    return Site(name, ways, gap_s, junction=str(first.junction), approaches=approaches)
 
 
 def waypoint_name(waypoint: Any) -> str:

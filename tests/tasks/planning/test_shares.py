@@ -40,7 +40,7 @@ places = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), max_size=40)
 @settings(max_examples=150, deadline=None)
 def test_sites_come_by_turns(places, repeats, per_junction, undrivable, wanted):
     sites = [
-        SimpleNamespace(name=number, place=(f"junction {junction}", str(approach)))
+        SimpleNamespace(name=number, junction=str(junction), approaches=str(approach))
         for number, (junction, approach) in enumerate(places)
     ]
     order = BalancedOrder(sites, np.random.default_rng(0), repeats, per_junction)
@@ -53,11 +53,11 @@ def test_sites_come_by_turns(places, repeats, per_junction, undrivable, wanted):
         else:
             uses[site.name] += 1
     assert max(uses.values(), default=0) <= repeats
-    of_junctions = Counter(site.place[0] for site in sites for _ in range(uses[site.name]))
+    of_junctions = Counter(site.junction for site in sites for _ in range(uses[site.name]))
     most = max(of_junctions.values(), default=0)
     assert not per_junction or most <= per_junction
     for junction in order.town.parts:  # who is behind has no site left
-        name = junction.parts[0].parts[0].site.place[0]
+        name = junction.parts[0].parts[0].site.junction
         assert junction.uses == of_junctions[name]
         assert junction.uses >= most - 1 or junction.room == 0
     if uses.total() < wanted:
@@ -131,6 +131,12 @@ def test_what_lacks_is_said_in_numbers():
     assert f"| Mini03 | {held['crossing']} of {held['crossing']} |" in table(preset, planned.cells)
     with pytest.raises(PlanningError, match=r"Mini03, crossing: 45 scenes wanted.*set short_towns to 'less'"):
         plan_data_set(preset.replace(short_towns="refuse"), maps_of(preset))
+
+
+def test_the_papers_preset_names_every_town_once():
+    preset = PlanPreset.load("paper")
+    assert not [town for town in preset.towns if town.endswith("_Opt")]  # the roads of the towns they are named after
+    assert len(preset.windows) * sum(wanted_by_type(preset).values()) >= 55_000
 
 
 def test_what_makes_no_sense_is_refused():

@@ -36,7 +36,7 @@ DONE, READY = ("done", ""), ("ready", "")
 def row(number: int, town: str = "A", kind: str = "crossing") -> SimpleNamespace:
     return SimpleNamespace(
         recording_id=f"r{number}", scene_id=f"s{number}", variant="base", town=town, trajectory_type=kind,
-        weather="clear_noon", ticks=60,
+        weather="clear_noon", split="train", ticks=60,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ limits.py    how often and how long an actor or an item is tried
 """
 
 from .limits import ItemTimeout, Limits
-from .placement import Needs, alive_nodes, assigned_cores, await_nodes, node_id
+from .placement import Needs, alive_nodes, assigned_cores, await_nodes
 from .pool import ActorPool, ActorsFail, FatalFault, ItemQueue, NoActor, Outcome, PoolError
 from .slot import Answer, PoolActor
 
@@ -27,5 +27,4 @@ __all__ = [
     "alive_nodes",
     "assigned_cores",
     "await_nodes",
-    "node_id",
 ]

@@ -14,9 +14,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from infra.actor_pool.limits import Limits
+from infra.actor_pool.placement import node_id
 from infra.reading import one_line
 
 Item = TypeVar("Item")
@@ -34,23 +35,27 @@ STOP_TIMEOUT_S = 20.0
 """An actor that was asked to stop is killed after so long."""
 
 
-class PoolActor(Protocol):
-    """What the pool asks of an actor. It needs two threads: `stop` and `reports` are called while `work` runs."""
+class PoolActor:
+    """What the pool asks of an actor. It has two threads: `stop` and `reports` are called while `work` runs."""
 
     def placed(self) -> str:
         """Return the id of its node: that it answers shows that Ray has placed it."""
+        return node_id()
 
     def start(self) -> Answer:
         """Prepare for work, once."""
+        return "ready", ""
 
     def work(self, item: Any) -> Answer:
-        """Do one item. What it raises is a fault of the item, and reported as a bug."""
+        """Do one item. What it raises is a fault of the item, and logged as a bug."""
+        raise NotImplementedError
 
     def reports(self) -> list[Any]:
         """Return what there is to report since the last call; only called where the pool's limits say so."""
+        return []
 
     def stop(self) -> None:
-        """Give back what `start` took; another call may hang meanwhile."""
+        """Give back what `start` took; another call may hang meanwhile. The process ends afterwards."""
 
 
 class Phase(Enum):

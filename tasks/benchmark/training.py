@@ -19,10 +19,10 @@ from infra.actor_pool import (
     ItemTimeout,
     Limits,
     Needs,
+    PoolActor,
     PoolError,
     assigned_cores,
     await_nodes,
-    node_id,
 )
 from infra.deepspeed_config import DeepSpeedConfigError
 from infra.ray_cluster import ray_cluster
@@ -58,18 +58,12 @@ def is_trained(run: Run) -> bool:
     return last is not None and steps_of(last) >= run.preset.training.train_steps
 
 
-class ArmTrainer:
-    """Trains an arm with its processes on one node; a `PoolActor`."""
+class ArmTrainer(PoolActor):
+    """Trains an arm with its processes on one node; they end with it."""
 
     def __init__(self, latents_dir: str, processes: int) -> None:
         self.latents_dir, self.processes = Path(latents_dir), processes
         self.told: SimpleQueue[Report] = SimpleQueue()
-
-    def placed(self) -> str:
-        return node_id()
-
-    def start(self) -> Answer:
-        return "ready", ""
 
     def work(self, run: Run) -> Answer:
         """Train from the last checkpoint to the last step."""
@@ -86,9 +80,6 @@ class ArmTrainer:
     def reports(self) -> list[Report]:
         """Return the steps done and the rows of metrics since the last call."""
         return [self.told.get() for _ in range(self.told.qsize())]
-
-    def stop(self) -> None:
-        """Do nothing: the training's processes end with this one."""
 
 
 def arm_needs(nodes: Sequence[dict[str, float]], processes: int, side_by_side: int | None) -> Needs:

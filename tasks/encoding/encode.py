@@ -23,10 +23,10 @@ from infra.actor_pool import (
     ItemTimeout,
     Limits,
     Needs,
+    PoolActor,
     PoolError,
     assigned_cores,
     await_nodes,
-    node_id,
 )
 from infra.locks import hold_lock
 from infra.ray_cluster import ray_cluster
@@ -233,14 +233,11 @@ def prepare_codec(index: ClipIndex, preset: Preset, folder: Path) -> None:
         codec.save_pretrained(temporary)
 
 
-class Encoder:
-    """Holds the codec, writes shards; a `PoolActor`."""
+class Encoder(PoolActor):
+    """Holds the codec, writes shards. One that is not complete when it ends has no sidecar."""
 
     def __init__(self, dataset_dir: str, preset: dict[str, Any], folder: str) -> None:
         self.dataset_dir, self.preset, self.folder = Path(dataset_dir), Preset.from_dict(preset), Path(folder)
-
-    def placed(self) -> str:
-        return node_id()
 
     def start(self) -> Answer:
         """Load the codec."""
@@ -260,12 +257,6 @@ class Encoder:
             return "done", write_shard(job, self.folder, self.index, self.codec, self.preset)
         except (CodecError, EncodingError, ShardError, StorageError, OSError) as error:
             return "fault", str(error)
-
-    def reports(self) -> list[Any]:
-        return []
-
-    def stop(self) -> None:
-        """Do nothing: a shard that is not complete has no sidecar."""
 
 
 def write_shard(job: ShardJob, folder: Path, index: ClipIndex, codec: Codec, preset: Preset) -> list[dict[str, Any]]:

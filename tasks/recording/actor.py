@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from infra.actor_pool import Answer, node_id
+from infra.actor_pool import Answer, PoolActor
 from infra.carla_servers import CarlaServer, CarlaServerError, NotReady, SimulatorSpec
 from infra.reading import one_line
 from infra.storage import StorageError, disk_fault
@@ -21,8 +21,8 @@ ANSWER_TIMEOUT_S = 5.0
 """Limit for the answer of a server that is asked whether it still works."""
 
 
-class RecorderActor:
-    """Owns one CARLA server; a `PoolActor`. GPU, ports and executable are found on the node where it is placed.
+class RecorderActor(PoolActor):
+    """Owns one CARLA server. GPU, ports and executable are found on the node where it is placed.
 
     After a fault the driver replaces the whole process, because a client hangs in its own clean-up when its server is
     dead or confused (trap 5: ticks can hang).
@@ -39,7 +39,7 @@ class RecorderActor:
     def placed(self) -> str:
         """Learn what Ray gave this actor on its node; return the node's id."""
         self.server.spec, self.server.gpu = with_threads(self.server.spec), assigned_gpu(self.server.spec)
-        return node_id()
+        return super().placed()
 
     def start(self) -> Answer:
         """Launch the server, once."""

@@ -244,4 +244,4 @@ class ActorPool(Generic[Item]):
             slot.kill()
         counts = [f"{count} {kind}" for kind, count in sorted(self.losses.items()) if count]
         if counts:
-            self.log.info(f"Of the {self.name}s {', '.join(counts)}; each was replaced or given up.")
+            self.log.info(f"{self.name.capitalize()}s lost: {', '.join(counts)}.")

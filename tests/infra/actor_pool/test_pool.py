@@ -61,7 +61,7 @@ def test_an_actor_that_dies_hangs_or_says_that_it_failed_costs_no_item(world, ca
     assert sorted(ended["done"]) == [f"i{number}" for number in range(6)]
     assert (ended["again"], ended["failed"]) == (["i0"], [])
     assert world.pool.losses == {loss: 1}
-    assert f"Of the workers 1 {loss}; each was replaced or given up." in caplog.text
+    assert f"Workers lost: 1 {loss}." in caplog.text
 
 
 @pytest.mark.parametrize("answer", [("fault", "bad"), FakeRay.exceptions.RayTaskError(KeyError("bad"))])

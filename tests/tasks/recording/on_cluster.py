@@ -1,4 +1,5 @@
-"""`python -m tests.tasks.recording.on_cluster FOLDER`: records the plan of a folder on two raylets, and loses one.
+"""`python -m tests.tasks.recording.on_cluster FOLDER`: records the plan of a folder on two raylets, and loses one
+while each records.
 
 The nodes say that they have a GPU and two places for CARLA, which is a script that runs the embedded server.
 """
@@ -8,10 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 
 from infra.carla_servers import SimulatorSpec
 from infra.carla_servers.launcher import ADAPTERS, EXECUTABLE
+from infra.storage import TEMPORARY_PREFIX
 from tasks.recording.pool import record_plan
 from tests.ray_nodes import add_node, cluster_without_cpus, lose_node
 
@@ -30,12 +34,14 @@ def main(folder: Path) -> None:
     with cluster_without_cpus() as cluster:
         nodes = [add_node(cluster, gpus=1, carla=1), add_node(cluster, gpus=1, carla=1)]
 
-        def lose_one(done: int, total: int, note: str) -> None:
-            if done == 1 and len(nodes) == 2:
-                lose_node(cluster, nodes.pop())
+        def lose_one() -> None:
+            while len(list(folder.glob(f"recordings/{TEMPORARY_PREFIX}*/w*"))) < 2:
+                time.sleep(0.05)  # the file system has no event to wait for
+            lose_node(cluster, nodes[1])
 
+        threading.Thread(target=lose_one, daemon=True).start()
         spec = SimulatorSpec("carla", options=("--threads", "1"))
-        print(record_plan(folder, spec, servers="fit", on_progress=lose_one), flush=True)
+        print(record_plan(folder, spec, servers="fit"), flush=True)
 
 
 if __name__ == "__main__":

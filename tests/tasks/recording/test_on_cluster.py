@@ -28,6 +28,7 @@ def test_recorders_are_placed_by_what_nodes_declare_and_a_lost_node_changes_no_b
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "recorded=2" in done.stdout
+    assert "goes to another server: server" in done.stderr
     assert write_shards(folder).digest == tiny.sharding.digest
     made = {path.name: sha256_file(path) for path in folder.glob("shards/*/*.tar")}
     assert made == {path.name: sha256_file(path) for path in tiny.folder.glob("shards/*/*.tar")}

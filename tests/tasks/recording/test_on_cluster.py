@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from infra.storage import sha256_file
 from tasks.sharding.shards import write_shards
+from tests.ray_nodes import run_on_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_recorders_are_placed_by_what_nodes_declare_and_a_lost_node_changes_no_byte(tiny, tmp_path, monkeypatch):
+def test_recorders_are_placed_by_what_nodes_declare_and_a_lost_node_changes_no_byte(tiny, tmp_path):
     folder = tmp_path / "tiny"
     folder.mkdir()
     for name in ("plan.parquet", "plan.json", "maps"):
         source = tiny.folder / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
-    monkeypatch.setenv("SHAREVERSE_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    command = [sys.executable, "-m", "tests.tasks.recording.on_cluster", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_on_cluster("tests.tasks.recording.on_cluster", str(folder), home=tmp_path / "home")
     assert "recorded=2" in done.stdout
     assert "goes to another server: server" in done.stderr
     assert write_shards(folder).digest == tiny.sharding.digest

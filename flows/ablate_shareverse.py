@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from prefect import flow
 from pydantic import Field
 
-from flows.collect_dataset import DatasetName, NonEmptyList, collect
+from flows.collect_dataset import DatasetName, NonEmptyList, Servers, collect
 from infra.prefect_worker import end_with_worker
 from tasks.benchmark.arms import MODEL_PRESET, ablation_of
 from tasks.benchmark.errors import BenchmarkError
@@ -24,7 +24,7 @@ def ablate_shareverse(
     carla_executable: str = "",
     carla_options: list[str] | None = None,
     maps_dir: str = "",
-    servers: Annotated[int, Field(ge=1, le=256)] = 2,
+    servers: Servers = 2,
     towns: NonEmptyList[Town] | None = None,
     test_towns: NonEmptyList[Town] | None = None,
     bench_preset: str = MODEL_PRESET,

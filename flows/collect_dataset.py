@@ -18,6 +18,8 @@ from tasks.sharding.task import write_dataset
 Item = TypeVar("Item")
 NonEmptyList = Annotated[list[Item], Field(min_length=1, max_length=1000)]
 DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+Servers = Annotated[int, Field(ge=1, le=256)] | Literal["fit"]
+"""How many CARLA servers; "fit": as many as Ray's nodes hold, also those that join later."""
 
 
 @flow(name="collect-dataset", validate_parameters=True, on_running=[end_with_worker])
@@ -29,7 +31,7 @@ def collect_dataset(
     carla_executable: str = "",
     carla_options: list[str] | None = None,
     maps_dir: str = "",
-    servers: Annotated[int, Field(ge=1, le=256)] = 2,
+    servers: Servers = 2,
     towns: NonEmptyList[Town] | None = None,
     trajectory_types: NonEmptyList[TrajectoryType] | None = None,
     weathers: NonEmptyList[WeatherName] | None = None,
@@ -43,9 +45,10 @@ def collect_dataset(
 
     `overrides`: any fields of the plan preset (tasks/planning/preset.py), {"repeats": 3, "view_width": 384}; those that
     are changed most often have parameters of their own. Once there are recordings, the plan cannot change: give another
-    plan another `dataset` name. A recording that takes longer than `recording_limit_s` (by default estimated from its
-    ticks) gets another server. Returns the data set's folder, digest and counts, and the recordings that it lacks: the
-    next run tries those that `failed` again, and those `quarantined` after three runs only with `retry_quarantined`.
+    plan another `dataset` name. `servers` counts CARLA servers on all of Ray's nodes together; "fit" is as many as they
+    hold. A recording that takes longer than `recording_limit_s` (by default estimated from its ticks) gets another
+    server. Returns the data set's folder, digest and counts, and the recordings that it lacks: the next run tries those
+    that `failed` again, and those `quarantined` after three runs only with `retry_quarantined`.
     """
     changed = PlanPreset.changes(
         overrides,
@@ -70,7 +73,7 @@ def collect(
     plan_preset: str,
     overrides: dict[str, Any],
     simulator_options: dict[str, Any],
-    servers: int,
+    servers: Servers,
     samples_per_shard: int,
     recording: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from prefect import flow
 from pydantic import Field
 
-from flows.collect_dataset import DatasetName, collect
+from flows.collect_dataset import DatasetName, Servers, collect
 from infra.prefect_worker import end_with_worker
 from tasks.encoding.task import encode_clips
 from tasks.training.parameters import LearningRate, Overrides, Seed, TrainSteps, changes
@@ -20,7 +20,7 @@ def train_base(
     plan_preset: str = "base",
     simulator: Literal["embedded", "carla"] = "embedded",
     carla_executable: str = "",
-    servers: Annotated[int, Field(ge=1, le=256)] = 2,
+    servers: Servers = 2,
     preset: str = "base",
     overrides: Overrides | None = None,
     run_name: Annotated[str, Field(max_length=64)] = "",

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 LAUNCHES = 3
 SOFTWARE_RENDERERS = ("llvmpipe", "lavapipe")
 ROOT_REFUSED = "refusing to run with the root privileges"
+EXECUTABLE, ADAPTERS = "SHAREVERSE_CARLA_EXECUTABLE", "SHAREVERSE_CARLA_ADAPTERS"
+"""Variables of a machine's environment: the path of its CarlaUE4.sh; adapter numbers of its GPUs, "0:0,1:2" where
+adapter 1 is none."""
 NVIDIA_SMI_TIMEOUT_S = 30.0
 NOT_EXECUTABLE = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 """Errors of exec that another launch would not cure, unlike a lack of memory or processes."""
@@ -37,7 +40,7 @@ class SimulatorSpec:
     kind: str = "embedded"
     """"embedded" or "carla"."""
     executable: str = ""
-    """Path of CarlaUE4.sh, for kind "carla"."""
+    """Path of CarlaUE4.sh, for kind "carla"; empty: what the machine's variable EXECUTABLE says."""
     options: tuple[str, ...] = ()
     maps_dir: str = ""
     """Folder whose .xodr files are towns too, for kind "embedded"."""
@@ -52,13 +55,28 @@ class SimulatorSpec:
             return [sys.executable, "-m", "infra.minicarla", *common, *maps, *self.options]
         if self.kind != "carla":
             raise CarlaServerError(f"the simulator {self.kind!r} is unknown: it is 'embedded' or 'carla'.")
-        if not shutil.which(self.executable):
+        executable = self.executable or os.environ.get(EXECUTABLE, "")
+        if not shutil.which(executable):
             raise CarlaServerError(
-                f"the CARLA executable {self.executable!r} does not exist or cannot be executed: "
+                f"the CARLA executable {executable!r} does not exist or cannot be executed: "
                 "set carla_executable to CarlaUE4.sh."
             )
-        adapter = [f"-graphicsadapter={gpu}"] if gpu is not None else []
-        return [self.executable, *common, *adapter, *self.options]
+        adapter = [f"-graphicsadapter={adapter_of(gpu)}"] if gpu is not None else []
+        return [executable, *common, *adapter, *self.options]
+
+
+def adapter_of(gpu: int) -> int:
+    """Return the adapter number of this machine's GPU: its own number, or what the variable ADAPTERS maps it to.
+
+    CarlaServerError for a map that cannot be read.
+    """
+    text = os.environ.get(ADAPTERS, "")
+    try:
+        pairs = [pair.split(":") for pair in text.split(",") if pair.strip()]
+        adapters = {int(number): int(adapter) for number, adapter in pairs}
+    except ValueError as error:
+        raise CarlaServerError(f"{ADAPTERS} is {text!r}: give pairs GPU:ADAPTER, as in '0:0,1:2'.") from error
+    return adapters.get(gpu, gpu)
 
 
 class CarlaServer:
@@ -187,7 +205,8 @@ class CarlaServer:
             log.warning("%s: nvidia-smi does not tell on which GPU it runs; it was given %d.", self.name, self.gpu)
         elif self.gpu not in used:
             raise CarlaServerError(
-                f"{self.name} runs on GPU {min(used)} instead of {self.gpu}: check -graphicsadapter numbering."
+                f"{self.name} runs on GPU {min(used)} instead of {self.gpu}: check -graphicsadapter numbering, "
+                f"and set {ADAPTERS} on that machine."
             )
 
     def stop(self) -> None:

@@ -1,12 +1,12 @@
-"""Filling the latent cache: a Ray actor a worker, one latent shard a data shard, nothing encoded twice."""
+"""Filling the latent cache: a pool of Ray actors, one latent shard per data shard, nothing encoded twice."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from infra.actor_pool import (
+    ActorPool,
+    Answer,
+    ItemQueue,
+    ItemTimeout,
+    Limits,
+    Needs,
+    PoolActor,
+    PoolError,
+    assigned_cores,
+    await_nodes,
+)
 from infra.locks import hold_lock
 from infra.ray_cluster import ray_cluster
 from infra.storage import (
     OnProgress,
+    StorageError,
     atomic_dir,
     atomic_file,
     make_folder,
@@ -48,10 +61,16 @@ from tasks.encoding.latents import (
 )
 from tasks.runs.run import Run
 from tasks.sharding.archive import complete_record, samples_of, write_samples, write_sidecar
+from tasks.sharding.errors import ShardError
 from tasks.sharding.reader import ClipIndex, read_pair
 
+LOG = logging.getLogger(__name__)
 CLIP_FRAMES = 49
 """Of an ordinary clip, to estimate disk space."""
+LIMITS = Limits(start_s=900.0, attempts=1, actors_lost=3, died="the process of {name} died.")
+"""Encoding draws nothing at random: what fails in a process that lives would fail again."""
+SETUP_TIMEOUT_S, UNKNOWN_CLIP_S = 300.0, 1800.0
+"""Timeout of a shard, and of each of its clips while no rate is known."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +103,7 @@ def encode_dataset(
 ) -> Path:
     """Encode what is missing of the train and val windows; return the cache's folder. Safe to kill and run again.
 
-    `workers` 0: one a core, or one a GPU where there are some. ShardError for a data set that is not finished,
+    `workers` 0: one per core, or one per GPU where Ray has some. ShardError for a data set that is not finished,
     EncodingError for one without training clips, CodecError for a codec that cannot be loaded.
     """
     index = ClipIndex(dataset_dir)
@@ -214,19 +233,30 @@ def prepare_codec(index: ClipIndex, preset: Preset, folder: Path) -> None:
         codec.save_pretrained(temporary)
 
 
-class Encoder:
-    """A Ray actor: holds the codec, writes shards."""
+class Encoder(PoolActor):
+    """Holds the codec, writes shards. One that is not complete when it ends has no sidecar."""
 
-    def __init__(self, dataset_dir: str, preset: dict[str, Any], folder: str, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self.index, self.preset, self.folder = ClipIndex(Path(dataset_dir)), Preset.from_dict(preset), Path(folder)
-        self.codec = load_codec(self.preset.codec, self.folder)
+    def __init__(self, dataset_dir: str, preset: dict[str, Any], folder: str) -> None:
+        self.dataset_dir, self.preset, self.folder = Path(dataset_dir), Preset.from_dict(preset), Path(folder)
+
+    def start(self) -> Answer:
+        """Load the codec."""
+        torch.set_num_threads(assigned_cores())
+        try:
+            self.index = ClipIndex(self.dataset_dir)
+            self.codec = load_codec(self.preset.codec, self.folder)
+        except (CodecError, ShardError) as error:
+            return "unusable", str(error)
         if torch.cuda.is_available():
             place(self.codec, torch.device("cuda"))
+        return "ready", ""
 
-    def write(self, job: ShardJob) -> list[dict[str, Any]]:
-        """Encode one shard; return its rows of the index."""
-        return write_shard(job, self.folder, self.index, self.codec, self.preset)
+    def work(self, job: ShardJob) -> Answer:
+        """Encode one shard; "done" comes with its rows of the index."""
+        try:
+            return "done", write_shard(job, self.folder, self.index, self.codec, self.preset)
+        except (CodecError, EncodingError, ShardError, StorageError, OSError) as error:
+            return "fault", str(error)
 
 
 def write_shard(job: ShardJob, folder: Path, index: ClipIndex, codec: Codec, preset: Preset) -> list[dict[str, Any]]:
@@ -252,40 +282,32 @@ def write_shard(job: ShardJob, folder: Path, index: ClipIndex, codec: Codec, pre
 def encoded(
     todo: list[ShardJob], folder: Path, index: ClipIndex, preset: Preset, workers: int
 ) -> Iterator[tuple[ShardJob, list[dict[str, Any]]]]:
-    """Encode shards on Ray actors; yield each as it is complete."""
+    """Encode shards on Ray actors; yield each as it is complete.
+
+    EncodingError for the first that cannot be encoded. A shard whose actor dies or hangs goes to another one first.
+    """
     if not todo:
         return
-    gpus = torch.cuda.device_count()
-    workers = min(workers or gpus or os.cpu_count() or 1, len(todo))
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    waiting = deque(todo)
-    with ray_cluster(num_cpus=workers) as ray:
-        remote = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0)(Encoder)
-        actors = [remote.remote(str(index.dataset_dir), preset.to_dict(), str(folder), threads) for _ in range(workers)]
-        busy = {}
-        for actor in actors:
-            job = waiting.popleft()
-            busy[actor.write.remote(job)] = (actor, job)
-        while busy:
-            finished, _ = ray.wait(list(busy), num_returns=1)
-            actor, job = busy.pop(finished[0])
-            yield job, result(ray, finished[0], job)
-            if waiting:
-                following = waiting.popleft()
-                busy[actor.write.remote(following)] = (actor, following)
+    cpus_here = min(workers or torch.cuda.device_count() or os.cpu_count() or 1, len(todo))
+    timeout = ItemTimeout(lambda job: len(job.clips), setup_s=SETUP_TIMEOUT_S, unknown_rate_s=UNKNOWN_CLIP_S)
+    queue = ItemQueue(todo, key=lambda job: job.path)
+    with ray_cluster(num_cpus=cpus_here) as ray:
 
+        def create_actor(options: dict[str, Any], name: str) -> Any:
+            return ray.remote(**options)(Encoder).remote(str(index.dataset_dir), preset.to_dict(), str(folder))
 
-def result(ray: Any, reference: Any, job: ShardJob) -> list[dict[str, Any]]:
-    """Return what an actor wrote; EncodingError when it failed or died."""
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        raise EncodingError(f"{job.path} could not be encoded: {error.cause}") from error
-    except ray.exceptions.RayActorError as error:
-        reason = str(error).splitlines()[0]
-        raise EncodingError(
-            f"the process that encoded {job.path} died ({reason}): run the deployment again; complete shards are kept."
-        ) from error
+        needs = Needs(gpus=int(any(node.get("GPU") for node in await_nodes(ray, cpus_here))))
+        with ActorPool[ShardJob](ray, "encoder", create_actor, workers or "fit", needs, LIMITS, timeout, LOG) as pool:
+            try:
+                for outcome in pool.outcomes(queue):
+                    if outcome.kind == "failed":
+                        raise EncodingError(f"{outcome.item.path} could not be encoded: {outcome.value}")
+                    if outcome.kind == "done":
+                        yield outcome.item, outcome.value
+            except PoolError as error:
+                raise EncodingError(
+                    f"nothing can be encoded: {error} Run the deployment again; complete shards are kept."
+                ) from error
 
 
 def write_index(

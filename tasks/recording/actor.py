@@ -7,39 +7,39 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from infra.actor_pool import Answer, PoolActor
 from infra.carla_servers import CarlaServer, CarlaServerError, NotReady, SimulatorSpec
 from infra.reading import one_line
 from infra.storage import StorageError, disk_fault
 from tasks.planning.rows import PlannedRecording
 from tasks.recording.errors import GateError, RecordingError, ServerFault
+from tasks.recording.placement import assigned_gpu, with_threads
 from tasks.recording.recorder import Recorder
 from tasks.recording.rig import Rig, open_world
 
 ANSWER_TIMEOUT_S = 5.0
 """Limit for the answer of a server that is asked whether it still works."""
-Answer = tuple[str, str]
-"""Outcome of a call, and its reason in a sentence. Of `start`: "ready"; "unready", another launch may work; "unusable".
-Of `record`: "done"; "gate", a quality gate rejects it; "fault" of the recording; "server", a fault of the server. Of
-both: "disk"."""
 
 
-class RecorderActor:
-    """Owns one CARLA server.
+class RecorderActor(PoolActor):
+    """Owns one CARLA server. GPU, ports and executable are found on the node where it is placed.
 
     After a fault the driver replaces the whole process, because a client hangs in its own clean-up when its server is
-    dead or confused (trap 5: ticks can hang). The actor needs two threads: `stop` is called while another call hangs.
+    dead or confused (trap 5: ticks can hang).
     """
 
-    def __init__(self, spec: SimulatorSpec, dataset_dir: str, name: str, gpu: int | None = None) -> None:
+    def __init__(self, spec: SimulatorSpec, dataset_dir: str, name: str) -> None:
         self.dataset_dir = Path(dataset_dir)
-        self.server = CarlaServer(spec, self.dataset_dir / "logs", name, gpu)
+        self.server = CarlaServer(spec, self.dataset_dir / "logs", name)
         self.recorder: Recorder | None = None
         self.episode: tuple = ()
         """What the current recorder was made for: town, size of a view, ground truth, length of a tick."""
         self.stopping = False
 
-    def placed(self) -> None:
-        """Do nothing: that it answers shows that Ray has placed this actor."""
+    def placed(self) -> str:
+        """Learn what Ray gave this actor on its node; return the node's id."""
+        self.server.spec, self.server.gpu = with_threads(self.server.spec), assigned_gpu(self.server.spec)
+        return super().placed()
 
     def start(self) -> Answer:
         """Launch the server, once."""
@@ -49,30 +49,30 @@ class RecorderActor:
             return "unready", str(error)
         except CarlaServerError as error:
             fault = self.disk_fault(error.__cause__)
-            return ("disk", str(fault)) if fault else ("unusable", str(error))
+            return ("fatal", str(fault)) if fault else ("unusable", str(error))
         except (OSError, RuntimeError) as error:
             fault = self.disk_fault(error)
-            return ("disk", str(fault)) if fault else ("unready", one_line(error))
+            return ("fatal", str(fault)) if fault else ("unready", one_line(error))
         threading.Thread(target=self.exit_with_server, daemon=True).start()
         return "ready", ""
 
-    def record(self, recording: PlannedRecording) -> Answer:
-        """Make a recording on the running server."""
+    def work(self, recording: PlannedRecording) -> Answer:
+        """Make a recording on the running server. "done" comes with why a quality gate rejects it, if one does."""
         try:
             self.recorder_for(recording).record(recording, self.dataset_dir)
         except GateError as error:
-            return "gate", str(error)
+            return "done", str(error)
         except StorageError as error:
-            return "disk", str(error)
+            return "fatal", str(error)
         except ServerFault as error:
-            return "server", str(error)
+            return "actor", str(error)
         except RecordingError as error:
             return "fault", str(error)
         except OSError as error:
             fault = self.disk_fault(error)
-            return ("disk", str(fault)) if fault else ("fault", one_line(error))
+            return ("fatal", str(fault)) if fault else ("fault", one_line(error))
         except RuntimeError as error:  # the carla client's only class of errors
-            return "fault" if self.is_answering() and "time-out" not in str(error) else "server", one_line(error)
+            return "fault" if self.is_answering() and "time-out" not in str(error) else "actor", one_line(error)
         return "done", ""
 
     def stop(self) -> None:

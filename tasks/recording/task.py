@@ -11,14 +11,14 @@ from infra.carla_servers import SimulatorSpec
 from infra.prefect_progress import FlowProgress
 from infra.storage import home
 from tasks.recording.errors import RecordingError
-from tasks.recording.pool import record_plan
+from tasks.recording.pool import Servers, record_plan
 
 
 @task(name="record-clips")
 def record_clips(
     dataset: str,
     simulator_options: dict,
-    servers: int,
+    servers: Servers,
     recording_limit_s: float | None = None,
     retry_quarantined: bool = False,
 ) -> dict[str, Any]:

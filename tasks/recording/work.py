@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from infra.actor_pool import ItemQueue
 from infra.storage import sweep_temporary
 from tasks.planning.rows import PlannedRecording
 from tasks.planning.spares import count_without_spare, stand_ins
 from tasks.recording.ledger import Ledger
-
-MAX_ATTEMPTS = 3
-"""Attempts at a recording in one run."""
-MAX_SERVERS_LOST = 8
-"""After so many servers have failed during one recording, the recording is to blame."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class RecordingSummary:
         return [*lines, *(f"Could not record {key}: {why}" for key, why in self.faults.items())]
 
 
-class RecordingQueue:
+class RecordingQueue(ItemQueue[PlannedRecording]):
     """The recordings that a plan still lacks, by town in the plan's order, and the record of this run's failures."""
 
     def __init__(
@@ -79,8 +75,6 @@ class RecordingQueue:
         (dataset_dir / "recordings").mkdir(exist_ok=True)
         sweep_temporary(dataset_dir / "recordings")
         self.plan, self.spares, self.ledger, self.log = plan, spares, ledger, log
-        self.attempts: Counter[str] = Counter()
-        self.servers_lost: Counter[str] = Counter()
         self.faults: dict[str, str] = {}
         self.recorded = 0
         self.spares_used: set[str] = set()
@@ -88,7 +82,7 @@ class RecordingQueue:
         towns = list(dict.fromkeys(row.town for row in plan))
         lost = self.lost()
         rows = [row for row in plan if row.recording_id not in lost and not ledger.is_done(row.recording_id)]
-        self.remaining = deque(sorted(rows, key=lambda row: towns.index(row.town)))
+        super().__init__(sorted(rows, key=lambda row: towns.index(row.town)), key=lambda row: row.recording_id)
         self.already_done = len(plan) - len(rows) - sum(row.recording_id in lost for row in plan)
         self.add_spares()
 
@@ -112,11 +106,13 @@ class RecordingQueue:
                 )
                 self.remaining.append(row)
 
-    def take(self, town: str | None) -> PlannedRecording:
-        """Remove and return the next recording: of `town` if there is one, since loading another town takes seconds;
-        else of the town with the most left."""
+    def take(self, last: PlannedRecording | None) -> PlannedRecording:
+        """Remove and return the next recording: of the town of `last` if there is one, since loading another town takes
+        seconds; else of the town with the most left."""
         towns = Counter(row.town for row in self.remaining)
-        if town not in towns:
+        if last is not None and last.town in towns:
+            town = last.town
+        else:
             town = max(towns, key=lambda name: (towns[name], name))
         index = next(index for index, row in enumerate(self.remaining) if row.town == town)
         row = self.remaining[index]
@@ -131,23 +127,6 @@ class RecordingQueue:
         """Settle a recording that failed a quality gate: it would fail again."""
         self.ledger.mark_rejected(row.recording_id, describe_failure(row, reason))
         self.add_spares()
-
-    def failed(self, row: PlannedRecording, reason: str) -> None:
-        """Put a recording back to be tried next, unless it failed too often."""
-        self.attempts[row.recording_id] += 1
-        if self.attempts[row.recording_id] < MAX_ATTEMPTS:
-            self.remaining.appendleft(row)
-        else:
-            self.give_up(row, reason)
-
-    def server_failed(self, row: PlannedRecording, reason: str) -> None:
-        """Put a recording back at the end, without counting an attempt, unless it loses too many servers."""
-        self.servers_lost[row.recording_id] += 1
-        count = self.servers_lost[row.recording_id]
-        if count < MAX_SERVERS_LOST:
-            self.remaining.append(row)
-        else:
-            self.give_up(row, f"{count} servers failed with it in hand, the last: {reason}")
 
     def give_up(self, row: PlannedRecording, reason: str) -> None:
         """Leave a recording to the next run, or quarantine it if it has failed in too many runs."""

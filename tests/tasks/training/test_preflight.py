@@ -144,7 +144,7 @@ def test_disk_and_memory_are_asked_for(check, monkeypatch):
     needs = needs_of(TINY, 1)
     with monkeypatch.context() as patch:
         patch.setattr(resources, "free_memory", lambda: 1000.0)
-        refused(check, StorageError, "2 training processes need at least", advice="take fewer processes")
+        refused(check, StorageError, "2 training processes of preset tiny need at least", advice="take fewer processes")
     asked = {}
     monkeypatch.setattr(resources, "require_free_space", lambda folder, needed: asked.update({folder: needed}))
     check()

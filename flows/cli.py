@@ -228,6 +228,38 @@ def train(
     run_flow("train-shareverse", target, parameters, watch=watch)
 
 
+@command("shareverse preflight paper --gpus 8 --gpu-memory-gb 80 --host-memory-gb 512")
+def preflight(
+    preset: Annotated[str, typer.Argument(help="A model preset's name, or the path of a TOML file.")],
+    gpus: Annotated[int | None, typer.Option(min=0, help="Cards, a process each (default: this machine's).")] = None,
+    gpu_memory_gb: Annotated[float | None, typer.Option(min=0, help="Of each (default: this machine's).")] = None,
+    host_memory_gb: Annotated[float | None, typer.Option(min=0, help="Free (default: this machine's).")] = None,
+    pairs_per_s: Annotated[float | None, typer.Option(min=1e-9, help="A measured rate, for the time.")] = None,
+    override: OverrideOption = None,
+) -> None:
+    """Print what a training needs, and whether it fits.
+
+    Memory of cards and host, disk and time, by arithmetic. Where it does not fit, names presets that do and ends with
+    code 1. Without GPUs: two processes on the CPU.
+    """
+    from model.codec import CodecError
+    from model.presets import Preset, PresetError
+    from tasks.training.fit import presets_that_fit, report
+    from tasks.training.resources import machine_of, misfit
+
+    try:
+        chosen = Preset.load(preset).replace(**parse_assignments(override, "--override"))
+        machine = machine_of(gpus, gpu_memory_gb, host_memory_gb)
+        processes = machine.gpus or 2
+        print(report(chosen, processes, machine, pairs_per_s))
+        why = misfit(chosen, processes, machine)
+        fitting = ", ".join(presets_that_fit(chosen, processes, machine)) if why else ""
+    except (PresetError, CodecError) as error:
+        raise exit_with(error) from error
+    if why:
+        raise exit_with(f"{why} Presets that fit: {fitting or 'none'}.")
+
+
 @command("shareverse evaluate --run 1a2b3c4d5e6f --param split=val")
 def evaluate(
     run_id: Annotated[str | None, typer.Option("--run", help="The run's id (default: the one opened last).")] = None,
@@ -280,6 +312,9 @@ def generate(
 def export(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or `last`: the one opened last.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    merge: Annotated[
+        bool, typer.Option("--merge/--no-merge", help="LoRA: updates in the base's weights, or beside them.")
+    ] = True,
 ) -> None:
     """Write a run's model as a folder to hand on.
 
@@ -290,7 +325,7 @@ def export(
     from tasks.runs.run import read_run
 
     try:
-        export_run(read_run("" if run_id == "last" else run_id), folder)
+        export_run(read_run("" if run_id == "last" else run_id), folder, merge=merge)
     except ERRORS as error:
         raise exit_with(error) from error
     except OSError as error:

@@ -8,6 +8,9 @@ COMPILED_AT_START = "deepspeed_shm_comm"
 """The C++ op that DeepSpeed would build on a CPU when it starts; it only serves inference (trap 27: DeepSpeed compiles
 ops)."""
 
+REDUCED_ELEMENTS = 500_000_000
+"""Gradients that are reduced at once, in a buffer of that length (DeepSpeed's own value)."""
+
 
 class DeepSpeedConfigError(ValueError):
     """Values that DeepSpeed cannot train with."""
@@ -32,15 +35,24 @@ def deepspeed_config(
     zero_stage: int,
     bf16: bool,
     max_grad_norm: float,
+    trained_parameters: int = REDUCED_ELEMENTS,
 ) -> dict[str, Any]:
-    """Return the engine's configuration. The optimiser is torch's AdamW, passed in; DeepSpeed's would be compiled."""
+    """Return the engine's configuration. The optimiser is torch's AdamW, passed in; DeepSpeed's would be compiled.
+
+    `trained_parameters`: their number, because a buffer for more gradients than there are would lie idle.
+    """
     return {
         "train_batch_size": batch_size,
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": accumulation_steps(batch_size, micro_batch_size, processes),
         "gradient_clipping": max_grad_norm,
         "bf16": {"enabled": bf16},
-        "zero_optimization": {"stage": zero_stage, "overlap_comm": False, "contiguous_gradients": True},
+        "zero_optimization": {
+            "stage": zero_stage,
+            "overlap_comm": False,
+            "contiguous_gradients": True,
+            "reduce_bucket_size": min(REDUCED_ELEMENTS, trained_parameters),
+        },
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 1_000_000_000,
         "wall_clock_breakdown": False,

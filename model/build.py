@@ -45,6 +45,12 @@ def build_transformer(preset: Preset) -> ShareVerseTransformer3DModel:
         except WeightsError as error:
             raise PresetError(base_model_error(config.base_model, error)) from error
         return ShareVerseTransformer3DModel.from_base(base, **cross_agent_options(preset))
+    return transformer_from_scratch(preset)
+
+
+def transformer_from_scratch(preset: Preset) -> ShareVerseTransformer3DModel:
+    """Return a model of the preset's own sizes, seeded with `training.seed`."""
+    config = preset.transformer
     _, channels, height, width = preset.latent_shape
     generator_state = torch.get_rng_state()
     torch.manual_seed(preset.training.seed)
@@ -94,11 +100,15 @@ def build_pipeline(
     )
 
 
-def empty_transformer(preset: Preset) -> ShareVerseTransformer3DModel:
-    """Return the preset's model on the meta device: its shapes, without memory. PresetError as `build_transformer`."""
-    if not preset.transformer.base_model:
+def empty_transformer(preset: Preset, *, base_needed: bool = True) -> ShareVerseTransformer3DModel:
+    """Return the preset's model on the meta device: its shapes, without memory.
+
+    `base_needed` False: where there is no local copy of the base, the preset's own sizes stand for it. PresetError for
+    a base that is missing or does not fit.
+    """
+    if not preset.transformer.base_model or not (base_needed or has_local_copy(preset.transformer.base_model)):
         with torch.device("meta"):
-            return build_transformer(preset)
+            return transformer_from_scratch(preset)
     config = {name: value for name, value in dict(check_base(preset).config).items() if not name.startswith("_")}
     with torch.device("meta"):
         return ShareVerseTransformer3DModel(**(config | cross_agent_options(preset)))
@@ -112,6 +122,15 @@ def base_folder(name: str) -> Path:
     except WeightsError as error:
         raise PresetError(f"base_model {error}.") from error
     return folder if (folder / "config.json").exists() else folder / "transformer"
+
+
+def has_local_copy(name: str) -> bool:
+    """Tell whether a base model is on this machine."""
+    try:
+        base_folder(name)
+    except PresetError:
+        return False
+    return True
 
 
 def is_own_base(name: str) -> bool:

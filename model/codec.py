@@ -274,6 +274,22 @@ def check_vae(config: CodecConfig) -> None:
         raise CodecError(f"the VAE of {name!r} has scaling_factor {scaling}: download it again.")
 
 
+def empty_vae(config: CodecConfig) -> AutoencoderKLCogVideoX:
+    """Return the preset's VAE on the meta device, without memory: CogVideoX-5B's where there is no local copy of it.
+
+    CodecError for a local copy that is damaged.
+    """
+    try:
+        folder = vae_folder(config.codec_path)
+    except CodecError:
+        with torch.device("meta"):
+            return AutoencoderKLCogVideoX()  # diffusers' defaults are CogVideoX-5B's
+    try:
+        return check_folder(AutoencoderKLCogVideoX, folder)[0]
+    except WeightsError as error:
+        raise CodecError(vae_error(config.codec_path, error)) from error
+
+
 def vae_folder(name: str) -> Path:
     """Return the folder of a VAE: a pipeline's `vae/`, or the folder itself.
 

@@ -100,14 +100,20 @@ class ShareVersePipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, torch_dtype: torch.dtype = torch.float32, **replaced: Any
+        cls,
+        name: str | Path,
+        *,
+        torch_dtype: torch.dtype = torch.float32,
+        merge_adapter: bool = True,
+        **replaced: Any,
     ) -> ShareVersePipeline:
         """Load what `save_pretrained` or `shareverse export` wrote: a folder, or a local copy from the hub.
 
-        `torch_dtype`: of transformer and VAE; a linear codec and the text stay float32. `replaced`: components or
-        options in place of the folder's. WeightsError for a folder that is damaged or holds another pipeline.
+        `torch_dtype`: of transformer and VAE; a linear codec and the text stay float32. `merge_adapter` False keeps the
+        matrices of a folder with an adapter in peft's modules. `replaced`: components or options in place of the
+        folder's. WeightsError for a folder that is damaged or holds another pipeline.
         """
-        parts = load_pipeline_parts(name, cls.__name__, torch_dtype, skip=replaced.keys())
+        parts = load_pipeline_parts(name, cls.__name__, torch_dtype, skip=replaced.keys(), merge_adapter=merge_adapter)
         return cls(**parts | replaced)
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 model_index.json   which class each part has, and what the model must know of its input
 transformer/ codec/ text/   weights (safetensors) and their configuration
 scheduler/         the noise schedule's configuration
+adapter/           where it was exported unmerged: LoRA's matrices for the transformer, in peft's layout
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from model.codec import LinearCodec
 from model.presets import VideoConfig
 from model.raymap import build_raymaps
 from model.text import EmptyText
+from model.trainable import ADAPTER_FOLDER, load_adapter
 from model.transformer import ShareVerseTransformer3DModel
 from model.weights import (
     INVALID_CONFIG_ERRORS,
@@ -52,11 +54,12 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 
 def load_pipeline_parts(
-    name: str | Path, pipeline: str, torch_dtype: torch.dtype, *, skip: Collection[str] = ()
+    name: str | Path, pipeline: str, torch_dtype: torch.dtype, *, skip: Collection[str] = (), merge_adapter: bool = True
 ) -> dict[str, Any]:
     """Return the arguments of the class `pipeline` that a folder holds, except those in `skip`.
 
-    WeightsError for a folder that is missing or damaged, or holds another pipeline.
+    An adapter is merged into the transformer, or stays beside its weights in peft's modules. WeightsError for a folder
+    that is missing or damaged, or holds another pipeline.
     """
     folder = local_folder(str(name))
     index = read_json_object(folder / INDEX)
@@ -76,6 +79,8 @@ def load_pipeline_parts(
             loaded[part] = load_weights(kind, folder / part, torch_dtype=dtype, low_cpu_mem_usage=False)
         else:
             loaded[part] = load_scheduler(kind, folder / part)
+    if "transformer" in loaded and (folder / ADAPTER_FOLDER).is_dir():
+        load_adapter(loaded["transformer"], folder / ADAPTER_FOLDER, merge=merge_adapter)
     return loaded | {key: value for key, value in options.items() if key not in skip}
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from model.presets.base import Count, CountOrNone, Frames, NamedPreset, PresetError, Seed, Settings
+from model.presets.base import Count, CountOrNone, Frames, NamedPreset, NotEmpty, PresetError, Seed, Settings
 from model.presets.messages import FieldConflict
 
 __all__ = [
@@ -23,7 +23,10 @@ __all__ = [
 FOLDER = Path(__file__).parent
 SPATIAL_FACTOR, TEMPORAL_FACTOR = 8, 4
 """The codec's compression: 8x per side, and 4x in time after the first frame."""
-FIELDS_ADDED_LATER = ("chroma_weight", "fitted_codec", "prediction", "first_frame", "image_condition")
+FIELDS_ADDED_LATER = (
+    "chroma_weight", "fitted_codec", "prediction", "first_frame", "image_condition", "trainable", "lora_rank",
+    "lora_alpha", "lora_targets",
+)  # fmt: skip
 """Fields that did not exist when the first runs were made. At their defaults they do not enter the ids of runs and
 latents, so that older ones are still found."""
 
@@ -37,6 +40,7 @@ Metres = Annotated[float, Field(ge=0, le=1e6)]
 LearningRate = Annotated[float, Field(gt=0, le=1e9, strict=True, allow_inf_nan=False)]
 TrainSteps = Annotated[int, Field(ge=1, le=1_000_000_000, strict=True)]
 CrossAgent = Literal["on", "within", "off"]
+LoraTarget = Literal["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
 
 
 class VideoConfig(Settings):
@@ -211,6 +215,15 @@ class TrainingConfig(Settings):
     clip's start."""
     swap_agents: bool = True
     """Whether agents 0 and 1 are swapped in a random half of the pairs."""
+    trainable: Literal["all", "added", "lora"] = "all"
+    """"all" weights are trained (paper), or the base stays frozen and only what ShareVerse adds to it is ("added"), or
+    that and low-rank updates of the base's DiT blocks ("lora"; Hu et al., arXiv 2106.09685)."""
+    lora_rank: Annotated[int, Field(ge=1, le=4096, strict=True)] = 64
+    """LoRA only: rank of the updates."""
+    lora_alpha: Annotated[float, Field(gt=0, le=1e6)] = 64.0
+    """LoRA only: the updates are scaled by `lora_alpha` / `lora_rank`."""
+    lora_targets: NotEmpty[LoraTarget] = ("to_q", "to_k", "to_v", "to_out.0")
+    """LoRA only: the linear layers of a DiT block that are updated."""
 
     @model_validator(mode="after")
     def batch_is_whole_micro_batches(self) -> Self:
@@ -258,12 +271,21 @@ class Preset(NamedPreset):
                 )
         return self
 
+    @model_validator(mode="after")
+    def only_a_base_stays_frozen(self) -> Self:
+        if self.training.trainable != "all" and not self.transformer.base_model:
+            raise FieldConflict(
+                f"trainable is {self.training.trainable!r} and base_model is empty",
+                "random weights would stay as they are; name a base_model, or set trainable to all",
+            )
+        return self
+
     def identity(self) -> dict[str, Any]:
         """Return what the ids of runs and latents are made of: `to_dict` without those of FIELDS_ADDED_LATER that have
         their defaults."""
         values = self.to_dict()
         for name, (section, info) in self.flat_fields().items():
-            if name in FIELDS_ADDED_LATER and values[section][name] == info.default:
+            if name in FIELDS_ADDED_LATER and getattr(getattr(self, section), name) == info.default:
                 del values[section][name]
         return values
 

@@ -5,6 +5,8 @@ run.json           the run's configuration, and the digest of its data
 model_index.json   the pipeline's parts, and what the model must know of its input (model/pipeline_folder.py)
 transformer/       the last checkpoint's weights, averaged where the run averages (safetensors)
 codec/             the linear codec that was fitted on the run's data, or CogVideoX's VAE
+adapter/           of a LoRA run where it is not merged: its matrices in peft's layout; transformer/ is the base then,
+                   with what was added to it
 scheduler/ text/   the noise schedule, and the empty prompt's embedding
 MLmodel code/      the same folder as an MLflow model (model/serving.py), and the package `model` that loads it
 """
@@ -19,12 +21,15 @@ from typing import Any
 from infra.reading import read_json
 from infra.storage import atomic_dir
 from model import serving
-from model.build import is_own_base
+from model.build import build_transformer, is_own_base
 from model.presets import Preset
+from model.trainable import ADAPTER_FOLDER, is_added
+from model.transformer import ShareVerseTransformer3DModel
 from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.report.report import METRICS
 from tasks.evaluation.report.write import folder_of, latents_dir_of
 from tasks.evaluation.scoring.sampling import Sampler
+from tasks.runs.checkpoint_record import check_files
 from tasks.runs.run import Run, steps_of
 
 CARD = """---
@@ -127,10 +132,18 @@ def add_mlflow_flavour(folder: Path) -> None:
     flavour.save(folder / "MLmodel")
 
 
-def export_run(run: Run, folder: Path) -> None:
+def unmerged(merged: ShareVerseTransformer3DModel, preset: Preset) -> ShareVerseTransformer3DModel:
+    """Return a LoRA run's base with the added weights of its merged model. PresetError for a base that is gone."""
+    model = build_transformer(preset)
+    model.load_state_dict({name: value for name, value in merged.state_dict().items() if is_added(name)}, strict=False)
+    return model
+
+
+def export_run(run: Run, folder: Path, *, merge: bool = True) -> None:
     """Write a run's last checkpoint as a pipeline, with its card, to a new `folder`, complete or not at all.
 
-    EvaluationError when there is no checkpoint, its codec is gone, or the folder holds something; RunError for a
+    `merge` False leaves the low-rank updates of a LoRA run beside its base. EvaluationError when there is no
+    checkpoint, none with such updates, its codec is gone, or the folder holds something; RunError for a
     damaged checkpoint or a data set that is not the run's, CodecError or PresetError for a VAE or a text embedding that
     cannot be loaded, StorageError for a folder that cannot be.
     """
@@ -139,10 +152,15 @@ def export_run(run: Run, folder: Path) -> None:
         raise EvaluationError(f"run {run.run_id} has no checkpoint in {run.folder}: train it first.")
     if folder.is_dir() and any(folder.iterdir()):
         raise EvaluationError(f"{folder} is not empty: name a new folder.")
+    if not merge and run.preset.training.trainable != "lora":
+        raise EvaluationError(f"run {run.run_id} has no adapter, it trained no LoRA: export it merged.")
     codec, linear = latents_dir_of(run) / "codec", run.preset.codec.codec == "linear"
     if linear and not codec.is_dir():
         raise EvaluationError(f"the run's codec is gone from {codec}: run train-shareverse again with its parameters.")
     pipeline = Sampler.of_checkpoint(run.preset, checkpoint, latents_dir_of(run)).pipeline
+    if not merge:
+        check_files(checkpoint, f"{ADAPTER_FOLDER}/")
+        pipeline.register_modules(transformer=unmerged(pipeline.transformer, run.preset))
     pipeline.register_to_config(fps=frames_per_second(run))
     video = run.preset.video
     card = CARD.format(
@@ -154,6 +172,8 @@ def export_run(run: Run, folder: Path) -> None:
     )  # fmt: skip
     with atomic_dir(folder) as temporary:
         pipeline.save_pretrained(temporary)
+        if not merge:
+            shutil.copytree(checkpoint / ADAPTER_FOLDER, temporary / ADAPTER_FOLDER)
         add_mlflow_flavour(temporary)
         shutil.copy(run.folder / "run.json", temporary)
         (temporary / "README.md").write_text(card)

@@ -2,7 +2,8 @@
 
 run.json                  what decides the run, and its name
 metrics.jsonl             the metric spool, one row per line (training never waits for MLflow)
-checkpoints/step-000200/  engine/ (DeepSpeed), model/ (weights to sample with), trainer.json; renamed when complete
+checkpoints/step-000200/  engine/ (DeepSpeed), model/ (weights to sample with), trainer.json; renamed when complete;
+                          of a LoRA run also adapter/ (its low-rank updates, in peft's layout)
 evaluation/               videos, tables, report.json
 finished.json             written last: trained to the end and scored
 """

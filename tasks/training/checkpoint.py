@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from infra.storage import TEMPORARY_PREFIX, publish_dir, sweep_temporary
+from model.trainable import ADAPTER_FOLDER, merged, save_adapter
 from model.transformer import ShareVerseTransformer3DModel
 from tasks.runs.checkpoint_record import RECORD, file_hashes
 from tasks.runs.run import Run
@@ -32,9 +33,14 @@ def save_checkpoint(run: Run, step: int, engine: Engine, average: WeightAverage 
     engine.save(temporary / "engine")
     weights = engine.state_dict()
     if first:
-        save_model(temporary / "model", engine, average.state_dict() | buffers(engine) if average else weights)
         if average:
+            weights |= average.state_dict()
             average.save(temporary / EMA_FILE)
+        training = run.preset.training
+        if training.trainable == "lora":
+            save_adapter(weights, run.preset, temporary / ADAPTER_FOLDER)
+            weights = merged(weights, training.lora_alpha / training.lora_rank)
+        save_model(temporary / "model", engine, weights)
     torch.distributed.barrier()
     if first:
         record = record | {"files": file_hashes(temporary)}
@@ -42,12 +48,6 @@ def save_checkpoint(run: Run, step: int, engine: Engine, average: WeightAverage 
         publish_dir(temporary, final)
         remove_old(folder, run.preset.training.keep_checkpoints)
     torch.distributed.barrier()
-
-
-def buffers(engine: Engine) -> dict[str, torch.Tensor]:
-    """Return the model's persistent buffers, which an average of parameters does not hold."""
-    named = dict(engine.model.named_buffers())
-    return {name: value.detach().cpu() for name, value in engine.model.state_dict().items() if name in named}
 
 
 def save_model(folder: Path, engine: Engine, weights: dict[str, torch.Tensor]) -> None:

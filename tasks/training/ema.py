@@ -1,4 +1,4 @@
-"""A running mean of the weights, float32, the same on every rank (ZeRO 1 and 2 keep whole weights)."""
+"""A running mean of the trained weights, float32, the same on every rank (ZeRO 1 and 2 keep whole weights)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class WeightAverage:
 
     def __init__(self, model: torch.nn.Module, decay: float) -> None:
         self.decay = decay
-        self.names = [name for name, _ in model.named_parameters()]
-        self.weights = [parameter.detach() for parameter in model.parameters()]
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.names, self.weights = list(trained), [parameter.detach() for parameter in trained.values()]
         self.means = [weight.float().clone() for weight in self.weights]
 
     @torch.no_grad()

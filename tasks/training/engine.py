@@ -1,4 +1,4 @@
-"""The DeepSpeed engine of one rank: ZeRO around the transformer, torch's AdamW, three groups of parameters."""
+"""The DeepSpeed engine of one rank: ZeRO around the transformer, torch's AdamW, groups of parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from infra.deepspeed_config import deepspeed_config, use_bf16, without_compiled_
 from infra.reading import one_line
 from model.build import build_transformer
 from model.presets import Preset
-from model.transformer import ADDED_PREFIXES, ShareVerseTransformer3DModel
+from model.trainable import MATRIX, choose_trained, is_added
+from model.transformer import ShareVerseTransformer3DModel
 from tasks.runs.errors import RunError
 from tasks.training.errors import RESTORE
 
@@ -23,22 +24,25 @@ UNREADABLE = (
     pickle.UnpicklingError,
 )  # fmt: skip
 """What DeepSpeed and torch raise for state files that are missing, truncated or altered."""
-GROUPS = ("base", "raymap", "cross")
-"""CogVideoX's own parameters, the raymap encoders', the cross-agent blocks'."""
+GROUPS = ("base", "lora", "raymap", "cross")
+"""CogVideoX's own parameters, their low-rank updates, the raymap encoders', the cross-agent blocks'."""
 
 
 def group_of(name: str) -> str:
     """Return the group of a parameter by its name."""
     if name.startswith("raymap_encoders."):
         return "raymap"
-    return "cross" if name.startswith(ADDED_PREFIXES) else "base"
+    if is_added(name):
+        return "cross"
+    return "lora" if MATRIX.fullmatch(name) else "base"
 
 
 def parameter_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
-    """Return AdamW's groups, those that have parameters, so that ZeRO keeps their gradients apart."""
+    """Return AdamW's groups of trained parameters, none of them empty, so that ZeRO keeps their gradients apart."""
     groups: dict[str, list[torch.nn.Parameter]] = {name: [] for name in GROUPS}
     for name, parameter in model.named_parameters():
-        groups[group_of(name)].append(parameter)
+        if parameter.requires_grad:
+            groups[group_of(name)].append(parameter)
     return [{"name": name, "params": parameters} for name, parameters in groups.items() if parameters]
 
 
@@ -79,8 +83,11 @@ class Engine:
 
         training = preset.training
         self.preset, self.stage = preset, training.zero_stage
+        self.frozen_base = training.trainable != "all"
         self.dtype = torch.bfloat16 if use_bf16(training.precision) else torch.float32
-        model = build_transformer(preset).to(self.dtype)
+        model = build_transformer(preset)
+        choose_trained(model, preset)
+        model.to(self.dtype)
         if training.gradient_checkpointing:
             model.enable_gradient_checkpointing()
         optimizer = torch.optim.AdamW(
@@ -94,6 +101,7 @@ class Engine:
             zero_stage=training.zero_stage,
             bf16=self.dtype == torch.bfloat16,
             max_grad_norm=training.max_grad_norm,
+            trained_parameters=sum(part.numel() for group in optimizer.param_groups for part in group["params"]),
         )
         self.deepspeed, *_ = deepspeed.initialize(model=model.to(device), optimizer=optimizer, config=config)
 
@@ -154,13 +162,17 @@ class Engine:
                 yield from (value for value in optimizer.state[parameter].values() if torch.is_tensor(value))
 
     def save(self, folder: Path) -> None:
-        """Write the engine's state; all ranks."""
-        self.deepspeed.save_checkpoint(str(folder), tag="state", save_latest=False)
+        """Write the engine's state, without a frozen base, which is read where it lies; all ranks."""
+        self.deepspeed.save_checkpoint(
+            str(folder), tag="state", save_latest=False, exclude_frozen_parameters=self.frozen_base
+        )
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote; all ranks, as many as wrote it. RunError when it is missing or damaged."""
         try:
-            loaded, _ = self.deepspeed.load_checkpoint(str(folder), tag="state")
+            loaded, _ = self.deepspeed.load_checkpoint(
+                str(folder), tag="state", load_module_strict=not self.frozen_base
+            )
         except UNREADABLE as error:
             raise RunError(f"{folder} cannot be read ({one_line(error)}): {RESTORE}") from error
         if loaded is None:

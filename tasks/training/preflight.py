@@ -14,7 +14,8 @@ from tasks.runs.errors import RunError
 from tasks.runs.run import Run, steps_of
 from tasks.sharding.reader import ClipIndex, read_cameras
 from tasks.training.group import check_stage
-from tasks.training.resources import check_disk, check_memory, needs_of
+from tasks.training.needs import needs_of
+from tasks.training.resources import check_disk, check_memory
 
 NEEDED = {"train": "it is trained on them", "test": "it is scored on them"}
 

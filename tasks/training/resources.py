@@ -1,14 +1,4 @@
-"""What a training needs of disk and memory, by arithmetic from its configuration, against what there is.
-
-The figures are floors: what is refused cannot work, what passes may still be too much (buckets, fragmentation, other
-processes). n: parameters, b: bytes of one (2 in bfloat16, 4 in float32).
-
-checkpoint   12 n of AdamW's state in float32 (weights, two moments), b n of weights beside it, the model to sample with
-             (b n, or 4 n where weights are averaged) and the averages (4 n)
-a process    weights b n, gradients b n and AdamW's 12 n, cut by ZeRO's stage among the processes; averages 4 n; the
-             input of every block, and without gradient checkpointing about twelve such tensors a block
-at start     4 n in the process's own memory, and 4 m of a base of m parameters that is loaded beside it
-"""
+"""What there is of cards, memory and disk, against what a training needs (needs.py)."""
 
 from __future__ import annotations
 
@@ -18,49 +8,39 @@ from pathlib import Path
 import psutil
 import torch
 
-from infra.deepspeed_config import use_bf16
+from infra.deepspeed_config import DeepSpeedConfigError, accumulation_steps
 from infra.storage import StorageError, require_free_space
-from model.build import empty_transformer
 from model.presets import Preset
-from model.transformer import ADDED_PREFIXES
+from tasks.training.needs import needs_of
 
-AGENTS = 2
-ADAMW_BYTES = 12
-TENSORS_A_BLOCK = 12
-"""Kept for the backward pass without checkpointing: norms, queries, keys, values, attention, the inner ones."""
+GB = 1e9
 
 
 @dataclass(frozen=True)
-class Needs:
-    """Bytes."""
+class Machine:
+    """Bytes. Without GPUs a training computes on the host."""
 
-    checkpoint: float
-    on_device: float
-    """Of one process, where it computes."""
-    at_start: float
-    """Of one process, in the machine's memory, while it builds the model."""
+    gpus: int
+    gpu_memory: float
+    """Of each."""
+    host_memory: float
+    """That is free for the training."""
 
 
-def needs_of(preset: Preset, processes: int) -> Needs:
-    """Return what a training needs. PresetError for a base that does not fit."""
-    model, training = empty_transformer(preset), preset.training
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    parameters = sum(sizes.values())
-    base = sum(size for name, size in sizes.items() if not name.startswith(ADDED_PREFIXES))
-    each = 2 if use_bf16(training.precision) else 4
-    average = 4 if training.ema_decay else 0
-    gradients = each / (processes if training.zero_stage >= 2 else 1)
-    weights = each / (processes if training.zero_stage == 3 else 1)
-    blocks = len(model.transformer_blocks) + len(model.cross_agent_blocks)
-    frames, _, height, width = preset.latent_shape
-    tokens = AGENTS * frames * height * width // model.config.patch_size**2
-    inputs = tokens * model.config.num_attention_heads * model.config.attention_head_dim * each
-    kept = inputs * blocks * (1 if training.gradient_checkpointing else TENSORS_A_BLOCK) * training.micro_batch_size
-    return Needs(
-        parameters * (ADAMW_BYTES + each + (average or each) + average),
-        parameters * (weights + gradients + ADAMW_BYTES / processes + average) + kept,
-        4 * (parameters + (base if preset.transformer.base_model else 0)),
-    )
+def this_machine() -> Machine:
+    """Return what this machine has."""
+    if not torch.cuda.is_available():
+        return Machine(0, 0.0, free_memory())
+    return Machine(torch.cuda.device_count(), float(torch.cuda.get_device_properties(0).total_memory), free_memory())
+
+
+def machine_of(gpus: int | None, gpu_memory_gb: float | None, host_memory_gb: float | None) -> Machine:
+    """Return a machine as described; what is not said is this one's, and where it has no GPU one of 80 GB."""
+    here = this_machine()
+    if gpus is None:
+        gpus = here.gpus or int(gpu_memory_gb is not None)
+    gpu_memory = gpu_memory_gb * GB if gpu_memory_gb is not None else here.gpu_memory or 80 * GB
+    return Machine(gpus, gpu_memory, here.host_memory if host_memory_gb is None else host_memory_gb * GB)
 
 
 def free_memory() -> float:
@@ -80,26 +60,40 @@ def cached(group: Path) -> float:
     return float({name: value for name, value in lines}.get("inactive_file", 0))
 
 
+def host_memory_needed(preset: Preset, processes: int, machine: Machine) -> float:
+    """Return the bytes of the host that all processes need together."""
+    needs = needs_of(preset, processes)
+    return processes * (needs.at_start if machine.gpus else max(needs.at_start, needs.on_device))
+
+
+def misfit(preset: Preset, processes: int, machine: Machine) -> str:
+    """Return in one sentence why a training does not fit a machine, or nothing."""
+    training = preset.training
+    try:
+        accumulation_steps(training.batch_size, training.micro_batch_size, processes)
+    except DeepSpeedConfigError as error:
+        return str(error)
+    needed = needs_of(preset, processes).on_device
+    if machine.gpus and needed > machine.gpu_memory:
+        return (
+            f"a training process of preset {preset.name} needs at least {needed / GB:.1f} GB of GPU memory and a card "
+            f"has {machine.gpu_memory / GB:.1f} GB: take more processes (one a card), a smaller micro_batch_size, or a "
+            f"preset that fits (`shareverse preflight {preset.name}` names one)."
+        )
+    needed = host_memory_needed(preset, processes, machine)
+    if needed > machine.host_memory:
+        return (
+            f"{processes} training processes of preset {preset.name} need at least {needed / GB:.1f} GB of memory and "
+            f"{machine.host_memory / GB:.1f} GB are free: take fewer processes, end what else runs here, or take a "
+            f"preset that fits (`shareverse preflight {preset.name}` names one)."
+        )
+    return ""
+
+
 def check_memory(preset: Preset, processes: int) -> None:
     """Raise StorageError for a training that needs more memory than there is, on the machine or on each card."""
-    needs = needs_of(preset, processes)
-    own = needs.at_start
-    if torch.cuda.is_available():
-        card = float(torch.cuda.get_device_properties(0).total_memory)
-        if needs.on_device > card:
-            raise StorageError(
-                f"a training process needs at least {needs.on_device / 1e9:.1f} GB of GPU memory and a card has "
-                f"{card / 1e9:.1f} GB: take more processes (one a card), a smaller micro_batch_size or preset, or "
-                "gradient_checkpointing."
-            )
-    else:
-        own = max(own, needs.on_device)
-    free = free_memory()
-    if processes * own > free:
-        raise StorageError(
-            f"{processes} training processes need at least {processes * own / 1e9:.1f} GB of memory and "
-            f"{free / 1e9:.1f} GB are free: take fewer processes, a smaller preset, or end what else runs here."
-        )
+    if why := misfit(preset, processes, this_machine()):
+        raise StorageError(why)
 
 
 def check_disk(places: dict[Path, float]) -> None:

@@ -18,7 +18,7 @@ from tests.synthetic_dataset import write_dataset
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     "up", "down", "status", "demo", "collect", "train", "evaluate", "generate", "export", "export-base", "play",
-    "convert", "verify",
+    "convert", "verify", "preflight",
 )  # fmt: skip
 FLOWS = {"collect": "collect-dataset", "train": "train-shareverse", "evaluate": "evaluate-shareverse"}
 
@@ -197,3 +197,20 @@ def test_a_demo_whose_services_do_not_start_ends_there(monkeypatch):
     )
     assert invoke("demo").exit_code == 1
     assert [words[1:] for words in called] == [["-m", "infra.stack", "up"]]
+
+
+def test_preflight_prints_the_sums_and_refuses_what_cannot_fit(monkeypatch):
+    from tasks.training import fit
+
+    shown = invoke("preflight", "tiny", "--host-memory-gb", "16", "--pairs-per-s", "2")
+    assert shown.exit_code == 0
+    for part in ("weights", "optimiser", "activations kept", "2 x at the start", "3 checkpoints", "of 16.0: fits"):
+        assert part in shown.stdout
+    assert "time: 6 seconds for 12 pairs at 2 pairs/s (as measured)." in shown.stdout
+    monkeypatch.setattr(fit, "presets_that_fit", lambda *asked: ["smaller", "smallest"])
+    refused = invoke("preflight", "tiny", "--gpus", "1", "--gpu-memory-gb", "0.5")
+    assert refused.exit_code == 1
+    assert "DOES NOT FIT" in refused.stdout
+    assert "needs at least 0.7 GB of GPU memory and a card has 0.5 GB" in refused.stderr
+    assert refused.stderr.endswith("Presets that fit: smaller, smallest.\n")
+    assert "model preset" in invoke("preflight", "nothing").stderr

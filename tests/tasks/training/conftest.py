@@ -10,6 +10,12 @@ from tests.local_encoding import encode_here
 from tests.synthetic_dataset import write_dataset
 
 TINY = Preset.load("tiny")
+BASE = {
+    "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 16, "out_channels": 8, "num_layers": 2,
+    "time_embed_dim": 16, "text_embed_dim": 8, "max_text_seq_length": 1, "patch_size": 1, "sample_height": 4,
+    "sample_width": 6, "sample_frames": 9, "use_rotary_positional_embeddings": True,
+}  # fmt: skip
+"""Of a CogVideoX that fits it."""
 
 
 @pytest.fixture(scope="session")

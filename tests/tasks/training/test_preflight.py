@@ -17,15 +17,11 @@ from tasks.runs.errors import RunError
 from tasks.runs.run import new_run
 from tasks.sharding.shards import ShardError
 from tasks.training import resources, task
+from tasks.training.needs import needs_of
 from tasks.training.preflight import preflight
 from tests.synthetic_dataset import write_dataset
-from tests.tasks.training.conftest import TINY
+from tests.tasks.training.conftest import BASE, TINY
 
-BASE = {
-    "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 16, "out_channels": 8, "num_layers": 2,
-    "time_embed_dim": 16, "text_embed_dim": 8, "max_text_seq_length": 1, "patch_size": 1, "sample_height": 4,
-    "sample_width": 6, "sample_frames": 9, "use_rotary_positional_embeddings": True,
-}  # fmt: skip
 VAE = {
     "down_block_types": ("CogVideoXDownBlock3D",) * 4, "up_block_types": ("CogVideoXUpBlock3D",) * 4,
     "block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4, "latent_channels": 8,
@@ -145,10 +141,10 @@ def test_batches_stages_and_data_sets_are_checked(check, state):
 
 
 def test_disk_and_memory_are_asked_for(check, monkeypatch):
-    needs = resources.needs_of(TINY, 1)
+    needs = needs_of(TINY, 1)
     with monkeypatch.context() as patch:
         patch.setattr(resources, "free_memory", lambda: 1000.0)
-        refused(check, StorageError, "2 training processes need at least", advice="take fewer processes")
+        refused(check, StorageError, "2 training processes of preset tiny need at least", advice="take fewer processes")
     asked = {}
     monkeypatch.setattr(resources, "require_free_space", lambda folder, needed: asked.update({folder: needed}))
     check()

@@ -1,0 +1,113 @@
+"""What a training needs of cards, host and disk, by arithmetic from its preset.
+
+n parameters, t of them trained, b bytes of a number (2 in bfloat16, 4 in float32), p processes, one per card.
+
+a card       weights b n, gradients b t, AdamW 12 t (float32 weights and two moments), cut by ZeRO's stage among the
+             processes (Rajbhandari et al., arXiv 1910.02054, figure 1); averages 4 t; the VAE's weights; then the
+             largest of
+             - a pass: the tensors that live in it (live_memory.py), and the bucket in which gradients are reduced
+             - the optimiser's step: gradients in float32 and AdamW's intermediate, of the largest group of parameters
+             - a validation: the decoding of a pair's videos, and the weights that averages replace meanwhile
+a host       per process at the start 4 n, and 4 m of a base of m parameters that is loaded beside it
+a checkpoint AdamW's state 12 t, weights b n (b t of a frozen base), the model to sample with (b n, of which averages
+             are 4 t in place of b t) and the averages 4 t
+
+Fragmentation, scratch memory of kernels and other programs are not in it: what does not fit cannot work, and what fits
+by less than a tenth may not.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+
+from infra.deepspeed_config import REDUCED_ELEMENTS, use_bf16
+from model.build import empty_transformer
+from model.codec import empty_vae
+from model.presets import Preset
+from model.trainable import choose_trained, is_added
+from tasks.training.engine import parameter_groups
+from tasks.training.live_memory import decode_memory, pass_memory
+
+ADAMW_BYTES = 12
+FLOAT32 = 4
+RUNTIME_BYTES = 0.7e9
+"""Of each process beside all this: CUDA's context on a card, libraries on a host. An assumption."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes; of one card (on a CPU: of one process) where nothing else is said."""
+
+    parameters: int
+    """A number, not bytes."""
+    trained: int
+    """A number: those of them that are trained."""
+    weights: float
+    gradients: float
+    optimizer: float
+    averages: float
+    vae: float
+    kept: float
+    """Of the forward pass, for the backward pass."""
+    workspace: float
+    """Of a pass beyond `kept`, and the bucket of gradients."""
+    update: float
+    """Of the optimiser's step, in the place of a pass."""
+    validation: float
+    """Of a validation, in the place of a pass."""
+    at_start: float
+    """Of one process on the host, while it builds the model."""
+    checkpoint: float
+    """Of one checkpoint on the disk."""
+
+    @property
+    def resident(self) -> float:
+        """What is there all the time."""
+        return self.weights + self.gradients + self.optimizer + self.averages + self.vae + RUNTIME_BYTES
+
+    @property
+    def on_device(self) -> float:
+        """The most that a process needs where it computes."""
+        return self.resident + max(self.kept + self.workspace, self.update, self.validation)
+
+
+@functools.lru_cache(maxsize=64)
+def needs_of(preset: Preset, processes: int) -> Needs:
+    """Return what a training needs, by the preset's own sizes where its base is not on this machine.
+
+    PresetError for a base that does not fit, CodecError for a damaged VAE.
+    """
+    model, training = empty_transformer(preset, base_needed=False), preset.training
+    base = sum(parameter.numel() for name, parameter in model.named_parameters() if not is_added(name))
+    with torch.device("meta"):
+        choose_trained(model, preset)
+    parameters = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    groups = [sum(part.numel() for part in group["params"]) for group in parameter_groups(model)]
+    trained = sum(groups)
+    each = 2 if use_bf16(training.precision) else FLOAT32
+    average = FLOAT32 if training.ema_decay else 0
+    share = {stage: 1 / processes if training.zero_stage >= stage else 1.0 for stage in (1, 2, 3)}
+    memory, vae = pass_memory(preset), 0.0
+    if preset.codec.codec != "linear":
+        vae = FLOAT32 * sum(parameter.numel() for parameter in empty_vae(preset.codec).parameters())
+    return Needs(
+        parameters=parameters,
+        trained=trained,
+        weights=each * parameters * share[3],
+        gradients=each * trained * share[2],
+        optimizer=ADAMW_BYTES * trained * share[1],
+        averages=average * trained,
+        vae=vae,
+        kept=memory.kept,
+        workspace=memory.peak - memory.kept + each * min(REDUCED_ELEMENTS, trained),
+        update=2 * FLOAT32 * max(groups) * share[1],
+        validation=(decode_memory(preset) + (each * trained if average else 0)) if training.validate_every else 0.0,
+        at_start=FLOAT32 * (parameters + (base if preset.transformer.base_model else 0)),
+        checkpoint=(ADAMW_BYTES + average) * trained  # the engine keeps what is trained, and a base that is
+        + each * (parameters if training.trainable == "all" else trained)
+        + each * (parameters - trained)
+        + (average or each) * trained,
+    )

@@ -246,19 +246,21 @@ def draw_scene(
             paths[1] = straight_path(preset.ticks, starts[1] + RUN_UP_M, ends[1] - PAST_M, paths[1][0, 1], 180.0)
             return FactScene(spot, (), ((), ()), np.stack(paths, 1), informative)
         sides = [draw_side(spot, setting, rng) for _ in range(2)]
-        mine, theirs = (
+        own_side, partner_side = (
             sides[0],
             (mirror_to_agent1(spot, sides[1][0]), [mirror_to_agent1(spot, car) for car in sides[1][1]]),
         )
-        screens = (mine[0], theirs[0])
-        kept = all(is_hidden(agents[OBSERVER], 0.0, car, mine[0]) for car in mine[1])
+        screens = (own_side[0], partner_side[0])
+        hides = all(is_hidden(agents[OBSERVER], 0.0, car, own_side[0]) for car in own_side[1])
         if informative:
-            kept &= all(share_in_sight(agents[INFORMANT], car, screens) >= 0.6 for car in mine[1])
-            kept &= all(is_hidden(agents[INFORMANT], 180.0, car, theirs[0]) for car in theirs[1])
+            hides &= all(share_in_sight(agents[INFORMANT], car, screens) >= 0.6 for car in own_side[1])
+            hides &= all(is_hidden(agents[INFORMANT], 180.0, car, partner_side[0]) for car in partner_side[1])
         else:
-            kept &= all(is_hidden(agents[INFORMANT], 0.0, car, mine[0]) for car in mine[1])
-        if kept:
-            return FactScene(spot, screens, (tuple(mine[1]), tuple(theirs[1])), np.stack(paths, 1), informative)
+            hides &= all(is_hidden(agents[INFORMANT], 0.0, car, own_side[0]) for car in own_side[1])
+        if hides:
+            return FactScene(
+                spot, screens, (tuple(own_side[1]), tuple(partner_side[1])), np.stack(paths, 1), informative
+            )
     return None
 
 
@@ -279,8 +281,8 @@ def actors_of(scene: FactScene, colors: tuple[list[str], list[str]]) -> list[dic
     """Return `extra_actors`: what is parked on agent 0's right, then on agent 1's, then the containers."""
     cars = [
         StaticActor(car.blueprint, car.along, car.right, car.turn_deg, color)
-        for side, shades in zip(scene.parked, colors, strict=True)
-        for car, color in zip(side, shades, strict=True)
+        for side, side_colors in zip(scene.parked, colors, strict=True)
+        for car, color in zip(side, side_colors, strict=True)
     ]
     return [actor.planned(scene.spot) for actor in (*cars, *scene.screens)]
 
@@ -302,20 +304,20 @@ def fact_scene_rows(
     informative = task != "binding" or number % UNINFORMATIVE_EVERY != UNINFORMATIVE_EVERY - 1
     shared = shared | {"trajectory_type": "straight_meeting" if informative else "following"}
     scene = draw_scene_at_first_possible_spot(preset, spots, setting, informative, rng)
-    shades = [FACT_COLORS[k] for k in rng.permutation(len(FACT_COLORS))]
+    shuffled_colors = [FACT_COLORS[k] for k in rng.permutation(len(FACT_COLORS))]
     label = int(rng.integers(setting.labels))
     twin = (label + 1 + int(rng.integers(setting.labels - 1))) % setting.labels
     fact = {"task": task, "distance": distance, "observer": OBSERVER, "labels": setting.labels,
             "informative": informative, "actors": list(range(setting.count))}  # fmt: skip
-    theirs = [shades[k % len(shades)] for k in range(setting.count)]
+    partner_colors = [shuffled_colors[k % len(shuffled_colors)] for k in range(setting.count)]
     rows = []
     for variant, value in (("base", label), ("fact_changed", twin)):
-        paths, mine = scene.paths, []
+        paths, own_colors = scene.paths, []
         if task == "appearance":
-            fact, mine = fact | {"colors": list(FACT_COLORS)}, [FACT_COLORS[value]] * setting.count
+            fact, own_colors = fact | {"colors": list(FACT_COLORS)}, [FACT_COLORS[value]] * setting.count
         elif task == "binding":
-            pair = sorted(shades[2:], key=FACT_COLORS.index)
-            fact, mine = fact | {"colors": pair}, pair[:: -1 if value else 1]
+            pair = sorted(shuffled_colors[2:], key=FACT_COLORS.index)
+            fact, own_colors = fact | {"colors": pair}, pair[:: -1 if value else 1]
         else:
             fact = fact | {"colors": []}
             if value:
@@ -327,7 +329,7 @@ def fact_scene_rows(
         rows += [
             plan_row(
                 preset, shared, {"name": scene.spot.name}, {"number": number}, poses_of(scene, path), name, key,
-                extra_actors=actors_of(scene, (mine, theirs)), fact=fact | {"label": value},
+                extra_actors=actors_of(scene, (own_colors, partner_colors)), fact=fact | {"label": value},
             )
             for name, path in made
         ]  # fmt: skip

@@ -237,27 +237,13 @@ def preflight(
     pairs_per_s: Annotated[float | None, typer.Option(min=1e-9, help="A measured rate, for the time.")] = None,
     override: OverrideOption = None,
 ) -> None:
-    """Print what a training needs, and whether it fits.
-
-    Memory of cards and host, disk and time, by arithmetic. Where it does not fit, names presets that do and ends with
-    code 1. Without GPUs: two processes on the CPU.
-    """
-    from model.codec import CodecError
-    from model.presets import Preset, PresetError
-    from tasks.training.fit import presets_that_fit, report
-    from tasks.training.resources import machine_of, misfit
+    """Print what a training needs of cards, host and disk, and whether it fits; code 1 where it does not."""
+    from tasks.training.fit import ERRORS, ask
 
     try:
-        chosen = Preset.load(preset).replace(**parse_assignments(override, "--override"))
-        machine = machine_of(gpus, gpu_memory_gb, host_memory_gb)
-        processes = machine.gpus or 2
-        print(report(chosen, processes, machine, pairs_per_s))
-        why = misfit(chosen, processes, machine)
-        fitting = ", ".join(presets_that_fit(chosen, processes, machine)) if why else ""
-    except (PresetError, CodecError) as error:
+        ask(preset, parse_assignments(override, "--override"), (gpus, gpu_memory_gb, host_memory_gb), pairs_per_s)
+    except ERRORS as error:
         raise exit_with(error) from error
-    if why:
-        raise exit_with(f"{why} Presets that fit: {fitting or 'none'}.")
 
 
 @command("shareverse evaluate --run 1a2b3c4d5e6f --param split=val")
@@ -312,9 +298,7 @@ def generate(
 def export(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="The run's id, or `last`: the one opened last.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
-    merge: Annotated[
-        bool, typer.Option("--merge/--no-merge", help="LoRA: updates in the base's weights, or beside them.")
-    ] = True,
+    merge: Annotated[bool, typer.Option(help="LoRA: updates in the base's weights, or beside them.")] = True,
 ) -> None:
     """Write a run's model as a folder to hand on.
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from infra.storage import StorageError
 from model.build import empty_transformer, has_local_copy
+from model.codec import CodecError
 from model.presets import FOLDER, Preset, PresetError
 from tasks.encoding.encode import clip_bytes
 from tasks.training.flops import PEAK_BF16, flops_per_pair
 from tasks.training.live_memory import over_layers
 from tasks.training.needs import RUNTIME_BYTES, Needs, needs_of
-from tasks.training.resources import GB, Machine, host_memory_needed, misfit
+from tasks.training.resources import GB, Machine, host_memory_needed, machine_of, misfit
+
+ERRORS = (PresetError, CodecError, StorageError)
 
 ASSUMED_CARD, ASSUMED_SHARE = "A100", 0.28
 """The rate that is assumed: that share of that card's peak. The share is a pass's of preset paper on an H200."""
@@ -16,6 +22,24 @@ ASSUMED_CPU_FLOPS = 50e9
 """Per process on a CPU: a core of an AMD EPYC with AVX-512."""
 CLIPS = 1000
 WIDTH = 46
+
+
+def ask(
+    name: str,
+    changes: dict[str, Any],
+    machine: tuple[int | None, float | None, float | None],
+    pairs_per_s: float | None = None,
+) -> None:
+    """Print the table of a preset with changes. StorageError where it does not fit, which names presets that do.
+
+    `machine`: GPUs, GB of each and GB of the host; None: this machine's. Without GPUs two processes on the CPU.
+    """
+    preset, described = Preset.load(name).replace(**changes), machine_of(*machine)
+    processes = described.gpus or 2
+    print(report(preset, processes, described, pairs_per_s))
+    if why := misfit(preset, processes, described):
+        fitting = ", ".join(presets_that_fit(preset, processes, described)) or "none"
+        raise StorageError(f"{why} Presets that fit: {fitting}.")
 
 
 def report(preset: Preset, processes: int, machine: Machine, pairs_per_s: float | None = None) -> str:

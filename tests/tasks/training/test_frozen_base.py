@@ -20,6 +20,7 @@ from tasks.training.group import check_stage, train
 from tests.tasks.training.conftest import BASE
 
 pytest.importorskip("peft")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # trainings of several minutes
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 STEPS = {"train_steps": 4, "checkpoint_every": 2, "validate_every": 4, "lora_rank": 4, "lora_alpha": 8.0}
 

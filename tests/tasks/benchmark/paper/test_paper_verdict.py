@@ -15,7 +15,7 @@ from tasks.benchmark.paper.score import PaperScore
 from tasks.benchmark.paper.study import COMPARISONS, SWITCHES, PaperStudy, paper_study, studies_of
 from tasks.benchmark.paper.verdict import by_arm, figure_difference, gains, sentence, sentences
 
-STUDY = PaperStudy("demo", Preset.load("demo"), (0, 1, 2))
+STUDY = PaperStudy("demo", Preset.load("small"), (0, 1, 2))
 WINDOWS = {f"scene{scene}+{start:02d}": f"scene{scene}" for scene in range(8) for start in (0, 16, 32)}
 BY_ARM = {comparison.other: comparison for comparison in COMPARISONS}
 

@@ -35,7 +35,7 @@ WEATHERS = {
 }
 
 
-@kernel(cache=False)  # numba's cache would name this script as the module
+@partial(kernel, cache=False)  # numba's cache would name this script as the module
 def cast_at_plain(ground, x0, y0, per_m, rgb, eye, yaw, tan_x, out):
     """Cast one ray per pixel at the plain and write the colour of the texel that it meets, or a grey for the sky."""
     height, width = out.shape[:2]

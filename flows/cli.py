@@ -237,7 +237,7 @@ def preflight(
     pairs_per_s: Annotated[float | None, typer.Option(min=1e-9, help="A measured rate, for the time.")] = None,
     override: OverrideOption = None,
 ) -> None:
-    """Print what a training needs of cards, host and disk, and whether it fits; code 1 where it does not."""
+    """Print what a training needs, and whether it fits. Exits with 1 where it does not."""
     from tasks.training.fit import ERRORS, ask
 
     try:

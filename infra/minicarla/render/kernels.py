@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 settings: Any = numba.config  # made of environment variables
 
 
-@cache
+@lru_cache
 def sources_digest() -> str:
     """Return a digest of all sources that machine code is made of."""
     sources = [*sorted(HERE.glob("*.py")), HERE.parent / "scenery.py"]
@@ -41,10 +41,10 @@ def cache_of_these_sources() -> Iterator[None]:
         settings.CACHE_DIR = before
 
 
-def compiled(function: Callable, **options: Any) -> Callable:
+def compiled(function: Callable, *, cache: bool = True, **options: Any) -> Callable:
     """Return a function that compiles `function` when it is first called, and caches its machine code."""
     with cache_of_these_sources():
-        return numba.njit(nogil=True, cache=True, error_model="numpy", **options)(function)
+        return numba.njit(nogil=True, cache=cache, error_model="numpy", **options)(function)
 
 
 helper = partial(compiled, _nrt=False, forceinline=True)

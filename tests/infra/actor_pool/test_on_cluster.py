@@ -10,6 +10,7 @@ pytestmark = pytest.mark.timeout(900)
 MODULE = "tests.infra.actor_pool.on_cluster"
 
 
+@pytest.mark.slow
 def test_actors_that_die_and_hang_and_items_that_fail_end_as_they_should(tmp_path):
     run_on_cluster(MODULE, "faults", home=tmp_path)
 

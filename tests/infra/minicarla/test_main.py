@@ -110,6 +110,7 @@ def two_cameras(world: carla.World):
             sensor.stop()
 
 
+@pytest.mark.slow
 def test_all_towns_load_and_render_in_time_and_memory(served):
     """The first picture comes with the town's scenery; what numba compiles once on a machine is not the town's."""
     process, port = psutil.Process(served[0].pid), served[1]

@@ -140,6 +140,7 @@ def logged() -> dict[str, mlflow.entities.Run]:
     return {run.data.params["arm"]: run for run in client.search_runs([experiment.experiment_id])}
 
 
+@pytest.mark.slow
 def test_arms_are_scored_alike_and_nothing_is_done_twice(compare):
     run_it, did = compare
     rows = run_it()

@@ -93,6 +93,7 @@ def diverge(run, latents) -> str:
 RUINOUS = {"learning_rate": 1e6, "train_steps": 8, "checkpoint_every": 1}
 
 
+@pytest.mark.slow
 def test_two_ranks_stop_together_and_keep_the_last_good_checkpoint(new_run):
     """Preset tiny at a learning rate of 1e6 used to be a success, with weights that are no numbers."""
     run, latents = new_run("diverges", **RUINOUS)

@@ -43,6 +43,7 @@ def test_a_pass_takes_the_memory_that_is_counted(checkpointing, trainable):
     assert pass_memory(preset).peak == pytest.approx(peak_bytes(one_pass), rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_training_takes_the_memory_of_the_arithmetic(tmp_path):
     preset = LARGER.replace(num_layers=2, num_attention_heads=8)
     command = [

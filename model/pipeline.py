@@ -43,7 +43,7 @@ class PipelineError(ValueError):
 
 @dataclass
 class ShareVerseOutput(BaseOutput):
-    """Generated videos. Their first frames are generated too, not copied from the input."""
+    """Generated videos. First frames are generated too; with `given_frames` they are the input's through the codec."""
 
     videos: Any
     """From `rollout`: [B, A, 3, T, H, W] in [-1, 1]. From the pipeline, as `output_type` says: "np" [A, T, H, W, 3] in

@@ -32,7 +32,7 @@ class Worker(PoolActor):
         if item == "raise":
             raise KeyError("weather")
         if item.startswith("a second"):
-            time.sleep(1.0)
+            time.sleep(1.0)  # the work itself: a node that is lost has an item in hand
         return "done", self.placed()
 
 

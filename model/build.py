@@ -18,6 +18,13 @@ from model.text import EmptyText
 from model.transformer import ShareVerseTransformer3DModel
 from model.weights import WeightsError, check_folder, is_finite, load_weights, local_folder, read_json_object
 
+LEARNED_WITH = "learned_with.json"
+"""In the folder of a base of our own: the fields of LEARNED_FIELDS and their values in its training."""
+LEARNED_FIELDS = (
+    "camera", "raymap_axes", "raymap_unit_m", "raymap_centroid", "prediction", "first_frame", "image_condition",
+)  # fmt: skip
+"""Fields of a preset whose other values give the same weights another meaning, without an error."""
+
 
 def cross_agent_options(preset: Preset) -> dict[str, object]:
     """Return the arguments of `ShareVerseTransformer3DModel` that CogVideoX's transformer does not have."""
@@ -160,7 +167,7 @@ def check_base(preset: Preset) -> CogVideoXTransformer3DModel:
     headers.
 
     PresetError for one that would fail in the first step, or silently compute something else (trap 15: learned
-    positions; trap 26: CogVideoX 1.5 differs).
+    positions; trap 26: CogVideoX 1.5 differs; a base of our own with another target).
     """
     name = preset.transformer.base_model
     folder = base_folder(name)
@@ -189,7 +196,25 @@ def check_base(preset: Preset) -> CogVideoXTransformer3DModel:
                 f"base_model {name!r} has {field} {actual} and this preset's video and codec need {needed}: name "
                 "another base_model, or change the preset."
             )
+    check_learned_with(preset, folder)
     return base
+
+
+def check_learned_with(preset: Preset, folder: Path) -> None:
+    """Raise PresetError when a base of our own learned with other inputs or another target than the preset gives it."""
+    if not (folder / LEARNED_WITH).exists():
+        return
+    name, fields = preset.transformer.base_model, preset.flat()
+    try:
+        learned_with = read_json_object(folder / LEARNED_WITH)
+    except WeightsError as error:
+        raise PresetError(base_model_error(name, error)) from error
+    for field, value in learned_with.items():
+        if (actual := fields.get(field)) != value:
+            raise PresetError(
+                f"base_model {name!r} learned with {field} {value!r} and this preset has {actual!r}: set {field} to "
+                f"{value!r}, or name another base_model."
+            )
 
 
 def text_embedding(preset: Preset) -> torch.Tensor:

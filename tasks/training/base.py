@@ -1,7 +1,7 @@
 """A base to start from, written from a run's last checkpoint: small enough to lie in the repository.
 
 README.md     the card: what it learned from, for how long, how to make it again
-transformer/  the averaged weights in bfloat16 (diffusers layout, safetensors)
+transformer/  the averaged weights in bfloat16 (diffusers layout, safetensors), and what they learned with
 codec/        the linear codec that its latents are made with
 SHA256SUMS    of all files, checked when they are loaded (model/weights.py)
 """
@@ -9,12 +9,14 @@ SHA256SUMS    of all files, checked when they are loaded (model/weights.py)
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
 import torch
 
 from infra.storage import atomic_dir
+from model.build import LEARNED_FIELDS, LEARNED_WITH
 from model.codec import LINEAR_CODEC_FOLDER
 from model.transformer import ShareVerseTransformer3DModel
 from model.weights import CHECKSUMS, WeightsError, load_weights
@@ -63,6 +65,9 @@ def write_base(run: Run, folder: Path) -> Path:
         raise RunError(f"{error}: {repair_advice(checkpoint)}") from error
     with atomic_dir(folder.absolute()) as temporary:
         model.save_pretrained(temporary / "transformer")
+        fields = run.preset.flat()
+        learned_with = {field: fields[field] for field in LEARNED_FIELDS}
+        (temporary / "transformer" / LEARNED_WITH).write_text(json.dumps(learned_with, indent=1) + "\n")
         shutil.copytree(latents / LINEAR_CODEC_FOLDER, temporary / LINEAR_CODEC_FOLDER)
         (temporary / "README.md").write_text(card(run, checkpoint, model.num_parameters(), latents, folder))
         write_checksums(temporary)

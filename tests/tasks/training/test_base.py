@@ -60,6 +60,14 @@ def test_what_is_written_is_what_a_preset_starts_from(trained, tmp_path, monkeyp
         build_transformer(preset)
 
 
+@pytest.mark.parametrize(("field", "other"), [("prediction", "v"), ("raymap_unit_m", 2.0)])
+def test_a_preset_with_another_target_or_other_rays_than_the_base_is_refused(trained, tmp_path, field, other):
+    write_base(trained, tmp_path / "base")
+    preset = TINY.replace(**ALONE | {"cross_agent": "on", "base_model": str(tmp_path / "base"), field: other})
+    with pytest.raises(PresetError, match=f"learned with {field} .* and this preset has {other!r}: set {field} to"):
+        build_transformer(preset)
+
+
 def test_latents_are_known_by_the_weights_of_a_codec_fitted_before(trained, tmp_path):
     write_base(trained, tmp_path / "base")
     preset = TINY.replace(fitted_codec=str(tmp_path / "base"))

@@ -66,6 +66,8 @@ def test_windows_tile_a_clip_and_hold_its_pixels_and_cameras(run):
     first, later = windows.raymaps([0, 1])
     assert first.shape == (2, 3, 24, 4, 6)
     assert not torch.equal(first, later)
+    assert not torch.equal(first[0], first[1])
+    torch.testing.assert_close(windows.raymaps([0], swapped=True)[0], first.flip(0))
     assert views_of(video).shape == (2, 2, 4, 9, 3, 16, 24)
 
 

@@ -1,4 +1,4 @@
-"""PSNR by frame and by town, weather, type and distance, each on light and on dark paper."""
+"""PSNR by frame and by town, weather, type and distance, drift by window, each on light and on dark paper."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 
-from tasks.evaluation.report.report import Report
+from tasks.evaluation.report.report import Report, by_rollout_window
 from tasks.evaluation.scoring import scores as names
-from tasks.evaluation.scoring.breakdown import DISTANCE
+from tasks.evaluation.scoring.breakdown import DISTANCE, Figure
 from tasks.evaluation.scoring.exchange import WITHOUT, WITHOUT_ONE_STEP
 
 COLOURS = {
@@ -30,6 +31,11 @@ COLOURS = {
 }
 OTHER = "#7d8f4e"
 """Rows that have no colour of their own."""
+DRIFT = {
+    "rollout_psnr": "PSNR, dB",
+    "rollout_sharpness": "sharpness",
+    "rollout_other_bearing_deg": "other car's bearing error, degrees",
+}
 DASHED = (names.CODEC, names.SHUFFLED_PAIRS, WITHOUT_ONE_STEP)
 DOTS = (names.ONE_STEP, names.FULL_STEPS, WITHOUT, WITHOUT_ONE_STEP, names.COPY, names.BLUR)
 WIDTH_IN, DPI = 5.8, 180
@@ -75,6 +81,33 @@ def plot_by_frame(report: Report, folder: Path) -> str:
 
     draw(folder, "psnr_by_frame", 4.4 + 0.1 * len(report.psnr_by_frame), fill)
     return "psnr_by_frame"
+
+
+def plot_drift(report: Report, folder: Path) -> list[str]:
+    """Draw, per row, how a rollout's figures change from window to window. Return the plots' names."""
+    written = []
+    for metric, label in DRIFT.items():
+        found = {row["row"]: by_rollout_window(row, metric) for row in report.rows}
+        lines = {row: values for row, values in found.items() if len(values) > 1}
+        if lines:
+            draw(folder, f"drift_{metric.removeprefix('rollout_')}", 3.6, drift_lines(report, lines, label))
+            written.append(f"drift_{metric.removeprefix('rollout_')}")
+    return written
+
+
+def drift_lines(
+    report: Report, lines: dict[str, list[Figure | None]], label: str
+) -> Callable[[plt.Figure, plt.Axes], None]:
+    def fill(figure: plt.Figure, axes: plt.Axes) -> None:
+        for row, values in lines.items():
+            means = [np.nan if value is None else value["mean"] for value in values]
+            style, colour = "--" if row in DASHED else "-", COLOURS.get(row, OTHER)
+            axes.plot(range(1, len(means) + 1), means, style, color=colour, label=labels(report)[row], linewidth=1.8)
+        axes.set(xlabel="window of the long video", ylabel=label, title=f"Drift: {label}")
+        axes.grid(axis="y")
+        legend(figure, axes)
+
+    return fill
 
 
 def plot_by_group(report: Report, folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -113,6 +114,12 @@ def is_informative(row: str, metric: str) -> bool:
 
 def better_baseline(evaluation: Evaluation) -> str:
     return max((names.COPY, names.BLUR), key=lambda row: evaluation.scores.mean(row, "psnr"))
+
+
+def by_rollout_window(row: dict[str, Any], name: str) -> list[Figure | None]:
+    """Return a row's figure of drift.BY_WINDOW for the windows 1, 2, ... of a rollout; None where it has none."""
+    numbers = [int(metric.rsplit("_", 1)[1]) for metric in row if re.fullmatch(rf"{name}_\d+", metric)]
+    return [row.get(f"{name}_{number}") for number in range(1, max(numbers, default=0) + 1)]
 
 
 def with_interval(metrics: dict[str, float], name: str, interval: Interval) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tasks.evaluation.measures.shared_world.drift import BY_WINDOW
 from tasks.evaluation.measures.shared_world.figures import label_of
 from tasks.evaluation.report.films import LARGEST_ERROR
 from tasks.evaluation.report.page import (
@@ -23,11 +25,12 @@ from tasks.evaluation.report.page import (
     render,
 )
 from tasks.evaluation.report.pictures import RECORDED, SMALL_CRF, Film, jpeg, place_of, stacked, write_video
-from tasks.evaluation.report.report import HIGHER_IS_BETTER, METRICS, Report, metric_name
+from tasks.evaluation.report.report import HIGHER_IS_BETTER, METRICS, Report, by_rollout_window, metric_name
 from tasks.evaluation.scoring.scores import FULL_STEPS, ONE_STEP
 
 DIGITS = {"psnr": 2, "ssim": 3, "lpips": 3, "temporal_flickering": 4}
 ENDS = ("_low", "_high")
+ROLLOUT_LABELS = dict(zip(BY_WINDOW, ("PSNR, dB", "sharpness", "other car found", "bearing error, deg"), strict=True))
 ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
@@ -83,8 +86,8 @@ HOW_TO_READ = (
 
 
 def shared_table(report: Report) -> Table | None:
-    """Return every other figure: one line per figure, one column per source."""
-    metrics = [metric for metric in measured(report) if metric not in METRICS]
+    """Return every other figure but those by window of a rollout: one line per figure, one column per source."""
+    metrics = [metric for metric in measured(report) if metric not in METRICS and not metric.startswith(BY_WINDOW)]
     sources = [row for row in report.rows if any(metric in row for metric in metrics)]
     rows = []
     for metric in metrics:
@@ -94,6 +97,23 @@ def shared_table(report: Report) -> Table | None:
     columns = ["figure", "order", *(row["label"] for row in sources)]
     note = "Each figure's definition, range and failure cases: docs/METRICS.md."
     return Table(columns, rows, "Shared world", note) if rows else None
+
+
+def long_videos_table(report: Report) -> Table | None:
+    """Return what happens when each window goes on from the one before: one line per figure and source, one column per
+    window."""
+    rows: list[Row] = []
+    for name in BY_WINDOW:
+        for row in report.rows:
+            if found := by_rollout_window(row, name):
+                cells: list[Cell] = [estimate(figure, 2) if figure else None for figure in found]
+                rows.append(Row(f"{ROLLOUT_LABELS[name]}: {row['label']}", cells))
+    if not rows:
+        return None
+    longest = max(len(row.cells) for row in rows)
+    rows = [replace(row, cells=[*row.cells, *[None] * (longest - len(row.cells))]) for row in rows]
+    columns = ["figure: source", *(f"window {number}" for number in range(1, longest + 1))]
+    return Table(columns, rows, "Long videos", "Each window goes on from the last frame of the one before.")
 
 
 def further_table(report: Report) -> Table | None:
@@ -204,7 +224,8 @@ def report_sections(
     still: list[Any] = []
     if (folder / "still.png").exists():
         still = [Figure((folder / "still.png").read_bytes(), "recorded and generated, frame by frame", wide=True)]
-    tables = [pictures_table(report), shared_table(report), further_table(report), missing_table(report)]
+    tables = [pictures_table(report), shared_table(report), long_videos_table(report), further_table(report),
+              missing_table(report)]  # fmt: skip
     return [
         Text(report.verdict, tone="verdict"),
         *still,

@@ -14,7 +14,7 @@ from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.measures.metrics import GIVEN_FRAMES
 from tasks.evaluation.report.films import make_films
 from tasks.evaluation.report.pictures import Film, write_pictures
-from tasks.evaluation.report.plots import plot_by_frame, plot_by_group
+from tasks.evaluation.report.plots import plot_by_frame, plot_by_group, plot_drift
 from tasks.evaluation.report.report import Report, make_report, write_tables
 from tasks.evaluation.report.report_page import write_page
 from tasks.evaluation.scoring.breakdown import distances
@@ -50,7 +50,7 @@ def write_evaluation(
     sweep_temporary(folder.parent)
     with atomic_dir(folder) as temporary:
         write_tables(evaluation, report, temporary)
-        plots = [plot_by_frame(report, temporary), *plot_by_group(report, temporary)]
+        plots = [plot_by_frame(report, temporary), *plot_drift(report, temporary), *plot_by_group(report, temporary)]
         write_pictures(films, fps, temporary)
         write_page(report, title, films, fps, temporary, plots)
 

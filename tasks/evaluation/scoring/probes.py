@@ -1,4 +1,4 @@
-"""What the model makes of another partner's picture, swapped agents, a changed world, a long video.
+"""What the model makes of another partner's picture, swapped agents, a changed world.
 
 At one sampling step, which gives the conditional mean: what the model knows, without the noise of sampling.
 """
@@ -9,10 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from infra.storage import sha256_bytes
-from tasks.encoding.frames import model_video
 from tasks.evaluation.measures.shared_world.counterfactual import response
-from tasks.evaluation.measures.shared_world.drift import figures as drift_figures
 from tasks.evaluation.measures.shared_world.swap import pooled_psnr, swapped
 from tasks.evaluation.measures.statistics import donors
 from tasks.evaluation.scoring import scores as names
@@ -24,7 +21,7 @@ ToViews = Callable[[torch.Tensor], torch.Tensor]
 """Videos [N, A, 3, T, H, W] in [-1, 1] to views [N, A, V, T, 3, h, w] in [0, 1]."""
 OF_PARTNERS = ("swap_psnr", "partner_gain_only_other")
 ALONE = "not measured: one agent alone has no partner"
-MOST_ROLLOUTS, MOST_COUNTERFACTUALS = 9, 27
+MOST_COUNTERFACTUALS = 27
 
 
 def with_stranger(
@@ -109,44 +106,3 @@ def counterfactuals(sampler: Sampler, windows: Windows, scores: Scores, to_views
         return {"counterfactual_response": f"not measured: in none of {len(kept)} pairs of recordings of one scene "
                 "does the observer see enough of the change"}  # fmt: skip
     return {}
-
-
-def rollouts(sampler: Sampler, windows: Windows, scores: Scores, to_views: ToViews) -> dict[str, str]:
-    """Score rollouts over whole clips, at one step and, where those are few, at the preset's; return what is missing
-    and why."""
-    frames = windows.frames
-    starts = [index for index, window in enumerate(windows) if window.start == 0]
-    length = {index: (len(windows.cameras[windows[index].row["key"]].time_s) - 1) // (frames - 1) for index in starts}
-    long = [index for index in starts if length[index] > 1]
-    if not long:
-        return {"rollout_drift": f"not measured: no scored clip holds two windows of {frames} frames"}
-    steps = {names.ONE_STEP: 1}
-    if 1 < windows.preset.sampling.sampling_steps <= names.FEW_STEPS:
-        steps[names.FULL_STEPS] = windows.preset.sampling.sampling_steps
-    for position in balanced([windows[index].row["recording_id"] for index in long], MOST_ROLLOUTS):
-        index = long[position]
-        window, span = windows[index], length[index] * (frames - 1) + 1
-        truth = model_video(windows.pixels(window.row["key"])[:, :span], windows.preset.video)[None]
-        codec = sampler.round_trip(truth)
-        rows = {row: roll_out(sampler, windows, index, truth, count) for row, count in steps.items()}
-        rows |= {names.CODEC: codec, names.COPY: truth[:, :, :, :1].expand_as(truth)}
-        true_views, codec_views = to_views(truth)[0], to_views(codec)[0]
-        for row, video in rows.items():
-            scores.put_figures(row, window, drift_figures(to_views(video)[0], true_views, codec_views, frames))
-    return {}
-
-
-def roll_out(sampler: Sampler, windows: Windows, index: int, truth: torch.Tensor, steps: int) -> torch.Tensor:
-    """Return a video as long as the true one [1, A, 3, T, H, W], from its first frame and the clip's cameras."""
-    window, span = windows[index], truth.shape[3]
-    cameras = windows.cameras[window.row["key"]]
-    seed = int(sha256_bytes(window.name.encode())[:12], 16)
-    rolled = sampler.pipeline.rollout(
-        truth[:, :, :, 0].to(sampler.device),
-        torch.from_numpy(cameras.K)[None],
-        torch.from_numpy(cameras.c2w[:, :, :span])[None],
-        num_inference_steps=steps,
-        generator=torch.Generator().manual_seed(seed),
-        dtype=sampler.dtype,
-    )
-    return rolled.videos.float().cpu()

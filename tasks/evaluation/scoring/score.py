@@ -17,6 +17,7 @@ from tasks.evaluation.measures.statistics import donors
 from tasks.evaluation.scoring import probes
 from tasks.evaluation.scoring import scores as names
 from tasks.evaluation.scoring.baselines import blurred_first_frame, choose_sigma, copy_first_frame
+from tasks.evaluation.scoring.rollouts import score_rollouts
 from tasks.evaluation.scoring.sampling import Sampler
 from tasks.evaluation.scoring.scores import Scores
 from tasks.evaluation.scoring.shared_world import WITH_STRANGER, ScoredRow, SharedWorld
@@ -180,7 +181,8 @@ class Scoring:
         """Score what needs all windows, and return what is missing with its reason."""
         shared = self.sampler, self.windows, self.scores, self.to_views
         alone = dict.fromkeys(probes.OF_PARTNERS, probes.ALONE) if self.agents == 1 else {}
-        return alone | probes.counterfactuals(*shared) | probes.rollouts(*shared) | self.world.finish()
+        long = score_rollouts(self.sampler, self.windows, self.scores, self.world, self.to_views)
+        return alone | probes.counterfactuals(*shared) | long | self.world.finish()
 
 
 def evaluate(

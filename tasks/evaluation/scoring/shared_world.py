@@ -143,7 +143,7 @@ class SharedWorld:
         """Drop what was said of the other car in some rows."""
         dropped = set(rows)
         for row, metric in list(self.scores.arrays):
-            if row in dropped and metric.startswith("other_"):
+            if row in dropped and metric.startswith(("other_", "rollout_other_")):
                 del self.scores.arrays[row, metric]
 
     def spare_generated(self) -> dict[str, str]:

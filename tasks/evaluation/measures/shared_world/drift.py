@@ -3,7 +3,8 @@
 Definition: a rollout of n windows of the model's length over one clip; `rollout_psnr_k` is the mean PSNR (as in Table
 1: per frame and view, then the mean) of the frames that window k = 1..n adds, `rollout_drift` the PSNR of the first
 minus that of the last window, dB; `rollout_sharpness_k` their sharpness beside the codec's round trip of the same
-frames.
+frames; rollout_other_recall_k and rollout_other_bearing_deg_k say the same of the other car (localisation.py), where a
+recording has instance ids.
 Range: 0..60 dB; a drift of 0 is none, the codec's and the copied first frame's stand beside: the latter shows how much
 harder the later frames are.
 Failure cases: scenes differ in how much moves late, so compare drifts on the same clips only; a video that collapses at
@@ -16,6 +17,9 @@ from __future__ import annotations
 import torch
 
 from tasks.evaluation.measures.metrics import detail, psnr
+
+BY_WINDOW = ("rollout_psnr", "rollout_sharpness", "rollout_other_recall", "rollout_other_bearing_deg")
+"""Figures that come window by window: each of these with _1, _2, ..."""
 
 
 def by_window(values: torch.Tensor, frames: int) -> list[float]:

@@ -68,7 +68,9 @@ def label_of(figure: str) -> str:
     """Return what a table calls a figure; rollout_psnr_2 and the like by rule, others by their name."""
     for start, what in (
         ("rollout_psnr_", "PSNR of rollout window {}, dB"),
-        ("rollout_sharpness_", "sharpness of it, {}"),
+        ("rollout_sharpness_", "sharpness of rollout window {}"),
+        ("rollout_other_recall_", "other car found where it is, rollout window {}"),
+        ("rollout_other_bearing_deg_", "other car: bearing error, degrees, rollout window {}"),
     ):
         if figure.startswith(start):
             return what.format(figure.removeprefix(start))

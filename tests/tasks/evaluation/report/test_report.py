@@ -250,7 +250,7 @@ def test_the_folder_holds_report_table_plots_videos_and_one_page(scored, run):
     plots = {
         f"psnr_by_{what}{end}.png" for what in ("frame", "distance", "town", "weather", "type") for end in ("", "_dark")
     }
-    assert {"still.png"} | plots <= names
+    assert {"still.png", "drift_psnr.png", "drift_sharpness.png", "drift_other_bearing_deg.png"} | plots <= names
 
 
 def test_the_page_shows_every_figure_and_every_film(scored, run):
@@ -260,7 +260,10 @@ def test_the_page_shows_every_figure_and_every_film(scored, run):
     assert page.count('<article class="film"') == films >= 4
     assert page.count("data:video/mp4;base64,") == films * 4  # recorded, model, 1 step, error
     assert len(list(folder.glob("worst_*.mp4"))) == films - 3
-    assert page.count("data:image/png;base64,") == 1 + 2 * 5  # the still, five plots in light and dark
+    assert page.count("data:image/png;base64,") == 1 + 2 * 8  # the still, eight plots in light and dark
+    assert ">Long videos</h" in page
+    assert "other car found: recorded (ground truth)" in page
+    assert "rollout window" not in page  # each has its column
     for figure in scored[0].missing.values():
         assert escape(figure) in page
     for metric in ("PSNR, dB ↑", "co-visible agreement", "temporal flickering</th>"):

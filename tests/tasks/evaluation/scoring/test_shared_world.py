@@ -220,17 +220,6 @@ def test_the_variant_of_a_scene_is_asked_about_where_an_agent_drives_the_same_wa
     assert np.isfinite(scores.mean(names.ONE_STEP, "counterfactual_response"))
 
 
-def test_a_rollout_goes_over_the_whole_clip(asked):
-    sampler, windows, _, cut = asked
-    scores = Scores(None)
-    assert probes.rollouts(sampler, windows, scores, cut) == {}
-    figures = {"rollout_psnr_1", "rollout_psnr_2", "rollout_sharpness_1", "rollout_sharpness_2", "rollout_drift"}
-    assert figures == set(scores.metrics(names.ONE_STEP)) == set(scores.metrics(names.FULL_STEPS))
-    assert scores.mean(names.CODEC, "rollout_sharpness_2") == pytest.approx(1)
-    assert scores.mean(names.ONE_STEP, "rollout_psnr_1") != scores.mean(names.FULL_STEPS, "rollout_psnr_1")
-    assert len(scores.arrays[names.COPY, "rollout_drift"]) == len(scores.arrays[names.CODEC, "rollout_drift"]) == 3
-
-
 def test_a_change_that_nobody_sees_has_a_reason(asked):
     sampler, windows, _, cut = asked
     first, second = windows[0].row, windows[2].row

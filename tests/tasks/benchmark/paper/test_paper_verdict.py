@@ -13,7 +13,8 @@ from tasks.benchmark.errors import BenchmarkError
 from tasks.benchmark.paper.page import PAGE_FILE, markdown, write_paper_page
 from tasks.benchmark.paper.score import PaperScore
 from tasks.benchmark.paper.study import COMPARISONS, SWITCHES, PaperStudy, paper_study, studies_of
-from tasks.benchmark.paper.verdict import by_arm, figure_difference, gains, sentence, sentences
+from tasks.benchmark.paper.verdict import Difference, by_arm, figure_difference, gains, sentence, sentences
+from tasks.evaluation.measures.statistics import Interval
 
 STUDY = PaperStudy("demo", Preset.load("small"), (0, 1, 2))
 WINDOWS = {f"scene{scene}+{start:02d}": f"scene{scene}" for scene in range(8) for start in (0, 16, 32)}
@@ -70,6 +71,13 @@ def test_a_clear_lead_of_the_other_arm_contradicts_the_paper_and_is_told(arm):
 def test_an_interval_that_holds_0_proves_nothing():
     line = said("raw", lambda *_: 0.02, noise=1.0)
     assert "PROVES NOTHING at this size: the interval holds 0" in line
+
+
+@pytest.mark.parametrize("ends", [(0.0, 0.2), (-0.2, 0.0)])
+def test_an_interval_that_ends_at_0_holds_it(ends):
+    interval = Interval(sum(ends) / 2, *ends, 8)
+    difference = Difference(BY_ARM["raw"], "psnr", {0: interval, 1: interval}, interval)
+    assert difference.reasons == ["the interval holds 0"]
 
 
 def test_seeds_that_disagree_prove_nothing_though_the_interval_is_clear_of_0():

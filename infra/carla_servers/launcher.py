@@ -160,7 +160,7 @@ class CarlaServer:
         deadline = Deadline(self.spec.ready_s)
         try:
             self.client = connect(self.process, self.lease.port, deadline)
-            await_image(self.process, self.client, deadline)
+            await_image(self.process, self.lease.port, deadline)
         except NotReady as failure:
             raise self.explain_failure(failure) from failure
         self.check_renderer()

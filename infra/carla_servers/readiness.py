@@ -3,11 +3,9 @@ launches fail silently)."""
 
 from __future__ import annotations
 
-import queue
 import socket
-import threading
+import sys
 import time
-from concurrent.futures import Future, wait
 from typing import Any
 
 from infra.carla_servers.errors import CarlaServerError, NotReady
@@ -18,8 +16,7 @@ WORKER_THREADS = 28
 batches that tick hang)."""
 CALL_TIMEOUT_S = 5.0
 """Limit for the first call on a connection: a server that has just begun to listen may never answer it."""
-IMAGE_TIMEOUT_S = 2.0
-"""After so long without an image the world is ticked again: the first tick's may never come (carla #5616)."""
+PROBE = (sys.executable, "-m", "infra.carla_servers.render_probe")
 
 
 class Deadline:
@@ -64,67 +61,22 @@ def connect(process: GuardedProcess, port: int, deadline: Deadline) -> Any:
     raise NotReady("the server ended before it answered")
 
 
-def await_image(process: GuardedProcess, client: Any, deadline: Deadline) -> None:
+def await_image(process: GuardedProcess, port: int, deadline: Deadline) -> None:
     """Return once the server has rendered; NotReady when it does not, or its process ends.
 
-    The calls run on a thread of their own, because a call to a dead server returns only when its time is over.
+    A process of its own asks for the image: where a server stops answering, carla's client may end the whole process
+    that it is in, minutes later, when the camera is collected.
     """
-    outcome: Future[None] = Future()
-
-    def run_probe() -> None:
-        try:
-            render_probe(client, deadline)
-        except BaseException as error:  # noqa: BLE001 - it is the caller's
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(None)
-
-    threading.Thread(target=run_probe, name="probe", daemon=True).start()
-    while not wait([outcome], timeout=0.2).done:
-        if process.poll() is not None:
-            raise NotReady("the server ended before it rendered")
-        deadline.left()
+    probe = GuardedProcess([*PROBE, str(port), f"{deadline.left():.1f}"])
+    assert probe.output is not None
     try:
-        outcome.result()
-    except NotReady:
-        raise
-    except (RuntimeError, AssertionError) as error:
-        raise NotReady(f"it answered but did not render: {error}") from error
-
-
-def render_probe(client: Any, deadline: Deadline) -> None:
-    """Tick until a camera delivers an image of one of the ticks, then restore the world's settings."""
-    import carla
-
-    client.set_timeout(deadline.left())
-    world = client.get_world()
-    assert world.get_map().name, "it has no map"
-    settings = world.get_settings()
-    original = world.get_settings()
-    settings.synchronous_mode, settings.fixed_delta_seconds = True, 0.05
-    world.apply_settings(settings)
-    blueprint = world.get_blueprint_library().find("sensor.camera.rgb")
-    for name in ("image_size_x", "image_size_y"):
-        blueprint.set_attribute(name, "16")
-    camera = world.spawn_actor(blueprint, carla.Transform(carla.Location(z=50.0)))
-    frames: queue.Queue[int] = queue.Queue()
-    try:
-        camera.listen(lambda image: frames.put(image.frame))
-        first = world.tick(deadline.left())
-        while not image_since(first, frames, deadline.left(IMAGE_TIMEOUT_S)):
-            world.tick(deadline.left())
+        while probe.wait(0.2) is None:
+            if process.poll() is not None:
+                raise NotReady("the server ended before it rendered")
+            deadline.left()
+        words = probe.output.read().decode(errors="replace").strip().rpartition("\n")[2]
     finally:
-        camera.stop()
-        camera.destroy()
-        world.apply_settings(original)
-
-
-def image_since(first: int, frames: queue.Queue[int], seconds: float) -> bool:
-    """Wait up to `seconds` for an image of tick `first` or a later one; return whether one came."""
-    end = time.monotonic() + seconds
-    try:
-        while frames.get(timeout=max(0.0, end - time.monotonic())) < first:
-            pass
-    except queue.Empty:
-        return False
-    return True
+        probe.stop()
+        probe.output.close()
+    if probe.returncode:
+        raise NotReady(f"it answered but did not render: {words or f'the probe ended with code {probe.returncode}'}")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import threading
+import os
+import signal
+import sys
 import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
-from infra.carla_servers import NotReady, readiness
-from infra.carla_servers.readiness import Deadline, await_image, render_probe
+from infra.carla_servers import CarlaServer, NotReady, SimulatorSpec, readiness
+from infra.carla_servers import render_probe as probe
+from infra.carla_servers.readiness import Deadline, await_image
+from infra.carla_servers.render_probe import render_probe
 
 
 class FakeClient:
@@ -59,7 +64,7 @@ class FakeClient:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(readiness, "IMAGE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(probe, "IMAGE_TIMEOUT_S", 0.05)
 
 
 @pytest.mark.parametrize(("rendered", "stale", "ticks"), [({1}, 0, 1), ({3, 4}, 0, 3), ({2}, 5, 2)])
@@ -72,41 +77,55 @@ def test_the_world_is_ticked_until_an_image_of_a_tick_comes(rendered, stale, tic
     assert client.told == ["stop", "destroy"]
 
 
-RUNNING = SimpleNamespace(poll=lambda: None)
-
-
-def test_a_server_that_never_renders_misses_the_one_deadline():
-    client = FakeClient(set())
-    before = time.monotonic()
-    with pytest.raises(NotReady, match=r"it was not ready after 0\.6 s"):
-        await_image(RUNNING, client, Deadline(0.6))
-    assert time.monotonic() - before < 1.5
-
-
-def test_a_tick_that_hangs_does_not_outlive_the_deadline_nor_the_process(monkeypatch):
-    client = FakeClient({1})
-    released = threading.Event()
-    monkeypatch.setattr(client, "tick", lambda seconds: 1 + released.wait(60.0))
+def test_a_camera_without_images_misses_the_deadline():
     with pytest.raises(NotReady, match=r"it was not ready after 0\.3 s"):
-        await_image(RUNNING, client, Deadline(0.3))
-    with pytest.raises(NotReady, match="the server ended before it rendered"):
-        await_image(SimpleNamespace(poll=lambda: -11), client, Deadline(60.0))
-    released.set()
-
-
-def test_what_the_client_says_is_the_reason(monkeypatch):
-    client = FakeClient({1})
-
-    def tick(seconds):
-        raise RuntimeError("rpc::rpc_error during call in function tick_cue")
-
-    monkeypatch.setattr(client, "tick", tick)
-    with pytest.raises(NotReady, match=r"it answered but did not render: rpc::rpc_error during call"):
-        await_image(RUNNING, client, Deadline(10.0))
+        render_probe(FakeClient(set()), Deadline(0.3))
 
 
 def test_a_server_without_a_map_does_not_render(monkeypatch):
     client = FakeClient({1})
     monkeypatch.setattr(client, "get_map", lambda: SimpleNamespace(name=""))
-    with pytest.raises(NotReady, match="it has no map"):
-        await_image(RUNNING, client, Deadline(10.0))
+    with pytest.raises(AssertionError, match="it has no map"):
+        render_probe(client, Deadline(10.0))
+
+
+RUNNING = SimpleNamespace(poll=lambda: None)
+ENDED = SimpleNamespace(poll=lambda: -11)
+
+
+def probe_that(monkeypatch, statements: str) -> None:
+    """Let the probe be another program."""
+    monkeypatch.setattr(readiness, "PROBE", (sys.executable, "-c", statements))
+
+
+def test_a_probe_that_hangs_does_not_outlive_the_deadline_nor_the_server(monkeypatch):
+    probe_that(monkeypatch, "import signal; signal.pause()")
+    before = time.monotonic()
+    with pytest.raises(NotReady, match=r"it was not ready after 0\.3 s"):
+        await_image(RUNNING, 1, Deadline(0.3))
+    with pytest.raises(NotReady, match="the server ended before it rendered"):
+        await_image(ENDED, 1, Deadline(60.0))
+    assert time.monotonic() - before < 20.0
+    assert not [child for child in psutil.Process().children(recursive=True) if "signal.pause()" in child.cmdline()[-1]]
+
+
+@pytest.mark.parametrize(
+    ("statements", "reason"),
+    [
+        ("print('INFO'); print('rpc::rpc_error during call'); raise SystemExit(1)", "rpc::rpc_error during call$"),
+        ("import os; os.abort()", "the probe ended with code -6$"),
+    ],
+)
+def test_what_ended_the_probe_is_the_reason(monkeypatch, statements, reason):
+    probe_that(monkeypatch, statements)
+    with pytest.raises(NotReady, match=f"it answered but did not render: {reason}"):
+        await_image(RUNNING, 1, Deadline(30.0))
+
+
+def test_a_server_that_stops_answering_is_not_ready(tmp_path):
+    with CarlaServer(SimulatorSpec(), tmp_path, "server") as server:
+        await_image(server.process, server.port, Deadline(60.0))
+        os.kill(server.pid, signal.SIGSTOP)
+        with pytest.raises(NotReady, match=r"it was not ready after 3 s"):
+            await_image(server.process, server.port, Deadline(3.0))
+        os.kill(server.pid, signal.SIGCONT)

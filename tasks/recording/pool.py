@@ -14,7 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from infra.actor_pool import ActorPool, ActorsFail, FatalFault, ItemTimeout, Limits, NoActor, Outcome, Recycling
+from infra.actor_pool import (
+    ActorPool,
+    ActorsFail,
+    FatalFault,
+    ItemTimeout,
+    Limits,
+    NoActor,
+    Outcome,
+    PoolError,
+    Recycling,
+)
 from infra.carla_servers import SimulatorSpec
 from infra.ray_cluster import ray_cluster
 from infra.storage import OnProgress, StorageError, disk_fault, no_progress, require_free_space
@@ -155,13 +165,18 @@ def record_remaining(
     pool = ActorPool[PlannedRecording](ray, "server", create_actor, servers, needs, limits, timeout, log, watch)
     try:
         with pool:
-            for outcome in pool.outcomes(queue):
-                enter_outcome(queue, outcome)
-                made = queue.already_done + queue.recorded
-                left = len(queue.remaining) + pool.working
-                on_progress(made, made + left, f"{outcome.item.town}, {outcome.item.trajectory_type}")
-            if queue.remaining:
-                queue.leave_to_next_run(limits.run_s)
+            try:
+                for outcome in pool.outcomes(queue):
+                    enter_outcome(queue, outcome)
+                    made = queue.already_done + queue.recorded
+                    left = len(queue.remaining) + pool.working
+                    on_progress(made, made + left, f"{outcome.item.town}, {outcome.item.trajectory_type}")
+                if queue.remaining:
+                    queue.leave_to_next_run(limits.run_s)
+            except PoolError as error:
+                queue.note_end("run failed", str(error))
+                watch.tell(pool.states(), over=True)
+                raise
             watch.tell(pool.states(), over=True)
     except NoActor as error:
         raise RecordingError(f"no server can be started: {error}") from error

@@ -97,13 +97,12 @@ class Progress:
         return 3600 * (self.pairs - self.run.pairs_before) / self.run.server_s
 
     @property
-    def losses(self) -> dict[str, int]:
-        """Servers of this run by how they ended, then recordings by what became of them, in all runs."""
-        servers = Counter(f"servers {event.kind}" for event in self.events if event.server)
+    def losses(self) -> dict[str, Counter[str]]:
+        """Servers of this run by how they ended, and recordings by what became of them, in all runs."""
         recordings: Counter[str] = Counter()
         for cell in self.cells.values():
-            recordings.update({f"recordings {state}": count for state, count in cell.lost.items()})
-        return dict(sorted(servers.items())) | dict(sorted(recordings.items()))
+            recordings.update(cell.lost)
+        return {"servers": Counter(event.kind for event in self.events if event.server), "recordings": recordings}
 
     def sentences(self, now: float | None = None) -> list[str]:
         """Return the figures of the whole, a sentence each. `now` tells a run that has gone silent."""
@@ -118,16 +117,16 @@ class Progress:
             lines.append(f"This run: {rate}, {per_server}{left}.")
         else:
             lines.append(f"This run: nothing recorded in {duration(self.elapsed_s)}.")
-        if self.losses:
-            lines.append(
-                "Lost or replaced: " + ", ".join(f"{count} {kind}" for kind, count in self.losses.items()) + "."
-            )
+        for what, counts in self.losses.items():
+            if counts:
+                listed = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+                lines.append(f"{what.capitalize()}: {listed}.")
         lines += [event.reason for event in self.events if not event.server]
         if self.run.over:
             lines.append("The run has ended.")
         elif now is not None and now - self.run.now > SILENT_S:
             silent = duration(now - self.run.now)
-            lines.append(f"The run has told nothing for {silent}: it was killed, or its machine hangs.")
+            lines.append(f"The run has told nothing for {silent}: it ended without a word, or hangs.")
         return lines
 
     def towns_table(self) -> list[dict[str, Any]]:

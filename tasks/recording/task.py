@@ -23,7 +23,7 @@ class ProgressTables:
 
     def __call__(self, progress: Progress) -> None:
         last = progress.run is not None and progress.run.over
-        self.tables.put("recording-by-town", progress.towns_table(), " ".join(progress.sentences()), last=last)
+        self.tables.put("recording-by-town", progress.towns_table(), "\n\n".join(progress.sentences()), last=last)
         self.tables.put("recording-servers", progress.servers_table(), "The servers, by node.", last=last)
 
 

@@ -139,10 +139,12 @@ class RecordingQueue(ItemQueue[PlannedRecording]):
 
     def leave_to_next_run(self, limit_s: float) -> None:
         """Note in the ledger that the run reached its deadline with recordings left."""
-        count = len(self.remaining)
-        self.ledger.note(
-            "", "", "run deadline", f"The run ended at its deadline of {limit_s:.0f} s with {count} recordings left."
-        )
+        left = len(self.remaining)
+        self.note_end("run deadline", f"The run ended at its deadline of {limit_s:.0f} s with {left} recordings left.")
+
+    def note_end(self, kind: str, reason: str) -> None:
+        """Note in the ledger why the run ended before its work was done."""
+        self.ledger.note("", "", kind, reason)
 
     def summary(self) -> RecordingSummary:
         quarantined = self.ledger.reasons("quarantined")

@@ -146,6 +146,11 @@ def test_the_run_ends_when_no_server_can_start_and_says_why(world, caplog):
     with pytest.raises(RecordingError, match=r"no server can be started: server0 found no display\. server1 found"):
         pool.run()
     assert pool.ray.count("start", "server0") >= MAX_FAILED_STARTS
+    assert pool.views[-1].run.over
+    assert pool.views[-1].sentences()[-2:] == [
+        "server0 found no display. server1 found no display.",
+        "The run has ended.",
+    ]
     assert caplog.text.count("found no display") >= 2 * MAX_FAILED_STARTS  # every launch is in the log
     assert pool.clock.now > BACK_OFF_S
 
@@ -318,7 +323,7 @@ def test_the_last_view_is_that_of_the_whole_run(world):
     view = pool.views[-1]
     assert view.run.over
     assert (view.wanted, view.done, view.recorded, view.pairs) == (5, 5, 5, 10)
-    assert view.losses == {"recordings rejected": 1}
+    assert view.losses == {"servers": {}, "recordings": {"rejected": 1}}
     assert sum(server.items_done for server in view.run.servers) == 6
 
 

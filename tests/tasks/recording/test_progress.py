@@ -66,13 +66,14 @@ def test_rate_and_time_left_count_this_run():
 def test_losses_by_kind_and_sentences():
     view = progress(PLAN, SPARES, STATES, RUN, EVENTS)
     assert view.losses == {
-        "servers died": 2, "servers recycled by age": 1, "recordings failed": 1, "recordings rejected": 1,
+        "servers": {"died": 2, "recycled by age": 1}, "recordings": {"failed": 1, "rejected": 1},
     }  # fmt: skip
     assert view.sentences(now=4601.0) == [
         "3 of 5 recordings are done (60.0 %), 7 clip pairs.",
         "This run: 2 recordings in 1 h 00 min, 2.0 an hour, 2.5 clip pairs per server-hour; 1 h 00 min left at this "
         "rate.",
-        "Lost or replaced: 2 servers died, 1 servers recycled by age, 1 recordings failed, 1 recordings rejected.",
+        "Servers: 2 died, 1 recycled by age.",
+        "Recordings: 1 failed, 1 rejected.",
     ]
     assert view.sentences(now=5000.0)[-1].startswith("The run has told nothing for 6 min")
 
@@ -90,7 +91,12 @@ def test_servers_by_node_with_state_restarts_and_why():
 
 def test_before_the_first_run_and_before_the_first_recording_nothing_is_made_up():
     view = progress(PLAN, SPARES, {}, None, [])
-    assert (view.per_hour, view.left_s, view.pairs_per_server_hour, view.losses) == (None, None, None, {})
+    assert (view.per_hour, view.left_s, view.pairs_per_server_hour, view.losses) == (
+        None,
+        None,
+        None,
+        {"servers": {}, "recordings": {}},
+    )
     assert view.sentences()[-1] == "No run has told its state yet."
     began = progress(PLAN, SPARES, {"a0": "done"}, RUN, [])
     assert (began.per_hour, began.left_s, began.pairs_per_server_hour) == (None, None, None)
@@ -125,13 +131,13 @@ def test_the_view_is_read_from_files_while_a_run_writes_them_and_after(folder):
         view = read_progress(path)
         assert view.run == RUN
         assert [event.reason for event in view.events] == ["server0 died."]
-        assert view.losses == {"servers died": 1, "recordings quarantined": 1, "recordings rejected": 1}
+        assert view.losses == {"servers": {"died": 1}, "recordings": {"quarantined": 1, "rejected": 1}}
         ledger.close()
 
 
 def test_without_a_state_the_ledger_alone_speaks(folder):
     path, _ = folder
-    assert read_progress(path).losses == {"recordings quarantined": 1, "recordings rejected": 1}
+    assert read_progress(path).losses == {"servers": {}, "recordings": {"quarantined": 1, "rejected": 1}}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from infra.actor_pool import ActorEnd
@@ -22,15 +21,17 @@ def main() -> None:
         metrics = RecordingMetrics("toy")
         (node,) = ray.nodes()
         address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        view = progress(PLAN, SPARES, STATES, RUN, EVENTS)
+        metrics.show(view)
         metrics.count_end(ActorEnd("server2", "far", "died", "server2 died."))
         text, deadline = "", time.monotonic() + LIMIT_S
         while text.count("ray_shareverse_server_ends") < 3:  # two lines that say what it is, one with a value
             assert time.monotonic() < deadline, text
-            metrics.show(progress(PLAN, SPARES, STATES, RUN, EVENTS))
+            metrics.show(view)
             time.sleep(0.5)  # Ray exports once a second
             try:
                 text = urlopen(address, timeout=5).read().decode()
-            except URLError:  # the agent that answers there starts after Ray
+            except OSError:  # the agent that answers there starts after Ray
                 continue
     print(text)
 

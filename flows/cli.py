@@ -5,103 +5,28 @@ Prefect, torch and Ray are imported by the commands that need them, so that `sha
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(
-    name="shareverse",
-    help="Several agents, one generated world: record clip pairs, train a model on them, see what it generates.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+from flows.app import (
+    DatasetOption,
+    OverrideOption,
+    ParamOption,
+    PresetOption,
+    Target,
+    TargetOption,
+    WatchOption,
+    app,
+    command,
+    exit_with,
+    flow_parameters,
+    parse_assignments,
 )
-CommandFunction = Callable[..., None]
-
-
-def command(example: str) -> Callable[[CommandFunction], CommandFunction]:
-    """Return a decorator that makes a function a command of the same name, with an example at the end of its help."""
-    return app.command(epilog=f"\b\nExample:\n  {example}")
-
-
-class Target(StrEnum):
-    """A flow's deployment: for this machine, or for the paper's scale with CARLA and GPUs."""
-
-    LOCAL = "local"
-    PAPER = "paper"
-
-
-TargetOption = Annotated[
-    Target, typer.Option("--target", envvar="SHAREVERSE_DEPLOYMENT", help="The deployment to run.")
-]
-PresetOption = Annotated[str | None, typer.Option(help="A preset's name, or the full path of a TOML file.")]
-DatasetOption = Annotated[str | None, typer.Option(help="The data set's name.")]
-OverrideOption = Annotated[
-    list[str] | None, typer.Option("--override", metavar="KEY=VALUE", help="Change a field of the preset; repeatable.")
-]
-ParamOption = Annotated[
-    list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="Set a parameter of the flow; repeatable.")
-]
-WatchOption = Annotated[
-    bool, typer.Option("--watch/--no-watch", help="Show the log until the run ends, or start it only.")
-]
-
-
-def exit_with(sentence: object) -> typer.Exit:
-    """Print a sentence on stderr; return the exception that ends the command with code 1."""
-    print(" ".join(str(sentence).split()), file=sys.stderr)
-    return typer.Exit(1)
-
-
-def parse_assignments(options: Sequence[str] | None, name: str) -> dict[str, Any]:
-    """Return the values of KEY=VALUE options: parsed as JSON, else as text, as `prefect deployment run` does.
-
-    name: the options' name in messages. typer.BadParameter for an option without "=", and for a key given twice.
-    """
-    values: dict[str, Any] = {}
-    for option in options or ():
-        key, equals, value = option.partition("=")
-        if not key or not equals:
-            raise typer.BadParameter(f"{option!r} is not KEY=VALUE.", param_hint=name)
-        if key in values:
-            raise typer.BadParameter(f"{key!r} is given twice.", param_hint=name)
-        values[key] = parse_value(value)
-    return values
-
-
-def parse_value(text: str) -> Any:
-    """Return the JSON value of a text, or the text itself, also for NaN and 1e999, which are no JSON."""
-    try:
-        value = json.loads(text)
-        json.dumps(value, allow_nan=False)
-    except (ValueError, RecursionError):
-        return text
-    return value
-
-
-def flow_parameters(
-    named: dict[str, Any], override: Sequence[str] | None, param: Sequence[str] | None
-) -> dict[str, Any]:
-    """Return a flow's parameters from the options that were given; None: not given.
-
-    named: parameters with options of their own. typer.BadParameter for a parameter that is given in two ways.
-    """
-    values = {name: value for name, value in named.items() if value is not None}
-    if override:
-        values["overrides"] = parse_assignments(override, "--override")
-    params = parse_assignments(param, "--param")
-    for name in sorted(values.keys() & params.keys()):
-        raise typer.BadParameter(f"{name!r} is given by an option of its own too.", param_hint="--param")
-    return values | params
 
 
 def use_home_services() -> None:
@@ -139,6 +64,13 @@ def run_flow(flow: str, target: str, parameters: dict[str, Any], *, watch: bool)
         ) from None
 
 
+def folder_of(dataset: str) -> Path:
+    """Return the folder of a data set that was given by its folder, or by its name in the state folder."""
+    from infra.storage import home
+
+    return Path(dataset) if os.path.exists(dataset) else home() / "datasets" / dataset
+
+
 def perform_on_services(action: str) -> None:
     """Perform `up`, `down` or `status`; end the command with code 1 where that fails."""
     from infra.stack.__main__ import perform
@@ -165,13 +97,23 @@ def down() -> None:
     perform_on_services("down")
 
 
-@command("shareverse status")
-def status() -> None:
-    """Print a line per service.
+@command("shareverse status demo")
+def status(
+    dataset: Annotated[str, typer.Argument(help="A data set's name or folder (default: the services).")] = "",
+) -> None:
+    """Print a line per service, or a data set's progress.
 
-    Its name, state, address and process id.
+    Of a service: name, state, address and process id. Of a data set: what is recorded, the rate and the time left, by
+    town and type; the servers by node; what was lost. Also while it is being recorded.
     """
-    perform_on_services("status")
+    if not dataset:
+        return perform_on_services("status")
+    from tasks.recording.status import ERRORS, print_progress
+
+    try:
+        print_progress(folder_of(dataset))
+    except ERRORS as error:
+        raise exit_with(error) from error
 
 
 @command("shareverse demo")
@@ -208,6 +150,47 @@ def collect(
     """
     parameters = flow_parameters({"dataset": dataset, "plan_preset": preset}, override, param)
     run_flow("collect-dataset", target, parameters, watch=watch)
+
+
+@command("shareverse preview demo --maps maps --pictures pictures")
+def preview(
+    preset: Annotated[str, typer.Argument(help="A plan preset's name, or the full path of a TOML file.")],
+    maps: Annotated[Path, typer.Option(help="Folder of the towns' road networks, TOWN.xodr.")],
+    pictures: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw every town with its paths.")] = None,
+    override: OverrideOption = None,
+) -> None:
+    """Print what a plan gives on given road networks.
+
+    The scenes by town and trajectory type, and what lacks; no simulator is needed.
+    """
+    from tasks.planning.preview import main
+
+    changes = [f"--override={option}" for option in override or ()]
+    drawn = [f"--pictures={pictures}"] if pictures else []
+    raise typer.Exit(main([*changes, *drawn, "--", preset, str(maps)]))
+
+
+@command("shareverse replay demo RECORDING --out again")
+def replay(
+    dataset: Annotated[str, typer.Argument(help="A data set's name or folder.")],
+    recording: Annotated[str, typer.Argument(help="The recording's id, as in the plan and in meta.json.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the recording and the videos.")],
+    carla: Annotated[str, typer.Option(metavar="FILE", help="CarlaUE4.sh (default: the embedded server).")] = "",
+    maps: Annotated[str, typer.Option(metavar="DIR", help="Folder of further towns for the embedded server.")] = "",
+) -> None:
+    """Record one row of a plan again, alone.
+
+    Writes videos with what is stored on the left and the new one on the right, and says whether the bytes are equal.
+    """
+    from infra.carla_servers import SimulatorSpec
+    from tasks.recording.replay import ERRORS, replay_recording
+
+    spec = SimulatorSpec("carla" if carla else "embedded", carla, maps_dir=maps)
+    try:
+        for line in replay_recording(folder_of(dataset), recording, spec, out):
+            print(line, flush=True)
+    except ERRORS as error:
+        raise exit_with(error) from error
 
 
 @command("shareverse train --dataset demo --preset demo --override ema_decay=0.99 --param run_name=slow-average")
@@ -389,11 +372,9 @@ def verify(
 
     Compares every hash and count, and checks every camera, pose and frame.
     """
-    from infra.storage import home
     from tasks.sharding.__main__ import main
 
-    folder = dataset if os.path.exists(dataset) else str(home() / "datasets" / dataset)
-    raise typer.Exit(main(["verify", "--", folder]))
+    raise typer.Exit(main(["verify", "--", str(folder_of(dataset))]))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ NonEmptyList = Annotated[list[Item], Field(min_length=1, max_length=1000)]
 DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 Servers = Annotated[int, Field(ge=1, le=256)] | Literal["fit"]
 """How many CARLA servers; "fit": as many as Ray's nodes hold, also those that join later."""
+Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""A time in seconds."""
 
 
 @flow(name="collect-dataset", validate_parameters=True, on_running=[end_with_worker])
@@ -38,7 +40,8 @@ def collect_dataset(
     recordings_per_town: Count | None = None,
     seed: Seed | None = None,
     samples_per_shard: Count = 32,
-    recording_limit_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None,
+    recording_limit_s: Limit | None = None,
+    run_limit_s: Limit | None = None,
     retry_quarantined: bool = False,
 ) -> dict:
     """Record `dataset` by the plan preset and the changes given here; continue where an earlier run stopped.
@@ -47,8 +50,9 @@ def collect_dataset(
     are changed most often have parameters of their own. Once there are recordings, the plan cannot change: give another
     plan another `dataset` name. `servers` counts CARLA servers on all of Ray's nodes together; "fit" is as many as they
     hold. A recording that takes longer than `recording_limit_s` (by default estimated from its ticks) gets another
-    server. Returns the data set's folder, digest and counts, and the recordings that it lacks: the next run tries those
-    that `failed` again, and those `quarantined` after three runs only with `retry_quarantined`.
+    server. After `run_limit_s` recording ends, what is in hand is left to the next run, and the data set is written
+    with what there is. Returns the data set's folder, digest and counts, and the recordings that it lacks: the next run
+    tries those that `failed` again, and those `quarantined` after three runs only with `retry_quarantined`.
     """
     changed = PlanPreset.changes(
         overrides,
@@ -64,7 +68,11 @@ def collect_dataset(
         "options": tuple(carla_options or ()),
         "maps_dir": maps_dir,
     }
-    recording = {"recording_limit_s": recording_limit_s, "retry_quarantined": retry_quarantined}
+    recording = {
+        "recording_limit_s": recording_limit_s,
+        "run_limit_s": run_limit_s,
+        "retry_quarantined": retry_quarantined,
+    }
     return collect(dataset, plan_preset, changed, simulator_options, servers, samples_per_shard, recording)
 
 

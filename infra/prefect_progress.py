@@ -1,4 +1,4 @@
-"""Reports a long step's progress as an artifact in Prefect's UI and a line in the log, with rate and time left.
+"""Reports a long step's progress as artifacts in Prefect's UI and a line in the log, with rate and time left.
 
 Reports are sent on a thread, and one that fails is only a line in the log: it never holds up the work.
 """
@@ -6,12 +6,15 @@ Reports are sent on a thread, and one that fails is only a line in the log: it n
 from __future__ import annotations
 
 import contextvars
+import json
 import threading
 import time
 from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
@@ -44,7 +47,7 @@ class FlowProgress:
 
     def __init__(self, key: str, unit: str) -> None:
         self.unit, self.logger = unit, get_run_logger()
-        self.reports = Reports(key, self.logger)
+        self.reports = ProgressReports(key, self.logger)
         self.started: float | None = None
         self.first = 0
         self.next_artifact = self.next_log = 0.0
@@ -64,8 +67,21 @@ class FlowProgress:
         self.reports.put(100.0 * done / max(total, 1), text, last=finished)
 
 
+class FlowTables:
+    """Tables for use inside a Prefect task, each an artifact that is updated. Never raises, never waits for long."""
+
+    def __init__(self) -> None:
+        self.logger = get_run_logger()
+        self.reports: dict[str, TableReports] = {}
+
+    def put(self, key: str, rows: list[dict[str, Any]], description: str, *, last: bool = False) -> None:
+        """Show these rows, a column per key, in place of those that the artifact `key` showed before."""
+        reports = self.reports.setdefault(key, TableReports(key, self.logger))
+        reports.put(rows, description, last=last)
+
+
 class Reports:
-    """One progress artifact, updated from a thread, so that a server that is down or slow does not hold up the work.
+    """One artifact, updated from a thread, so that a server that is down or slow does not hold up the work.
 
     Only the newest report is sent; older ones that still wait are dropped. The thread ends when none waits.
     """
@@ -74,15 +90,15 @@ class Reports:
         self.key, self.logger = key, logger
         self.artifact: UUID | None = None
         self.lock = threading.Lock()
-        self.waiting: tuple[float, str] | None = None
+        self.waiting: tuple[Any, str] | None = None
         self.sender: threading.Thread | None = None
         self.failing = False
         self.not_before = 0.0
 
-    def put(self, percent: float, text: str, *, last: bool = False) -> None:
+    def put(self, data: Any, text: str, *, last: bool = False) -> None:
         """Queue a report. The `last` one is sent at once and waited for, up to LAST_REPORT_S."""
         with self.lock:
-            self.waiting = percent, text
+            self.waiting = data, text
             if self.sender is None and (last or time.monotonic() >= self.not_before):
                 # the artifact belongs to the task's run, which Prefect finds in the context
                 context = contextvars.copy_context()
@@ -106,18 +122,38 @@ class Reports:
                 with self.lock:
                     self.sender, self.not_before = None, time.monotonic() + RETRY_S
                 if not self.failing:
-                    self.logger.warning(f"Progress is not shown in Prefect for now ({one_line(error)}); work goes on.")
+                    why = one_line(error)
+                    self.logger.warning(f"Progress ({self.key}) is not shown in Prefect for now ({why}); work goes on.")
                 self.failing = True
                 return
             if self.failing:
-                self.logger.info("Progress is shown in Prefect again.")
+                self.logger.info(f"Progress ({self.key}) is shown in Prefect again.")
             self.failing = False
 
-    def send(self, percent: float, text: str) -> None:
+    def send(self, data: Any, text: str) -> None:
+        """Create the artifact, or update it."""
+        raise NotImplementedError
+
+
+class ProgressReports(Reports):
+    """A bar, from 0 to 100."""
+
+    def send(self, data: float, text: str) -> None:
         if self.artifact is None:
-            self.artifact = create_progress_artifact(progress=percent, key=self.key, description=text)
+            self.artifact = create_progress_artifact(progress=data, key=self.key, description=text)
         else:
-            update_progress_artifact(artifact_id=self.artifact, progress=percent, description=text)
+            update_progress_artifact(artifact_id=self.artifact, progress=data, description=text)
+
+
+class TableReports(Reports):
+    """A table, a dictionary per row."""
+
+    def send(self, data: list[dict[str, Any]], text: str) -> None:
+        if self.artifact is None:
+            self.artifact = create_table_artifact(table=data, key=self.key, description=text)
+        else:
+            update = ArtifactUpdate(data=json.dumps(data), description=text)  # as TableArtifact writes it
+            get_client(sync_client=True).update_artifact(self.artifact, update)
 
 
 def prefect_tags() -> dict[str, str]:

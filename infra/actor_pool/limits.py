@@ -4,8 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from infra.actor_pool.watching import Usage
+
+
+@dataclass(frozen=True)
+class Recycling:
+    """When an actor that works is replaced all the same, because what it started leaks. Looked at after each item."""
+
+    items: float = math.inf
+    age_s: float = math.inf
+    memory_bytes: float = math.inf
+    gpu_memory_bytes: float = math.inf
+
+    def reason(self, items: int, age_s: float, usage: Usage) -> tuple[str, str] | None:
+        """Return why an actor of this age is due, as a kind and the end of a sentence; None while it is not.
+
+        What could not be measured is no reason.
+        """
+        memory, gpu_memory = usage.memory_bytes or 0, usage.gpu_memory_bytes or 0
+        if items >= self.items:
+            return "recycled by count", f"it has done {items} items"
+        if age_s >= self.age_s:
+            return "recycled by age", f"it is {age_s / 60:.0f} minutes old, the limit is {self.age_s / 60:.0f}"
+        if memory >= self.memory_bytes:
+            return "recycled by memory", f"it holds {in_gib(memory)}, the limit is {in_gib(self.memory_bytes)}"
+        if gpu_memory >= self.gpu_memory_bytes:
+            held, limit = in_gib(gpu_memory), in_gib(self.gpu_memory_bytes)
+            return "recycled by video memory", f"it holds {held} of video memory, the limit is {limit}"
+        return None
+
+
+def in_gib(amount: float) -> str:
+    return f"{amount / 2**30:.1f} GiB"
 
 
 @dataclass(frozen=True)
@@ -18,8 +51,9 @@ class Limits:
     """Attempts at an item that fails while its actor works."""
     actors_lost: int = 8
     """After so many actors have failed with an item in hand, the item is to blame."""
-    recycle_every: float = math.inf
-    """Items after which an actor is replaced."""
+    recycling: Recycling = field(default_factory=Recycling)
+    run_s: float = math.inf
+    """The pool's deadline: after so long it hands out nothing more, and puts back what is in hand."""
     stagger_s: float = 0.0
     """Between the first starts of the actors."""
     report_s: float | None = None

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Generic, Literal
 
 from infra.actor_pool.limits import ItemTimeout, Limits
 from infra.actor_pool.placement import Needs, alive_nodes
 from infra.actor_pool.slot import STOP_TIMEOUT_S, Ended, Item, Phase, Slot
+from infra.actor_pool.watching import LOSSES, ActorEnd, ActorState, PoolWatcher, host_names
 
 MAX_LOST_PER_SLOT = 3
 """If so many items in a row, per slot, lost their actor, the actors cannot work."""
@@ -85,13 +85,17 @@ class ActorPool(Generic[Item]):
         limits: Limits,
         timeout: ItemTimeout,
         log: logging.Logger | logging.LoggerAdapter,
+        watcher: PoolWatcher | None = None,
     ) -> None:
         """`create_actor(options, name)` returns a new `PoolActor` made with these options of `ray.remote`; slots are
-        `name`0, `name`1 and so on. `size` "fit": as many as Ray's nodes hold."""
+        `name`0, `name`1 and so on. `size` "fit": as many as Ray's nodes hold. The deadline counts from now."""
         self.ray, self.name, self.create_actor, self.size = ray, name, create_actor, size
         self.needs, self.limits, self.timeout, self.log = needs, limits, timeout, log
+        self.watcher = watcher or PoolWatcher()
+        self.deadline = time.monotonic() + limits.run_s
         self.slots: list[Slot[Item]] = []
         self.names = 0
+        self.key: Callable[[Item], Hashable] = str
         self.attempts: Counter[Hashable] = Counter()
         self.actors_lost: Counter[Hashable] = Counter()
         self.lost_in_a_row: dict[Hashable, str] = {}
@@ -112,10 +116,14 @@ class ActorPool(Generic[Item]):
     def outcomes(self, queue: ItemQueue[Item]) -> Iterator[Outcome[Item]]:
         """Keep every actor busy until no item remains; yield what becomes of them.
 
-        Items may be added to the queue meanwhile. PoolError when no actor can be started, all fail while they work, or
-        one has a fatal fault.
+        Items may be added to the queue meanwhile. At the pool's deadline items remain in the queue. PoolError when no
+        actor can be started, all fail while they work, or one has a fatal fault.
         """
+        self.key = queue.key
         while queue.remaining or self.working:
+            if time.monotonic() >= self.deadline:
+                self.put_back(queue)
+                return
             self.fit_size(queue)
             for slot in self.in_phase(Phase.READY):
                 if queue.remaining:
@@ -125,6 +133,32 @@ class ActorPool(Generic[Item]):
             answered = self.wait(queue)
             for slot in list(self.slots):
                 yield from self.look_after(slot, answered, queue)
+            self.watcher.look(self.states)
+
+    def put_back(self, queue: ItemQueue[Item]) -> None:
+        """Put the items in hand back into the queue; their actors end with the pool."""
+        for slot in self.in_phase(Phase.WORKING):
+            assert slot.item is not None
+            queue.remaining.append(slot.item)
+            slot.item = None
+
+    def states(self) -> list[ActorState]:
+        """Return what each slot is doing."""
+        hosts, now = host_names(self.ray.nodes()), time.monotonic()
+        return [
+            ActorState(
+                slot.name, hosts.get(slot.node, ""), slot.phase.value, now - slot.phase_since,
+                "" if slot.item is None else str(self.key(slot.item)),
+                slot.items_before + slot.items_done, max(slot.actors - 1, 0), slot.usage, slot.why,
+            )
+            for slot in self.slots
+        ]  # fmt: skip
+
+    def actor_ended(self, end: ActorEnd) -> None:
+        """Count a loss, and pass on how an actor ended with its host's name in place of the node's id."""
+        if end.kind in LOSSES:
+            self.losses[end.kind] += 1
+        self.watcher.actor_ended(replace(end, node=host_names(self.ray.nodes()).get(end.node, "")))
 
     def in_phase(self, *phases: Phase) -> list[Slot[Item]]:
         return [slot for slot in self.slots if slot.phase in phases]
@@ -154,7 +188,7 @@ class ActorPool(Generic[Item]):
         self.slots.append(
             Slot(
                 self.ray, name, lambda: self.create_actor(self.needs.options(), name),
-                lambda: self.needs.lacking(self.ray), self.limits, first_start_in_s, self.log, self.losses,
+                lambda: self.needs.lacking(self.ray), self.limits, first_start_in_s, self.log, self.actor_ended,
             )
         )  # fmt: skip
 
@@ -174,7 +208,7 @@ class ActorPool(Generic[Item]):
         """Wait for the first answer, or until a slot is due; return the calls that were answered."""
         pending = [call for slot in self.slots for call in (slot.pending, slot.asked) if call is not None]
         dues = [slot.due for slot in self.slots if self.is_due(slot, queue)] + [slot.ask_at for slot in self.slots]
-        wait_s = min(max(min(dues, default=math.inf) - time.monotonic(), 0.0), MAX_WAIT_S)
+        wait_s = min(max(min([*dues, self.deadline]) - time.monotonic(), 0.0), MAX_WAIT_S)
         if pending:
             answered, _ = self.ray.wait(pending, num_returns=1, timeout=wait_s)
             return answered
@@ -229,8 +263,7 @@ class ActorPool(Generic[Item]):
             return Outcome(item, "failed", value)
         self.lost_in_a_row.clear()
         self.timeout.learn(item, ended.seconds)
-        if slot.items_done >= self.limits.recycle_every:
-            slot.stop()
+        slot.recycle_if_due()
         return Outcome(item, "done", value)
 
     def close(self) -> None:

@@ -10,7 +10,6 @@ import logging
 import math
 import random
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -18,13 +17,14 @@ from typing import Any, Generic, TypeVar
 
 from infra.actor_pool.limits import Limits
 from infra.actor_pool.placement import node_id
+from infra.actor_pool.watching import ActorEnd, Usage
 from infra.reading import one_line
 
 Item = TypeVar("Item")
-Answer = tuple[str, Any]
+Answer = tuple[str, Any] | tuple[str, Any, Usage]
 """Outcome of a call, with its result, or its reason in a sentence. Of `start`: "ready"; "unready", another start may
 work; "unusable", none would. Of `work`: "done"; "fault" of the item; "actor", a fault of the actor. Of both: "fatal",
-which ends the run."""
+which ends the run. `work` may add what the actor holds in memory by now."""
 MAX_FAILED_STARTS = 5
 """After so many failed starts in a row a slot is hopeless. It keeps trying while any other slot is not."""
 BACK_OFF_S, MAX_BACK_OFF_S = 2.0, 300.0
@@ -96,11 +96,11 @@ class Slot(Generic[Item]):
         limits: Limits,
         first_start_in_s: float,
         log: Any,
-        losses: Counter[str],
+        tell: Callable[[ActorEnd], None],
     ) -> None:
-        """`create_actor()` returns a new actor, `lacking()` what it needs of Ray; `losses` counts failures by kind."""
+        """`create_actor()` returns a new actor, `lacking()` what it needs of Ray; `tell` takes how actors ended."""
         self.ray, self.name, self.create_actor, self.lacking = ray, name, create_actor, lacking
-        self.limits, self.losses = limits, losses
+        self.limits, self.tell = limits, tell
         self.log: logging.Logger | logging.LoggerAdapter = log
         self.phase = Phase.WAITING
         self.actor: Any = None
@@ -118,14 +118,21 @@ class Slot(Generic[Item]):
         """Ray's reference to reports that the actor was asked for."""
         self.ask_at = math.inf
         self.node = ""
-        self.items_done = 0
-        """By the running actor."""
+        self.items_done = self.items_before = 0
+        """By the running actor, and by those before it."""
+        self.actors = 0
+        """How many were made."""
+        self.born = self.phase_since
+        """When the running actor was."""
+        self.usage = Usage()
         self.failed_starts = 0
         """In a row."""
         self.fruitless_actors = 0
         """Actors in a row that failed before they had done anything."""
         self.reason = ""
         """Why the last start failed."""
+        self.why = ""
+        """Why the last actor ended."""
         self.unplaced = False
         """Ray has not placed the actor in time."""
         self.unusable = False
@@ -148,6 +155,7 @@ class Slot(Generic[Item]):
         """Create the actor if there is none; else have it start."""
         if self.actor is None:
             self.actor = self.create_actor()
+            self.actors, self.born = self.actors + 1, time.monotonic()
             self.enter(Phase.PLACING, self.actor.placed.remote(), PLACEMENT_WARNING_S)
         else:
             self.enter(Phase.STARTING, self.actor.start.remote(), self.limits.start_s)
@@ -177,7 +185,21 @@ class Slot(Generic[Item]):
     def kill(self) -> None:
         if self.actor is not None:
             self.ray.kill(self.actor)
-        self.actor, self.last_item, self.items_done, self.node = None, None, 0, ""
+        self.items_before += self.items_done
+        self.actor, self.last_item, self.items_done, self.node, self.usage = None, None, 0, "", Usage()
+
+    def has_ended(self, kind: str, reason: str) -> None:
+        """Tell how the actor ended, or that it did not start."""
+        self.why = reason
+        self.tell(ActorEnd(self.name, self.node, kind, reason))
+
+    def recycle_if_due(self) -> None:
+        """Replace the actor, which has just done an item, if a limit says so."""
+        due = self.limits.recycling.reason(self.items_done, time.monotonic() - self.born, self.usage)
+        if due is not None:
+            kind, why = due
+            self.has_ended(kind, f"{self.name} is replaced: {why}.")
+            self.stop()
 
     def next_start_s(self) -> float:
         """Return the wait before the next start: none at first, then exponential, with jitter per slot."""
@@ -210,17 +232,20 @@ class Slot(Generic[Item]):
         except self.ray.exceptions.RayError:
             return "actor", self.epitaph()
         if answer[0] == "actor":
-            self.losses["failed"] += 1
+            self.has_ended("failed", answer[1])
         return answer
 
     def epitaph(self) -> str:
-        """Return why the actor is gone, count it, and drop its handle."""
+        """Return why the actor is gone, tell it, and drop its handle."""
         gone = [node for node in self.ray.nodes() if node["NodeID"] == self.node and not node["Alive"]]
-        self.kill()
-        self.losses["lost with their node" if gone else "died"] += 1
         if gone:
-            return f"{self.name} was lost with its node {gone[0].get('NodeManagerHostname')}."
-        return self.limits.died.format(name=self.name)
+            kind = "lost with their node"
+            reason = f"{self.name} was lost with its node {gone[0].get('NodeManagerHostname')}."
+        else:
+            kind, reason = "died", self.limits.died.format(name=self.name)
+        self.has_ended(kind, reason)
+        self.kill()
+        return reason
 
     def after_placing(self) -> None:
         """Start the actor, or wait for another one if it died before that."""
@@ -245,21 +270,22 @@ class Slot(Generic[Item]):
             self.due = self.phase_since + MAX_PLACEMENT_S
         elif self.phase is Phase.PLACING:  # it goes on waiting: a node may join while others work
             self.reason = f"Ray did not place {self.name} within {waited_s:.0f} s: {self.lacking()}."
-            self.losses["not placed"] += 1
+            self.has_ended("not placed", self.reason)
             self.unplaced, self.due = True, math.inf
         elif self.phase is Phase.STARTING:
             self.start_failed(f"{self.name} did not answer within {waited_s:.0f} s.")
             self.stop()
         elif self.phase is Phase.WORKING:
-            self.losses["past their deadline"] += 1
-            return self.after_work(("actor", f"it was not finished after {waited_s:.0f} s, its deadline."))
+            reason = f"it was not finished after {waited_s:.0f} s, its deadline."
+            self.has_ended("past their deadline", reason)
+            return self.after_work(("actor", reason))
         elif self.phase is Phase.STOPPING:
             self.discard_actor()
         return None
 
     def after_start(self, answer: Answer) -> Ended[Item] | None:
         """Enter READY, or wait for another start; return a fatal fault."""
-        kind, reason = answer
+        kind, reason = answer[:2]
         if kind == "fatal":
             return Ended(None, kind, reason, 0.0)
         if kind == "ready":
@@ -267,6 +293,7 @@ class Slot(Generic[Item]):
             self.enter(Phase.READY, None, math.inf)
         elif kind == "unusable":
             self.reason, self.unusable = reason, True
+            self.has_ended("unusable", reason)
             self.log.error(f"{self.name} cannot be used: {reason}")
             self.stop()
         else:
@@ -276,7 +303,7 @@ class Slot(Generic[Item]):
     def start_failed(self, reason: str) -> None:
         """Count and log a failed start, and wait for the next."""
         self.failed_starts, self.reason = self.failed_starts + 1, reason
-        self.losses["did not start"] += 1
+        self.has_ended("did not start", reason)
         wait_s = self.next_start_s()
         self.log.warning(
             f"{self.name}: launch {self.failed_starts} in a row failed, the next in {wait_s:.0f} s: {reason}"
@@ -285,13 +312,16 @@ class Slot(Generic[Item]):
 
     def after_work(self, answer: Answer) -> Ended[Item]:
         """Return how the item ended; replace the actor if it failed or the item did."""
-        kind, value = answer
+        kind, value, *usage = answer
+        self.usage = usage[0] if usage else Usage()
         ended, self.item = Ended(self.item, kind, value, time.monotonic() - self.phase_since), None
         if kind == "done":
             self.items_done, self.fruitless_actors = self.items_done + 1, 0
             self.enter(Phase.READY, None, math.inf)
         else:
             self.fruitless_actors += kind == "actor" and not self.items_done
+            if kind == "fault":
+                self.has_ended("replaced after a fault", f"an item failed on {self.name}: {one_line(value)}")
             self.stop()
         return ended
 

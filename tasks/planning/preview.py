@@ -41,13 +41,14 @@ def preset_for(name: str, maps: Path, changes: dict[str, Any]) -> PlanPreset:
     return preset.replace(**{**changes, "towns": towns})
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
+    """Do what the words say, by default those of the command line; return 0, or 1 with a sentence on stderr."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("preset")
     parser.add_argument("maps", type=Path)
     parser.add_argument("--override", type=override, action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     try:
         preset = preset_for(arguments.preset, arguments.maps, dict(arguments.override))
         files = {town: arguments.maps / f"{town}.xodr" for town in preset.towns}

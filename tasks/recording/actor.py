@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
-from infra.actor_pool import Answer, PoolActor
+from infra.actor_pool import Answer, PoolActor, Usage
 from infra.carla_servers import CarlaServer, CarlaServerError, NotReady, SimulatorSpec
+from infra.carla_servers.memory import gpu_memory_of, memory_of
 from infra.reading import one_line
 from infra.storage import StorageError, disk_fault
 from tasks.planning.rows import PlannedRecording
@@ -19,6 +21,8 @@ from tasks.recording.rig import Rig, open_world
 
 ANSWER_TIMEOUT_S = 5.0
 """Limit for the answer of a server that is asked whether it still works."""
+GPU_MEMORY_EVERY_S = 60.0
+"""How often the driver is asked for the video memory, which takes it up to a second."""
 
 
 class RecorderActor(PoolActor):
@@ -35,6 +39,8 @@ class RecorderActor(PoolActor):
         self.episode: tuple = ()
         """What the current recorder was made for: town, size of a view, ground truth, length of a tick."""
         self.stopping = False
+        self.gpu_memory: int | None = None
+        self.gpu_memory_due = 0.0
 
     def placed(self) -> str:
         """Learn what Ray gave this actor on its node; return the node's id."""
@@ -57,7 +63,13 @@ class RecorderActor(PoolActor):
         return "ready", ""
 
     def work(self, recording: PlannedRecording) -> Answer:
-        """Make a recording on the running server. "done" comes with why a quality gate rejects it, if one does."""
+        """Make a recording on the running server. "done" comes with why a quality gate rejects it, if one does, and
+        with the memory that the server and this process hold."""
+        kind, value = self.attempt(recording)
+        return (kind, value, self.usage()) if kind == "done" else (kind, value)
+
+    def attempt(self, recording: PlannedRecording) -> tuple[str, str]:
+        """Make a recording; return how that ended and why."""
         try:
             self.recorder_for(recording).record(recording, self.dataset_dir)
         except GateError as error:
@@ -74,6 +86,14 @@ class RecorderActor(PoolActor):
         except RuntimeError as error:  # the carla client's only class of errors
             return "fault" if self.is_answering() and "time-out" not in str(error) else "actor", one_line(error)
         return "done", ""
+
+    def usage(self) -> Usage:
+        """Return the memory that the server, its scripts and this process, the client, hold."""
+        pids = {os.getpid(), *(self.server.process.tree() if self.server.process else ())}
+        if self.server.gpu is not None and time.monotonic() >= self.gpu_memory_due:
+            self.gpu_memory = gpu_memory_of(pids)
+            self.gpu_memory_due = time.monotonic() + GPU_MEMORY_EVERY_S
+        return Usage(memory_of(pids), self.gpu_memory)
 
     def stop(self) -> None:
         """End the server. Another call may hang meanwhile, so the client is not used."""

@@ -8,12 +8,14 @@ A ledger that is lost or damaged is rebuilt from the recordings; only rejections
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import logging
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -37,11 +39,36 @@ CREATE TABLE IF NOT EXISTS recordings (
 )
 """
 """`attempts`: runs in a row in which the recording failed."""
+EVENTS_SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (
+    at REAL NOT NULL, server TEXT NOT NULL, node TEXT NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL
+)
+"""
+"""Why servers ended, and runs that reached their deadline (no server then). `at`: seconds since 1970. Nothing that is
+decided depends on them."""
 DATABASE_SUFFIXES = ("", "-wal", "-shm", "-journal")
 """SQLite's files of one database; none of a damaged one may be left beside the new one."""
+STATES_AND_REASONS = f"""
+SELECT recording_id, CASE WHEN state = 'failed' AND attempts >= {FAILED_RUNS} THEN 'quarantined' ELSE state END, reason
+FROM recordings ORDER BY recording_id
+"""
+EVENTS = "SELECT at, server, node, kind, reason FROM events WHERE at >= ? ORDER BY rowid"
 LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 DISK_FULL_BYTES = 2**20
 """With less free space than this the disk is full, whatever SQLite calls the error."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """Something that happened to a server or to the run."""
+
+    at: float
+    """Seconds since 1970."""
+    server: str
+    node: str
+    kind: str
+    reason: str
+    """A sentence."""
 
 
 class LedgerDamaged(RecordingError):
@@ -125,12 +152,20 @@ class Ledger:
 
     def reasons(self, *states: str) -> dict[str, str]:
         """Return id -> reason of the recordings in these states: 'rejected', 'failed', 'quarantined'."""
-        rows = self.query("SELECT recording_id, state, attempts, reason FROM recordings ORDER BY recording_id")
-        return {
-            recording_id: reason
-            for recording_id, state, attempts, reason in rows
-            if ("quarantined" if state == "failed" and attempts >= FAILED_RUNS else state) in states
-        }
+        rows = self.query(STATES_AND_REASONS)
+        return {recording_id: reason for recording_id, state, reason in rows if state in states}
+
+    def states(self) -> dict[str, str]:
+        """Return id -> state of all recordings that it knows: 'done', 'rejected', 'failed', 'quarantined'."""
+        return {recording_id: state for recording_id, state, _ in self.query(STATES_AND_REASONS)}
+
+    def note(self, server: str, node: str, kind: str, reason: str) -> None:
+        """Note why a server ended, or with `server` empty what ended the run."""
+        self.query("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (time.time(), server, node, kind, reason))
+
+    def events(self, since: float = 0.0) -> list[Event]:
+        """Return what was noted since then (seconds since 1970), in order."""
+        return [Event(*row) for row in self.query(EVENTS, (since,))]
 
     def release_quarantined(self) -> int:
         """Let quarantined recordings be tried again; return how many there were."""
@@ -158,6 +193,24 @@ class Ledger:
     def close(self) -> None:
         self.database.close()
         self.lock.close()
+
+
+def read_ledger(dataset_dir: Path, since: float = 0.0) -> tuple[dict[str, str], list[Event]]:
+    """Return `states()` and `events(since)` of a data set's ledger, also while a run writes it. Nothing is changed.
+
+    RecordingError where there is none, or it is damaged; StorageError for a disk that cannot be read.
+    """
+    path = dataset_dir / "ledger.sqlite"
+    if not path.is_file():
+        raise RecordingError(f"{dataset_dir} has no ledger: nothing was recorded there yet.")
+    with (
+        as_sentences(path),
+        contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database,
+    ):
+        states = {recording_id: state for recording_id, state, _ in database.execute(STATES_AND_REASONS)}
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+        rows = database.execute(EVENTS, (since,)).fetchall() if "events" in tables else []  # older ledgers have none
+        return states, [Event(*row) for row in rows]
 
 
 def lock_dataset(path: Path) -> IO[str]:
@@ -195,7 +248,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     try:
         with as_sentences(path):
             database = sqlite3.connect(path, isolation_level=None)
-            for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", SCHEMA):
+            for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", SCHEMA, EVENTS_SCHEMA):
                 database.execute(statement)
             check_content(database)
             return database

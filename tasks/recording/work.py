@@ -27,6 +27,8 @@ class RecordingSummary:
     """Recording id -> why it could not be made in this run; the next run tries again."""
     quarantined: dict[str, str] = field(default_factory=dict)
     """Recording id -> why it could not be made in several runs; it is not tried again by itself."""
+    left: int = 0
+    """How many the run's deadline left to the next run."""
     spares: int = 0
     """How many of the recorded ones are spares that replace rejected or quarantined ones."""
     without_spare: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -34,7 +36,7 @@ class RecordingSummary:
 
     @property
     def total(self) -> int:
-        return self.made + len(self.rejected) + len(self.faults) + len(self.quarantined)
+        return self.made + len(self.rejected) + len(self.faults) + len(self.quarantined) + self.left
 
     @property
     def made(self) -> int:
@@ -43,14 +45,15 @@ class RecordingSummary:
     def sentences(self) -> list[str]:
         """Return what happened, one sentence per line of the log."""
         before = f"{self.already_done} of {self.total} were recorded before"
-        head = (
-            f"Recorded {self.recorded}; {before}." if self.recorded or self.faults else f"{before}; nothing to record."
-        )
+        tried = self.recorded or self.faults or self.left
+        head = f"Recorded {self.recorded}; {before}." if tried else f"{before}; nothing to record."
         lines = [head, *(f"Left out {key}, which a quality gate rejected: {why}" for key, why in self.rejected.items())]
         lines += [
             f"Left out {key}, which failed in run after run ({why}): retry_quarantined=true tries it again."
             for key, why in self.quarantined.items()
         ]
+        if self.left:
+            lines.append(f"{self.left} recordings are left to the next run: this one reached its deadline.")
         if self.spares:
             lines.append(f"{self.spares} spare recordings stand in for those that are left out.")
         lines += [
@@ -134,6 +137,15 @@ class RecordingQueue(ItemQueue[PlannedRecording]):
         self.ledger.mark_failed(row.recording_id, self.faults[row.recording_id])
         self.add_spares()
 
+    def leave_to_next_run(self, limit_s: float) -> None:
+        """Note in the ledger that the run reached its deadline with recordings left."""
+        left = len(self.remaining)
+        self.note_end("run deadline", f"The run ended at its deadline of {limit_s:.0f} s with {left} recordings left.")
+
+    def note_end(self, kind: str, reason: str) -> None:
+        """Note in the ledger why the run ended before its work was done."""
+        self.ledger.note("", "", kind, reason)
+
     def summary(self) -> RecordingSummary:
         quarantined = self.ledger.reasons("quarantined")
         faults = {key: why for key, why in self.faults.items() if key not in quarantined}
@@ -143,6 +155,7 @@ class RecordingQueue(ItemQueue[PlannedRecording]):
             rejected=self.ledger.reasons("rejected"),
             faults=faults,
             quarantined=quarantined,
+            left=len(self.remaining),
             spares=sum(self.ledger.is_done(recording_id) for recording_id in self.spares_used),
             without_spare=count_without_spare(map(vars, self.plan), map(vars, self.spares), self.lost()),
         )

@@ -18,7 +18,7 @@ from tests.synthetic_dataset import write_dataset
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     "up", "down", "status", "demo", "collect", "train", "evaluate", "generate", "export", "export-base", "play",
-    "convert", "verify", "preflight",
+    "convert", "verify", "preflight", "preview", "replay",
 )  # fmt: skip
 FLOWS = {"collect": "collect-dataset", "train": "train-shareverse", "evaluate": "evaluate-shareverse"}
 
@@ -181,6 +181,35 @@ def test_a_data_set_is_verified_by_its_name_or_folder(tmp_path, monkeypatch):
     done = invoke("verify", "nothing")
     assert done.exit_code == 1
     assert "datasets/nothing is no finished data set" in done.stderr
+
+
+def test_status_of_a_data_set_is_its_progress_and_without_one_the_services(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("SHAREVERSE_HOME", str(tmp_path))
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "toy").symlink_to(tiny.folder)
+    shown = invoke("status", "toy")
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith("2 of 2 recordings are done (100.0 %), 4 clip pairs.\nThis run: 2 recordings in ")
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert [line[:1] for line in lines if line[:1] in (["Mini01"], ["Mini02"])] == [["Mini01"], ["Mini02"]]
+    assert any(line[1:3] == ["server0", "ready"] for line in lines)
+    refused = invoke("status", "nothing")
+    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+    assert "has no plan: name a data set that was planned" in refused.stderr
+    asked = []
+    monkeypatch.setattr("infra.stack.__main__.perform", lambda action: asked.append(action) or 0)
+    assert invoke("status").exit_code == 0
+    assert asked == ["status"]
+
+
+def test_a_plan_is_previewed_and_a_recording_replayed_by_the_modules_that_do_it(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("tasks.planning.preview.main", lambda words: asked.extend(words) or 3)
+    assert invoke("preview", "demo", "--maps", "m", "--override", "repeats=3", "--pictures", "p").exit_code == 3
+    assert asked == ["--override=repeats=3", "--pictures=p", "--", "demo", "m"]
+    refused = invoke("replay", str(tmp_path), "r0", "--out", str(tmp_path / "out"))
+    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+    assert "plan.parquet" in refused.stderr
 
 
 def test_clips_of_other_origin_are_converted_by_the_module_that_does_it(tmp_path, capfd):

@@ -65,16 +65,16 @@ def test_no_failure_of_a_report_reaches_the_work(prefect, caplog, error):
         progress(done, 5, "Mini01")
         idle(progress)
     assert not prefect.told
-    assert caplog.text.count("Progress is not shown in Prefect for now") == 1  # once a spell
+    assert caplog.text.count("Progress (recording) is not shown in Prefect for now") == 1  # once a spell
     prefect.mood = lambda: None
     progress(4, 5, "Mini01")
     idle(progress)
     progress(5, 5, "")
     assert [percent for percent, _ in prefect.told] == [80.0, 100.0]
-    assert caplog.text.count("Progress is shown in Prefect again") == 1
+    assert caplog.text.count("Progress (recording) is shown in Prefect again") == 1
     prefect.mood = fail
     progress(5, 5, "")
-    assert caplog.text.count("Progress is not shown in Prefect for now") == 2
+    assert caplog.text.count("Progress (recording) is not shown in Prefect for now") == 2
 
 
 def test_a_server_that_hangs_holds_nothing_up_and_gets_the_newest_report_only(prefect):

@@ -7,7 +7,20 @@ import logging
 
 import pytest
 
-from infra.actor_pool import ActorPool, ActorsFail, FatalFault, ItemQueue, ItemTimeout, Limits, Needs, NoActor
+from infra.actor_pool import (
+    ActorEnd,
+    ActorPool,
+    ActorsFail,
+    FatalFault,
+    ItemQueue,
+    ItemTimeout,
+    Limits,
+    Needs,
+    NoActor,
+    PoolWatcher,
+    Recycling,
+    Usage,
+)
 from infra.actor_pool.slot import BACK_OFF_S, MAX_BACK_OFF_S, MAX_FAILED_STARTS, MAX_PLACEMENT_S
 from tests.fake_ray import HANGS, FakeRay, on_this_clock
 
@@ -26,13 +39,15 @@ class Work:
         self.ray = FakeRay(clock, lambda name: self.start(name), lambda name, item: self.work(name, item), 2)
         self.queue = ItemQueue([f"i{number}" for number in range(6)], key=str)
         self.size, self.limits = 2, Limits(start_s=30.0)
-        self.pool = None
+        self.pool, self.watcher = None, None
 
     def run(self) -> dict[str, list[str]]:
         """Return the items by what became of them."""
         ended: dict[str, list[str]] = {"done": [], "again": [], "failed": [], "report": []}
         timeout = ItemTimeout(lambda item: 1, setup_s=0, unknown_rate_s=LIMIT_S, limit_s=LIMIT_S)
-        self.pool = ActorPool(self.ray, "worker", self.ray.create, self.size, Needs(), self.limits, timeout, LOG)
+        self.pool = ActorPool(
+            self.ray, "worker", self.ray.create, self.size, Needs(), self.limits, timeout, LOG, self.watcher
+        )
         with self.pool:
             for outcome in self.pool.outcomes(self.queue):
                 ended[outcome.kind].append(outcome.item)
@@ -137,10 +152,70 @@ def test_reports_put_the_deadline_off(world):
     assert len(ended["report"]) > 10
 
 
-def test_an_actor_is_replaced_after_so_many_items(world):
-    world.size, world.limits = 1, Limits(start_s=30.0, recycle_every=2)
+class Told(PoolWatcher):
+    """Keeps what a pool tells."""
+
+    def __init__(self) -> None:
+        self.ends: list[ActorEnd] = []
+        self.states: list = []
+
+    def actor_ended(self, end):
+        self.ends.append(end)
+
+    def look(self, states):
+        self.states = states()
+
+
+@pytest.mark.parametrize(
+    ("recycling", "kind", "why"),
+    [
+        (Recycling(items=2), "recycled by count", "it has done 2 items"),
+        (Recycling(age_s=600), "recycled by age", "it is 10 minutes old, the limit is 10"),
+        (Recycling(memory_bytes=2**30), "recycled by memory", "it holds 1.5 GiB, the limit is 1.0 GiB"),
+        (
+            Recycling(gpu_memory_bytes=2**31), "recycled by video memory",
+            "it holds 3.0 GiB of video memory, the limit is 2.0 GiB",
+        ),
+    ],
+)  # fmt: skip
+def test_an_actor_that_works_is_replaced_when_it_is_due_and_the_reason_is_told(world, recycling, kind, why):
+    world.size, world.limits, world.watcher = 1, Limits(start_s=30.0, recycling=recycling), Told()
+    done_by_actor = itertools.count(1)
+
+    def work(name, item):
+        world.ray.clock.now += 300
+        large = next(done_by_actor) % 2 == 0
+        return "done", 7, Usage(int(1.5 * 2**30) if large else 0, 3 * 2**30 if large else None)
+
+    world.work = work
     assert len(world.run()["done"]) == 6
     assert world.ray.count("made") == 3
+    assert world.watcher.ends == [ActorEnd("worker0", "node0", kind, f"worker0 is replaced: {why}.")] * 3
+    assert not world.pool.losses
+
+
+def test_the_pools_deadline_puts_back_what_is_in_hand(world):
+    world.limits = Limits(start_s=30.0, run_s=20.0)
+    world.work = lambda name, item: HANGS if item in ("i3", "i4") else DONE
+    ended = world.run()
+    assert ended["done"] == ["i0", "i1", "i2"]
+    assert ended["failed"] == ended["again"] == []
+    assert set(world.queue.remaining) == {"i3", "i4", "i5"}
+    assert world.ray.clock.now == 20.0
+    assert world.ray.count("stop") == 2
+    assert not world.pool.losses
+
+
+def test_what_each_slot_does_is_told(world):
+    world.watcher = Told()
+    world.work = once(DIED)
+    world.run()
+    (end,) = world.watcher.ends
+    assert end == ActorEnd("worker0", "node0", "died", "worker0 died.")
+    first, second = world.watcher.states
+    assert (first.name, first.restarts, first.why) == ("worker0", 1, "worker0 died.")
+    assert (second.name, second.node, second.restarts, second.why) == ("worker1", "node0", 0, "")
+    assert first.items_done + second.items_done == 6
 
 
 # -- nodes that come and go ---------------------------------------------------------------------------------------

@@ -6,56 +6,26 @@ its session. Fast variants without a simulator: tests/infra/process_guard.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from tests.processes import Family, family, listens, until
+from tests.tasks.recording.faults import copy_plan, stand_in, start_recording
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-ROOT = Path(__file__).resolve().parents[3]
-STAND_IN = f"""#!/bin/sh
-(setsid sleep 100000 &)
-{sys.executable} -m infra.minicarla "$@"
-true
-"""
-DRIVER = """
-import sys
-from pathlib import Path
-from infra.carla_servers import SimulatorSpec
-from tasks.recording.pool import record_plan
-
-def told(done, total, note):
-    print(done, flush=True)
-
-spec = SimulatorSpec("carla", sys.argv[2], options=("--threads", "1"))
-print(record_plan(Path(sys.argv[1]), spec, servers=1, recycle_every=1, on_progress=told), flush=True)
-"""
 
 
 @pytest.fixture
 def planned_only(tiny, tmp_path):
     """The plan of `tiny`, with nothing recorded, and the stand-in for CARLA."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    for name in ("plan.parquet", "plan.json", "maps"):
-        source = tiny.folder / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
-    script = tmp_path / "CarlaUE4.sh"
-    script.write_text(STAND_IN)
-    script.chmod(0o755)
-    return folder
+    stand_in(tmp_path)
+    return copy_plan(tiny.folder, tmp_path / "tiny")
 
 
 @pytest.fixture
 def recording(planned_only):
     """A driver, its family and the server's port, once it listens."""
     with family() as ours:
-        command = [sys.executable, "-c", DRIVER, str(planned_only), str(planned_only.parent / "CarlaUE4.sh")]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=ours.environment)
+        process = start_recording(planned_only, ours, planned_only.parent / "CarlaUE4.sh", recycle=1)
         until(lambda: server_ports(ours) or process.poll() is not None, 400)
         (port,) = server_ports(ours)
         yield process, ours, port

@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-from infra.storage import TEMPORARY_PREFIX, sha256_file
+from infra.storage import TEMPORARY_PREFIX
 from tasks.recording.pool import record_plan
 from tasks.sharding.shards import write_shards
 from tests.conftest import SPEC
-from tests.processes import Family, family
+from tests.processes import family
+from tests.tasks.recording.faults import copy_plan, find, shards, start_recording
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[3]
-DRIVER = """
-import sys
-from pathlib import Path
-from infra.carla_servers import SimulatorSpec
-from tasks.recording.pool import record_plan
-
-def told(done, total, note):
-    print(done, flush=True)
-
-print(record_plan(Path(sys.argv[1]), SimulatorSpec(), servers=1, on_progress=told), flush=True)
-"""
 
 
 @pytest.fixture
 def planned_only(tiny, tmp_path):
     """The plan of `tiny`, with nothing recorded."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    for name in ("plan.parquet", "plan.json", "maps"):
-        source = tiny.folder / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
-    return folder
+    return copy_plan(tiny.folder, tmp_path / "tiny")
 
 
 @pytest.fixture
@@ -52,10 +33,7 @@ def ours():
 
 @pytest.fixture
 def driver(planned_only, ours):
-    process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(planned_only)],
-        stdout=subprocess.PIPE, text=True, cwd=ROOT, env=ours.environment,
-    )  # fmt: skip
+    process = start_recording(planned_only, ours)
     yield process
     process.kill()
     process.wait(10)
@@ -74,18 +52,9 @@ def await_half_a_recording(driver: subprocess.Popen, folder: Path) -> None:
         time.sleep(0.01)  # the file system has no event to wait for
 
 
-def servers_of(ours: Family) -> list[psutil.Process]:
-    """The supervisor of a server names it in its command line, too."""
-    return [process for process, command in ours.commands() if command[1:3] == ["-m", "infra.minicarla"]]
-
-
-def shards(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): sha256_file(path) for path in folder.glob("shards/*/*.tar")}
-
-
 def test_a_killed_server_costs_nothing_but_time(tiny, planned_only, driver, ours):
     await_half_a_recording(driver, planned_only)
-    (server,) = servers_of(ours)
+    (server,) = find(ours, "server")
     server.send_signal(signal.SIGKILL)
     told = driver.stdout.read()
     assert driver.wait(120) == 0
@@ -97,7 +66,7 @@ def test_a_killed_server_costs_nothing_but_time(tiny, planned_only, driver, ours
 
 def test_a_killed_driver_takes_its_servers_along(tiny, planned_only, driver, ours):
     await_half_a_recording(driver, planned_only)
-    assert servers_of(ours)
+    assert find(ours, "server")
     driver.kill()
     driver.wait(10)
     assert not ours.left()

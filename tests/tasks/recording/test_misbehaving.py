@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.actor_pool import Recycling
 from infra.storage import StorageError
 from tasks.recording.errors import RecordingError
 from tasks.recording.pool import record_plan
@@ -50,7 +51,7 @@ def test_every_habit_at_once_gives_the_same_digest(tiny, tmp_path, caplog):
     (tmp_path / "data").mkdir()
     folder = planned_copy(tiny, tmp_path / "data")
     spec = misbehaving(tmp_path / "faults", FAULTS)
-    done = record_plan(folder, spec, servers=2, recycle_every=1)
+    done = record_plan(folder, spec, servers=2, recycling=Recycling(items=1))
     assert (done.recorded, done.faults, done.rejected) == (2, {}, {})
     assert caplog.text.count("in a row failed, the next in") >= 3
     assert write_shards(folder).digest == tiny.sharding.digest

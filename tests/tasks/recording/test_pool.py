@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from infra.actor_pool import Recycling
 from infra.actor_pool.slot import BACK_OFF_S, MAX_FAILED_STARTS, MAX_PLACEMENT_S
 from infra.carla_servers import CarlaServerError, NotReady, SimulatorSpec
 from infra.storage import StorageError
@@ -20,7 +21,7 @@ from tasks.recording.ledger import FAILED_RUNS, Ledger
 from tasks.recording.pool import (
     MAX_ATTEMPTS,
     MAX_SERVERS_LOST,
-    RECYCLE_EVERY,
+    RECYCLING,
     SETUP_TIMEOUT_S,
     RecordingSummary,
     RecordingTimeout,
@@ -28,6 +29,8 @@ from tasks.recording.pool import (
     record_remaining,
     recording_limits,
 )
+from tasks.recording.progress import Progress
+from tasks.recording.watch import RunWatch
 from tasks.recording.work import RecordingQueue
 from tests.fake_ray import HANGS, FakeRay, on_this_clock
 
@@ -39,7 +42,7 @@ DONE, READY = ("done", ""), ("ready", "")
 def row(number: int, town: str = "A", kind: str = "crossing") -> SimpleNamespace:
     return SimpleNamespace(
         recording_id=f"r{number}", scene_id=f"s{number}", variant="base", town=town, trajectory_type=kind,
-        weather="clear_noon", split="train", ticks=60,
+        weather="clear_noon", split="train", ticks=60, windows=(0, 9),
     )  # fmt: skip
 
 
@@ -55,6 +58,9 @@ class Books(Ledger):
 
     def mark_done(self, recording_id: str) -> None:
         self.made.add(recording_id)
+
+    def states(self) -> dict[str, str]:
+        return super().states() | dict.fromkeys(self.made, "done")
 
 
 class World:
@@ -72,13 +78,18 @@ class World:
         )  # fmt: skip
         self.queue = RecordingQueue(folder, rows, spares, self.ledger, LOG)
         self.told: list[tuple] = []
+        self.views: list[Progress] = []
         self.spec = SimulatorSpec(kind)
         self.folder, self.servers = folder, servers
 
-    def run(self, every: int | None = None, timeout: RecordingTimeout | None = None) -> RecordingSummary:
+    def run(
+        self, every: int | None = None, timeout: RecordingTimeout | None = None, limit_s: float | None = None
+    ) -> RecordingSummary:
+        recycling = Recycling(items=every) if every else None
         record_remaining(
-            self.ray, self.spec, self.folder, self.queue, self.servers, recording_limits(self.spec, every),
+            self.ray, self.spec, self.folder, self.queue, self.servers, recording_limits(self.spec, recycling, limit_s),
             timeout or RecordingTimeout(), lambda *told: self.told.append(told), LOG,
+            RunWatch(self.folder, self.queue, [self.views.append]),
         )  # fmt: skip
         return self.queue.summary()
 
@@ -135,6 +146,11 @@ def test_the_run_ends_when_no_server_can_start_and_says_why(world, caplog):
     with pytest.raises(RecordingError, match=r"no server can be started: server0 found no display\. server1 found"):
         pool.run()
     assert pool.ray.count("start", "server0") >= MAX_FAILED_STARTS
+    assert pool.views[-1].run.over
+    assert pool.views[-1].sentences()[-2:] == [
+        "server0 found no display. server1 found no display.",
+        "The run has ended.",
+    ]
     assert caplog.text.count("found no display") >= 2 * MAX_FAILED_STARTS  # every launch is in the log
     assert pool.clock.now > BACK_OFF_S
 
@@ -260,11 +276,55 @@ def test_an_actor_that_does_not_stop_is_killed_all_the_same(world):
     assert pool.ray.count("killed") == 2
 
 
-@pytest.mark.parametrize(("every", "servers"), [(RECYCLE_EVERY, 3), (None, 1)])
+@pytest.mark.parametrize(("every", "servers"), [(int(RECYCLING.items), 3), (None, 1)])
 def test_a_server_is_replaced_before_it_has_leaked_much(world, every, servers):
-    pool = world(2 * RECYCLE_EVERY + 1)
-    assert pool.run(every).recorded == 2 * RECYCLE_EVERY + 1
+    count = 2 * int(RECYCLING.items) + 1
+    pool = world(count)
+    assert pool.run(every).recorded == count
     assert pool.ray.count("made") == servers
+
+
+def test_each_replacement_has_a_sentence_in_the_ledger(world):
+    pool = world(4)
+    answers = script(DIED, DONE, ("actor", "cameras [0] sent no image."), DONE)
+    pool.record = lambda name, row: answers()
+    pool.run(every=2)
+    noted = [(event.server, event.node, event.kind, event.reason) for event in pool.ledger.events()]
+    assert noted == [
+        ("server0", "node0", "died", "server0 or its recorder died (see logs/server0.log)."),
+        ("server0", "node0", "failed", "cameras [0] sent no image."),
+        ("server0", "node0", "recycled by count", "server0 is replaced: it has done 2 items."),
+    ]
+    assert not pool.ledger.events(since=pool.ledger.events()[-1].at + 1)
+
+
+def test_a_run_ends_at_its_deadline_and_the_next_goes_on(world):
+    pool = world(5, servers=2)
+    pool.record = lambda name, row: HANGS if row.recording_id in ("r3", "r4") else DONE
+    done = pool.run(limit_s=40.0)
+    assert (done.recorded, done.left, done.faults, done.total) == (3, 2, {}, 5)
+    assert pool.clock.now == 40.0
+    assert done.sentences() == [
+        "Recorded 3; 0 of 5 were recorded before.",
+        "2 recordings are left to the next run: this one reached its deadline.",
+    ]
+    sentence = "The run ended at its deadline of 40 s with 2 recordings left."
+    assert [event.reason for event in pool.ledger.events()] == [sentence]
+    assert sentence in pool.views[-1].sentences()
+    assert not pool.ledger.reasons("failed")
+    again = world([row(number) for number in range(5)], made=pool.ledger.made)
+    assert again.run().recorded == 2
+
+
+def test_the_last_view_is_that_of_the_whole_run(world):
+    pool = world(5, servers=2, spares=SPARES)
+    pool.record = lambda name, row: ("done", "too dark") if row.recording_id == "r1" else DONE
+    pool.run()
+    view = pool.views[-1]
+    assert view.run.over
+    assert (view.wanted, view.done, view.recorded, view.pairs) == (5, 5, 5, 10)
+    assert view.losses == {"servers": {}, "recordings": {"rejected": 1}}
+    assert sum(server.items_done for server in view.run.servers) == 6
 
 
 def test_a_full_disk_ends_the_run_and_blames_no_server(world, caplog):
@@ -387,7 +447,8 @@ def test_errors_of_recording_are_told_apart(tmp_path, monkeypatch, error, kind):
         raise error
 
     monkeypatch.setattr(actor, "recorder_for", fail)
-    found, reason = actor.work(row(0))
+    found, reason, *usage = actor.work(row(0))
+    assert bool(usage) == (kind == "done")
     assert found == kind
     assert reason
     assert "\n" not in reason
@@ -434,7 +495,7 @@ def test_sentences():
 
 
 def test_a_full_disk_is_told_before_anything_starts(tmp_path, monkeypatch):
-    planned = [SimpleNamespace(**vars(row(0)), windows=(0,), frames=17, view_width=96, view_height=64)]
+    planned = [SimpleNamespace(**vars(row(0)), frames=17, view_width=96, view_height=64)]
     monkeypatch.setattr(pool_module, "read_plan", lambda path: planned)
     monkeypatch.setattr(pool_module, "ray_cluster", None)
     usage = namedtuple("usage", "total used free")

@@ -322,6 +322,18 @@ class Preset(NamedPreset):
         return self.transformer.raymap_axes == "own" and self.transformer.cross_agent != "off"
 
     @property
+    def cross_agent_options(self) -> dict[str, Any]:
+        """The arguments of `ShareVerseTransformer3DModel` that CogVideoX's transformer does not have."""
+        transformer = self.transformer
+        return {
+            "cross_agent": transformer.cross_agent,
+            "cross_agent_mode": transformer.cross_agent_mode,
+            "cross_rope": transformer.cross_rope,
+            "cross_agent_every": transformer.cross_agent_every,
+            "pair_raymaps": self.pair_raymaps,
+        }
+
+    @property
     def raymap_options(self) -> dict[str, Any]:
         """The options of `model.raymap.build_raymaps`."""
         video, transformer = self.video, self.transformer

@@ -75,6 +75,11 @@ def init_distributed(device: torch.device, rendezvous: str | None, rank: int, pr
     )
 
 
+def send_from_first(tensor: torch.Tensor) -> None:
+    """Give a tensor of rank 0 to all ranks, in place; as bytes, because gloo does not know every dtype."""
+    torch.distributed.broadcast(tensor.view(torch.uint8), 0)
+
+
 class Engine:
     """DeepSpeed's engine and what training asks of it."""
 
@@ -85,9 +90,10 @@ class Engine:
         self.preset, self.stage = preset, training.zero_stage
         self.frozen_base = training.trainable != "all"
         self.dtype = torch.bfloat16 if use_bf16(training.precision) else torch.float32
-        model = build_transformer(preset)
+        first = torch.distributed.get_rank() == 0
+        model = build_transformer(preset, self.dtype, device, send_from_first, reads=first)
         choose_trained(model, preset)
-        model.to(self.dtype)
+        torch.nn.Module.to(model, self.dtype)
         if training.gradient_checkpointing:
             model.enable_gradient_checkpointing()
         optimizer = torch.optim.AdamW(
@@ -103,7 +109,7 @@ class Engine:
             max_grad_norm=training.max_grad_norm,
             trained_parameters=sum(part.numel() for group in optimizer.param_groups for part in group["params"]),
         )
-        self.deepspeed, *_ = deepspeed.initialize(model=model.to(device), optimizer=optimizer, config=config)
+        self.deepspeed, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
 
     @property
     def model(self) -> ShareVerseTransformer3DModel:
@@ -179,7 +185,10 @@ class Engine:
             raise RunError(f"{folder} holds no state of the optimizer: {RESTORE}")
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the weights on the CPU; all ranks (stage 3 gathers them; others than rank 0 get nothing there)."""
+        """Return the weights on the CPU, on rank 0, and nothing on the others; all ranks, because stage 3 gathers
+        them."""
         if self.stage == 3:
             return self.deepspeed._zero3_consolidated_16bit_state_dict() or {}
+        if torch.distributed.get_rank():
+            return {}
         return {name: value.detach().cpu() for name, value in self.model.state_dict().items()}

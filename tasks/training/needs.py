@@ -8,7 +8,9 @@ a card       weights b n, gradients b t, AdamW 12 t (float32 weights and two mom
              - a pass: the tensors that live in it (live_memory.py), and the bucket in which gradients are reduced
              - the optimiser's step: gradients in float32 and AdamW's intermediate, of the largest group of parameters
              - a validation: the decoding of a pair's videos, and the weights that averages replace meanwhile
-a host       per process at the start 4 n, and 4 m of a base of m parameters that is loaded beside it
+             At the start: the whole weights b n, and a flat copy of the largest trained group.
+a host       per process libraries, and 4 n of a model from scratch, which is drawn there (a base goes to the card
+             tensor by tensor); of one process the weights of a checkpoint that is written, b n and averages 8 t
 a checkpoint AdamW's state 12 t, weights b n (b t of a frozen base), the model to sample with (b n, of which averages
              are 4 t in place of b t) and the averages 4 t
 
@@ -27,7 +29,7 @@ from infra.deepspeed_config import REDUCED_ELEMENTS, use_bf16
 from model.build import empty_transformer
 from model.codec import empty_vae
 from model.presets import Preset
-from model.trainable import choose_trained, is_added
+from model.trainable import choose_trained
 from tasks.training.engine import parameter_groups
 from tasks.training.live_memory import decode_memory, pass_memory
 
@@ -58,8 +60,12 @@ class Needs:
     """Of the optimiser's step, in the place of a pass."""
     validation: float
     """Of a validation, in the place of a pass."""
-    at_start: float
-    """Of one process on the host, while it builds the model."""
+    building: float
+    """Of the model while it is built, in the place of everything else."""
+    host: float
+    """Of one process on the host beside a card."""
+    saving: float
+    """Of the first process on the host beside a card, while a checkpoint is written."""
     checkpoint: float
     """Of one checkpoint on the disk."""
 
@@ -71,7 +77,8 @@ class Needs:
     @property
     def on_device(self) -> float:
         """The most that a process needs where it computes."""
-        return self.resident + max(self.kept + self.workspace, self.update, self.validation)
+        working = self.resident + max(self.kept + self.workspace, self.update, self.validation)
+        return max(working, self.building + RUNTIME_BYTES)
 
 
 @functools.lru_cache(maxsize=64)
@@ -81,7 +88,6 @@ def needs_of(preset: Preset, processes: int) -> Needs:
     PresetError for a base that does not fit, CodecError for a damaged VAE.
     """
     model, training = empty_transformer(preset, base_needed=False), preset.training
-    base = sum(parameter.numel() for name, parameter in model.named_parameters() if not is_added(name))
     with torch.device("meta"):
         choose_trained(model, preset)
     parameters = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
@@ -105,7 +111,9 @@ def needs_of(preset: Preset, processes: int) -> Needs:
         workspace=memory.peak - memory.kept + each * min(REDUCED_ELEMENTS, trained),
         update=2 * FLOAT32 * max(groups) * share[1],
         validation=(decode_memory(preset) + (each * trained if average else 0)) if training.validate_every else 0.0,
-        at_start=FLOAT32 * (parameters + (base if preset.transformer.base_model else 0)),
+        building=each * (parameters + (max(groups) if training.zero_stage < 3 else 0)),
+        host=RUNTIME_BYTES + (0 if preset.transformer.base_model else FLOAT32 * parameters),
+        saving=each * parameters + 2 * average * trained,
         checkpoint=(ADAMW_BYTES + average) * trained  # the engine keeps what is trained, and a base that is
         + each * (parameters if training.trainable == "all" else trained)
         + each * (parameters - trained)

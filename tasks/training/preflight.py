@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from infra.deepspeed_config import accumulation_steps
-from model.build import check_base, text_embedding
+from model.base_model import check_base
+from model.build import text_embedding
 from model.codec import check_vae
 from tasks.encoding.encode import bytes_to_encode
 from tasks.encoding.frames import window_starts

@@ -63,7 +63,7 @@ def cached(group: Path) -> float:
 def host_memory_needed(preset: Preset, processes: int, machine: Machine) -> float:
     """Return the bytes of the host that all processes need together."""
     needs = needs_of(preset, processes)
-    return processes * (needs.at_start if machine.gpus else max(needs.at_start, needs.on_device))
+    return processes * needs.host + needs.saving if machine.gpus else processes * needs.on_device
 
 
 def misfit(preset: Preset, processes: int, machine: Machine) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from diffusers import CogVideoXTransformer3DModel
 
+from model.positions import LEARNED, config_at_size, resized_positions
 from model.presets import Preset, PresetError
 from model.randomness import seeded
 from model.transformer import ShareVerseTransformer3DModel
@@ -86,20 +87,21 @@ def check_base(preset: Preset) -> CogVideoXTransformer3DModel:
     except WeightsError as error:
         raise PresetError(base_model_error(name, error)) from error
     _, channels, height, width = preset.latent_shape
+    advice = "change the preset, positions to interpolated for example"
     needed_config = {
         "in_channels": 2 * channels,  # noisy latents and the image condition
-        "sample_height": height,
-        "sample_width": width,
-        "sample_frames": preset.video.frames,
         "patch_size": preset.transformer.patch_size,
         "text_embed_dim": preset.transformer.text_embed_dim,
         "max_text_seq_length": preset.transformer.text_tokens,
     }
+    own_size = {"sample_height": height, "sample_width": width, "sample_frames": preset.video.frames}
+    if preset.transformer.positions == "learned":
+        needed_config |= own_size
     for field, needed in needed_config.items():
         if (actual := getattr(base.config, field)) != needed:
             raise PresetError(
                 f"base_model {name!r} has {field} {actual} and this preset's video and codec need {needed}: name "
-                "another base_model, or change the preset."
+                f"another base_model, or {advice if field in own_size else 'change the preset'}."
             )
     check_learned_with(preset, folder)
     return base
@@ -123,13 +125,19 @@ def check_learned_with(preset: Preset, folder: Path) -> None:
 
 
 def empty_on_base(preset: Preset) -> ShareVerseTransformer3DModel:
-    """Return the preset's transformer on the meta device, as its base describes it. PresetError as `check_base`."""
-    base = check_base(preset)
+    """Return the preset's transformer on the meta device, as its base describes it. PresetError for a base that cannot
+    be loaded or does not fit."""
+    return laid_out(preset, check_base(preset))
+
+
+def laid_out(preset: Preset, base: CogVideoXTransformer3DModel) -> ShareVerseTransformer3DModel:
+    """Return the preset's transformer on the meta device. PresetError for a base that does not fit."""
     config = {name: value for name, value in dict(base.config).items() if not name.startswith("_")}
+    config = config_at_size(preset, config)
     with torch.device("meta"):
         model = ShareVerseTransformer3DModel(**(config | preset.cross_agent_options))
     try:
-        model.check_base_weights(base.state_dict())
+        model.check_base_weights(base.state_dict().keys() - unused(preset))
     except ValueError as error:
         raise PresetError(
             f"base_model {preset.transformer.base_model!r} has other cross-agent blocks than this preset: {error}; "
@@ -147,11 +155,12 @@ def transformer_on_base(
     base, which fills it where it was not read. What the base does not have is drawn with `training.seed`, the same
     everywhere. PresetError when the base cannot be loaded or does not fit.
     """
-    model = torch.nn.Module.to(empty_on_base(preset), dtype).to_empty(device=device)
+    base = check_base(preset)
+    model = torch.nn.Module.to(laid_out(preset, base), dtype).to_empty(device=device)
     model.compute_positions()
     name = preset.transformer.base_model
     try:
-        stored = fill(model, base_folder(name), send, reads)
+        stored = fill(model, base, base_folder(name), send, reads)
     except WeightsError as error:
         raise PresetError(base_model_error(name, error)) from error
     with seeded(preset.training.seed):
@@ -159,17 +168,32 @@ def transformer_on_base(
     return model
 
 
+def unused(preset: Preset) -> set[str]:
+    """Return the names of the base's tensors that the preset's transformer does without."""
+    return {LEARNED} if preset.transformer.positions == "dropped" else set()
+
+
 @torch.no_grad()
-def fill(model: torch.nn.Module, folder: Path, send: Send | None, reads: bool) -> set[str]:
-    """Copy a folder's tensors into a model one after the other; return their names. WeightsError for a damaged file,
-    or values that are not finite."""
+def fill(
+    model: ShareVerseTransformer3DModel,
+    base: CogVideoXTransformer3DModel,
+    folder: Path,
+    send: Send | None,
+    reads: bool,
+) -> set[str]:
+    """Copy a base's tensors from its folder into a model one after the other; return their names.
+
+    WeightsError for a damaged file, or values that are not finite.
+    """
     targets, names = model.state_dict(), set()
     for name, read in stored_tensors(folder):
+        if name not in targets:  # positions that are dropped
+            continue
         if reads:
             tensor = read()
             if not is_finite(tensor):
                 raise WeightsError(f"{folder} holds {name} with values that are not finite")
-            targets[name].copy_(tensor)
+            targets[name].copy_(resized_positions(tensor, base.config, model.config) if name == LEARNED else tensor)
         if send is not None:
             send(targets[name])
         names.add(name)

@@ -52,6 +52,9 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
     agents, told apart by agent embeddings);
     `pair_raymaps`: raymaps have 48 channels, 24 in each agent's own axes for the raymap encoders and 24 in the pair's
     for encoders of the cross-agent blocks.
+
+    `rotary_height`, `rotary_width`: size in latents of the grid that rotary positions are laid over, where it is not
+    `sample_height` and `sample_width`: that of a base for another picture.
     """
 
     _no_split_modules: ClassVar[list[str]] = [
@@ -98,9 +101,11 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
         cross_agent_every: int = 2,
         max_agents: int = 8,
         pair_raymaps: bool = False,
+        rotary_height: int | None = None,
+        rotary_width: int | None = None,
     ) -> None:
         arguments = dict(locals())
-        not_cogvideox = (*CROSS_AGENT_OPTIONS, "max_agents")
+        not_cogvideox = (*CROSS_AGENT_OPTIONS, "max_agents", "rotary_height", "rotary_width")
         if ofs_embed_dim is not None or patch_size_t is not None:
             raise ValueError(
                 "this is a CogVideoX 1.5 configuration, but ShareVerse is built on CogVideoX-5B-I2V "
@@ -206,9 +211,8 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
         if not config.use_rotary_positional_embeddings:
             return None
         rows, columns = height // config.patch_size, width // config.patch_size
-        crops = crop_region(
-            (rows, columns), config.sample_width // config.patch_size, config.sample_height // config.patch_size
-        )
+        height, width = config.rotary_height or config.sample_height, config.rotary_width or config.sample_width
+        crops = crop_region((rows, columns), width // config.patch_size, height // config.patch_size)
         return get_3d_rotary_pos_embed(config.attention_head_dim, crops, (rows, columns), frames, device=device)
 
     def cross_agent_rotary_tables(

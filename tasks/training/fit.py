@@ -51,6 +51,8 @@ def report(preset: Preset, processes: int, machine: Machine, pairs_per_s: float 
     host = host_memory_needed(preset, processes, machine)
     each = needs.host if machine.gpus else needs.on_device
     lines += ["", "the host", row(f"{processes} processes", processes * each)]
+    if needs.offloaded:
+        lines += [row("optimiser and gradients", processes * needs.offloaded)]
     if machine.gpus:
         lines += [row("weights of a checkpoint that is written", needs.saving)]
     lines += [total(host, machine.host_memory)]

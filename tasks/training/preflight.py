@@ -16,6 +16,7 @@ from tasks.runs.run import Run, steps_of
 from tasks.sharding.reader import ClipIndex, read_cameras
 from tasks.training.group import check_stage
 from tasks.training.needs import needs_of
+from tasks.training.optimizer import eight_bit_adamw
 from tasks.training.resources import check_disk, check_memory
 
 NEEDED = {"train": "it is trained on them", "test": "it is scored on them"}
@@ -40,6 +41,8 @@ def preflight(run: Run, processes: int) -> None:
     if run.preset.transformer.base_model:
         check_base(run.preset)
         text_embedding(run.preset)
+    if training.optimizer == "adamw8bit":
+        eight_bit_adamw()
     if run.preset.codec.codec != "linear":
         check_vae(run.preset.codec)
     check_memory(run.preset, processes)

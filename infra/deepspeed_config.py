@@ -36,11 +36,13 @@ def deepspeed_config(
     bf16: bool,
     max_grad_norm: float,
     trained_parameters: int = REDUCED_ELEMENTS,
+    offload_optimizer: bool = False,
 ) -> dict[str, Any]:
-    """Return the engine's configuration. The optimiser is torch's AdamW, passed in; DeepSpeed's would be compiled.
+    """Return the engine's configuration. The optimiser is passed in, on the host too; DeepSpeed's would be compiled.
 
     `trained_parameters`: their number, because a buffer for more gradients than there are would lie idle.
     """
+    offload = {"offload_optimizer": {"device": "cpu", "pin_memory": True}} if offload_optimizer else {}
     return {
         "train_batch_size": batch_size,
         "train_micro_batch_size_per_gpu": micro_batch_size,
@@ -52,8 +54,10 @@ def deepspeed_config(
             "overlap_comm": False,
             "contiguous_gradients": True,
             "reduce_bucket_size": min(REDUCED_ELEMENTS, trained_parameters),
+            **offload,
         },
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 1_000_000_000,
         "wall_clock_breakdown": False,
     }

@@ -7,6 +7,7 @@ twice or never).
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -170,7 +171,9 @@ class VaeCodec:
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         scaled = latents.transpose(1, 2).to(self.vae.dtype) / self.scaling
-        return self.vae.decode(scaled.contiguous()).sample.float().clamp(-1, 1)
+        # one video at a time: together they would take the memory of all
+        videos = [self.vae.decode(video).sample.float().clamp(-1, 1) for video in scaled.contiguous().split(1)]
+        return torch.cat(videos)
 
 
 @torch.no_grad()
@@ -184,6 +187,13 @@ def encode_pictures(codec: Codec, pictures: torch.Tensor, frames: int = 1) -> to
 def codec_of(module: torch.nn.Module) -> Codec:
     """Return the codec that a pipeline's component is: the linear one itself, or CogVideoX's VAE in its wrapper."""
     return VaeCodec(module) if isinstance(module, AutoencoderKLCogVideoX) else module  # type: ignore[return-value]
+
+
+def in_dtype(codec: Codec, dtype: torch.dtype) -> Codec:
+    """Return the codec as it computes in a dtype: of CogVideoX's VAE a copy, the linear codec as it is."""
+    if isinstance(codec, VaeCodec) and codec.vae.dtype != dtype:
+        return VaeCodec(torch.nn.Module.to(copy.deepcopy(codec.vae), dtype))
+    return codec
 
 
 def module_of(codec: Codec) -> torch.nn.Module:

@@ -141,12 +141,14 @@ def x_weight(scheduler: CogVideoXDDIMScheduler, timesteps: torch.Tensor) -> torc
     return 1 / (1 - scheduler.alphas_cumprod.to(timesteps.device)[timesteps]).clamp_min(MIN_NOISE).float()
 
 
-def loss_by_bucket(loss: Loss) -> dict[str, tuple[float, int]]:
-    """Return the sum of the losses and the number of pairs per quarter of the timesteps: "t000-250", ..."""
-    sums = {}
-    width = TRAIN_TIMESTEPS // BUCKETS
-    for bucket in range(BUCKETS):
-        inside = (loss.timesteps // width).clamp(max=BUCKETS - 1) == bucket
-        name = f"t{bucket * width:03d}-{(bucket + 1) * width:03d}"
-        sums[name] = float(loss.per_pair[inside].sum()), int(inside.sum())
-    return sums
+BUCKET_WIDTH = TRAIN_TIMESTEPS // BUCKETS
+BUCKET_NAMES = [f"t{start:03d}-{start + BUCKET_WIDTH:03d}" for start in range(0, TRAIN_TIMESTEPS, BUCKET_WIDTH)]
+
+
+def loss_by_bucket(loss: Loss) -> torch.Tensor:
+    """Return the sum of the losses and the number of pairs per quarter of the timesteps (BUCKET_NAMES), [BUCKETS, 2],
+    where the losses are: nothing waits for them."""
+    bucket = (loss.timesteps // BUCKET_WIDTH).clamp(max=BUCKETS - 1)
+    inside = bucket == torch.arange(BUCKETS, device=bucket.device)[:, None]
+    losses = loss.per_pair.detach().float()
+    return torch.stack([torch.where(inside, losses, 0.0).sum(1), inside.sum(1).float()], 1)

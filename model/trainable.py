@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from model.presets import Preset, PresetError
+from model.randomness import seeded
 from model.transformer import ADDED_PREFIXES, ShareVerseTransformer3DModel
 from model.weights import WeightsError, first_line, is_finite, read_json_object, require_file
 
@@ -46,10 +47,8 @@ def choose_trained(model: ShareVerseTransformer3DModel, preset: Preset) -> None:
         return
     model.requires_grad_(False)
     if training.trainable == "lora":
-        state = torch.get_rng_state()
-        torch.manual_seed(training.seed)
-        put_adapter(model, adapter_config(preset))
-        torch.set_rng_state(state)
+        with seeded(training.seed):
+            put_adapter(model, adapter_config(preset))
     for name, parameter in model.named_parameters():
         if is_added(name):
             parameter.requires_grad_(True)

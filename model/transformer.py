@@ -6,6 +6,7 @@ names are unchanged, so CogVideoX checkpoints load.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +23,11 @@ ADDED_PREFIXES = ("raymap_encoders.", "cross_agent_blocks.", "pair_raymap_encode
 """Prefixes of the parameters that CogVideoX does not have."""
 CROSS_AGENT_OPTIONS = ("cross_agent", "cross_agent_mode", "cross_rope", "cross_agent_every", "pair_raymaps")
 """Arguments of the model that CogVideoX does not have, and that a preset sets."""
+
+
+def module_of(name: str) -> str:
+    """Return the first two parts of a weight's name: of what ShareVerse adds, a list of modules and a layer."""
+    return ".".join(name.split(".")[:2])
 
 
 def crop_region(source: tuple[int, int], width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -46,6 +52,9 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
     agents, told apart by agent embeddings);
     `pair_raymaps`: raymaps have 48 channels, 24 in each agent's own axes for the raymap encoders and 24 in the pair's
     for encoders of the cross-agent blocks.
+
+    `rotary_height`, `rotary_width`: size in latents of the grid that rotary positions are laid over, where it is not
+    `sample_height` and `sample_width`: that of a base for another picture.
     """
 
     _no_split_modules: ClassVar[list[str]] = [
@@ -92,9 +101,11 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
         cross_agent_every: int = 2,
         max_agents: int = 8,
         pair_raymaps: bool = False,
+        rotary_height: int | None = None,
+        rotary_width: int | None = None,
     ) -> None:
         arguments = dict(locals())
-        not_cogvideox = (*CROSS_AGENT_OPTIONS, "max_agents")
+        not_cogvideox = (*CROSS_AGENT_OPTIONS, "max_agents", "rotary_height", "rotary_width")
         if ofs_embed_dim is not None or patch_size_t is not None:
             raise ValueError(
                 "this is a CogVideoX 1.5 configuration, but ShareVerse is built on CogVideoX-5B-I2V "
@@ -130,27 +141,40 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
                 )
 
     @torch.no_grad()
-    def init_added_modules(self, *, raymap_encoders: bool = True) -> None:
+    def init_added_modules(self, stored: Iterable[str] = ()) -> None:
         """Copy each cross-agent block from the DiT block that follows it; zero the projectors and raymap encoders.
 
-        Call it after the base's weights are loaded (trap 24: blocks copied late). `raymap_encoders` False keeps those
-        of a base that knows its cameras.
+        Call it after the base's weights are loaded (trap 24: blocks copied late). `stored`: the names of these weights;
+        modules that a base of our own brought along stay as they are.
         """
+        kept = {module_of(name) for name in stored}
         for layer, block in self.cross_agent_blocks.items():
+            if f"cross_agent_blocks.{layer}" in kept:
+                continue
             dit_weights = self.transformer_blocks[int(layer)].state_dict()
             block.load_state_dict({name: dit_weights.get(name, value) for name, value in block.state_dict().items()})
             block.reset()  # type: ignore[operator]
-        zeroed = [*self.pair_raymap_encoders.values(), *(self.raymap_encoders.values() if raymap_encoders else ())]
-        for encoder in zeroed:
-            encoder.reset()
-        if self.agent_embedding is not None:
-            nn.init.normal_(self.agent_embedding, std=0.02)
+        for kind in ("raymap_encoders", "pair_raymap_encoders"):
+            for layer, encoder in getattr(self, kind).items():
+                if f"{kind}.{layer}" not in kept:
+                    encoder.reset()
+        if self.agent_embedding is not None and "agent_embedding" not in kept:
+            drawn = torch.empty(self.agent_embedding.shape)  # on the CPU, so that every device gets the same
+            self.agent_embedding.copy_(nn.init.normal_(drawn, std=0.02))
 
     @torch.no_grad()
     def start_at_zero(self) -> None:
         """Make the output zero, for a model from scratch that predicts a change."""
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)
+
+    @torch.no_grad()
+    def compute_positions(self) -> None:
+        """Fill CogVideoX's fixed positions, which no checkpoint holds, in a model that was laid out without memory."""
+        embed = self.patch_embed
+        if embed.use_positional_embeddings and not embed.use_learned_positional_embeddings:
+            size = embed.sample_height, embed.sample_width, embed.sample_frames
+            embed.pos_embedding.copy_(embed._get_positional_embeddings(*size))
 
     @classmethod
     def from_base(cls, base: CogVideoXTransformer3DModel, **options: Any) -> ShareVerseTransformer3DModel:
@@ -161,15 +185,22 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
         """
         config = {name: value for name, value in dict(base.config).items() if not name.startswith("_")}
         model = cls(**(config | options)).to(dtype=base.dtype, device=base.device)
-        missing, unexpected = model.load_state_dict(base.state_dict(), strict=False)
-        mismatched = [*unexpected, *(name for name in missing if not name.startswith(ADDED_PREFIXES))]
-        if mismatched:
-            raise ValueError(
-                f"the base does not fit this configuration: {mismatched[0]} and {len(mismatched) - 1} more differ"
-            )
-        if not isinstance(base, cls) or not base.cross_agent_blocks:
-            model.init_added_modules(raymap_encoders=not isinstance(base, cls))
+        weights = base.state_dict()
+        model.check_base_weights(weights)
+        model.load_state_dict(weights, strict=False)
+        model.init_added_modules(weights)
         return model
+
+    def check_base_weights(self, names: Iterable[str]) -> None:
+        """Raise ValueError unless weights of these names are a base of this model: the whole of CogVideoX's, and of
+        each module that it does not have all or nothing."""
+        ours, theirs = set(self.state_dict()), set(names)
+        modules = {module_of(name) for name in theirs}
+        missing = {name for name in ours - theirs if not name.startswith(ADDED_PREFIXES) or module_of(name) in modules}
+        if differing := sorted(missing | theirs - ours):
+            raise ValueError(
+                f"the base does not fit this configuration: {differing[0]} and {len(differing) - 1} more differ"
+            )
 
     def rotary_tables(self, frames: int, height: int, width: int, device: torch.device) -> RotaryTables:
         """Return CogVideoX's rotary tables for `frames` latent frames of `height` x `width` latents.
@@ -180,9 +211,8 @@ class ShareVerseTransformer3DModel(CogVideoXTransformer3DModel):
         if not config.use_rotary_positional_embeddings:
             return None
         rows, columns = height // config.patch_size, width // config.patch_size
-        crops = crop_region(
-            (rows, columns), config.sample_width // config.patch_size, config.sample_height // config.patch_size
-        )
+        height, width = config.rotary_height or config.sample_height, config.rotary_width or config.sample_width
+        crops = crop_region((rows, columns), width // config.patch_size, height // config.patch_size)
         return get_3d_rotary_pos_embed(config.attention_head_dim, crops, (rows, columns), frames, device=device)
 
     def cross_agent_rotary_tables(

@@ -6,10 +6,12 @@ finite is an error. Only safetensors files are read: a pickle could run code.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -156,6 +158,32 @@ def stored_shapes(folder: Path) -> dict[str, Shape]:
         except (OSError, SafetensorError) as error:
             raise WeightsError(f"{file} cannot be read ({first_line(error)})") from error
     return shapes
+
+
+def stored_tensors(folder: Path) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
+    """Yield a folder's tensors by name, each with what reads it: the order is the same wherever the files are.
+
+    A file is opened anew for each tensor, because what was read of an open one stays in memory. WeightsError for a
+    damaged file.
+    """
+    for file in weight_files(folder):
+        require_file(file)
+        try:
+            with safe_open(file, "pt") as opened:
+                names = list(opened.keys())
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(f"{file} cannot be read ({first_line(error)})") from error
+        for name in names:
+            yield name, functools.partial(read_tensor, file, name)
+
+
+def read_tensor(file: Path, name: str) -> torch.Tensor:
+    """Return one tensor of a file. WeightsError for a damaged file."""
+    try:
+        with safe_open(file, "pt") as opened:
+            return opened.get_tensor(name)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{file} cannot be read ({first_line(error)})") from error
 
 
 def empty_model(kind: type[Model], folder: Path, tensors: int) -> tuple[Model, dict[str, Any]]:

@@ -25,7 +25,7 @@ SPATIAL_FACTOR, TEMPORAL_FACTOR = 8, 4
 """The codec's compression: 8x per side, and 4x in time after the first frame."""
 FIELDS_ADDED_LATER = (
     "chroma_weight", "fitted_codec", "prediction", "first_frame", "image_condition", "trainable", "lora_rank",
-    "lora_alpha", "lora_targets",
+    "lora_alpha", "lora_targets", "optimizer", "offload_optimizer", "positions",
 )  # fmt: skip
 """Fields that did not exist when the first runs were made. At their defaults they do not enter the ids of runs and
 latents, so that older ones are still found."""
@@ -115,6 +115,9 @@ class TransformerConfig(Settings):
     text_embedding: PathOrHubName = ""
     """safetensors file with T5("") as `empty` [226, 4096] (docs/PAPER_SCALE.md); not used from scratch, where the
     embedding is zeros (trap 16: never load T5 to train)."""
+    positions: Literal["learned", "interpolated", "dropped"] = "learned"
+    """The base's learned positions: as they were "learned", for its own picture and frames alone, "interpolated" for
+    the preset's (model/positions.py), or "dropped", which leaves the rotary ones."""
     camera: Literal["raymap", "raw"] = "raymap"
     """Camera poses as one ray per pixel, or as raw values (the ablation)."""
     cross_agent: CrossAgent = "on"
@@ -198,6 +201,11 @@ class TrainingConfig(Settings):
     """Decay of the exponential moving average of the weights; 0: none."""
     precision: Literal["auto", "bf16", "fp32"] = "bf16"
     """"auto": bf16 where the hardware multiplies it, else fp32."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """AdamW with moments in float32, or in 8 bits (Dettmers et al., arXiv 2110.02861), which needs bitsandbytes."""
+    offload_optimizer: bool = False
+    """Whether AdamW's state, its step and the gradients are the host's (Ren et al., ZeRO-Offload, arXiv 2101.06840):
+    they take no memory of the card."""
     zero_stage: Annotated[int, Field(ge=1, le=3)] = 2
     """DeepSpeed's ZeRO stage: what is sharded over the processes."""
     gradient_checkpointing: bool = True
@@ -224,6 +232,25 @@ class TrainingConfig(Settings):
     """LoRA only: the updates are scaled by `lora_alpha` / `lora_rank`."""
     lora_targets: NotEmpty[LoraTarget] = ("to_q", "to_k", "to_v", "to_out.0")
     """LoRA only: the linear layers of a DiT block that are updated."""
+
+    @model_validator(mode="after")
+    def the_optimizer_fits_its_stage(self) -> Self:
+        if self.offload_optimizer and self.optimizer != "adamw":
+            raise FieldConflict(
+                f"offload_optimizer is True and optimizer {self.optimizer!r}",
+                "the host's step is not made for 8 bits; set offload_optimizer to false, or optimizer to adamw",
+            )
+        if self.offload_optimizer and self.zero_stage != 2:
+            raise FieldConflict(
+                f"offload_optimizer is True and zero_stage {self.zero_stage}",
+                "only ZeRO-2 takes its state to the host here; set zero_stage to 2, or offload_optimizer to false",
+            )
+        if self.optimizer == "adamw8bit" and self.zero_stage == 3:
+            raise FieldConflict(
+                "optimizer is 'adamw8bit' and zero_stage 3",
+                "8 bits are for ZeRO-1 and ZeRO-2 here; set zero_stage to 2, or optimizer to adamw",
+            )
+        return self
 
     @model_validator(mode="after")
     def batch_is_whole_micro_batches(self) -> Self:
@@ -280,6 +307,15 @@ class Preset(NamedPreset):
             )
         return self
 
+    @model_validator(mode="after")
+    def only_a_base_has_learned_positions(self) -> Self:
+        if self.transformer.positions != "learned" and not self.transformer.base_model:
+            raise FieldConflict(
+                f"positions is {self.transformer.positions!r} and base_model is empty",
+                "a model from scratch has none that were learned; name a base_model, or set positions to learned",
+            )
+        return self
+
     def identity(self) -> dict[str, Any]:
         """Return what the ids of runs and latents are made of: `to_dict` without those of FIELDS_ADDED_LATER that have
         their defaults."""
@@ -320,6 +356,18 @@ class Preset(NamedPreset):
         """Whether raymaps have a second part for the cross-agent blocks, because own axes do not say where the other
         agent is."""
         return self.transformer.raymap_axes == "own" and self.transformer.cross_agent != "off"
+
+    @property
+    def cross_agent_options(self) -> dict[str, Any]:
+        """The arguments of `ShareVerseTransformer3DModel` that CogVideoX's transformer does not have."""
+        transformer = self.transformer
+        return {
+            "cross_agent": transformer.cross_agent,
+            "cross_agent_mode": transformer.cross_agent_mode,
+            "cross_rope": transformer.cross_rope,
+            "cross_agent_every": transformer.cross_agent_every,
+            "pair_raymaps": self.pair_raymaps,
+        }
 
     @property
     def raymap_options(self) -> dict[str, Any]:

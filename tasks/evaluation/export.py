@@ -21,7 +21,8 @@ from typing import Any
 from infra.reading import read_json
 from infra.storage import atomic_dir
 from model import serving
-from model.build import build_transformer, is_own_base
+from model.base_model import is_own_base
+from model.build import build_transformer
 from model.presets import Preset
 from model.trainable import ADAPTER_FOLDER, is_added
 from model.transformer import ShareVerseTransformer3DModel

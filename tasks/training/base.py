@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from infra.storage import atomic_dir
-from model.build import LEARNED_FIELDS, LEARNED_WITH
+from model.base_model import LEARNED_FIELDS, LEARNED_WITH
 from model.codec import LINEAR_CODEC_FOLDER
 from model.transformer import ShareVerseTransformer3DModel
 from model.weights import CHECKSUMS, WeightsError, load_weights

@@ -1,4 +1,4 @@
-"""The DeepSpeed engine of one rank: ZeRO around the transformer, torch's AdamW, groups of parameters."""
+"""The DeepSpeed engine of one rank: ZeRO around the transformer and its optimiser."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,36 +13,17 @@ from infra.deepspeed_config import deepspeed_config, use_bf16, without_compiled_
 from infra.reading import one_line
 from model.build import build_transformer
 from model.presets import Preset
-from model.trainable import MATRIX, choose_trained, is_added
+from model.trainable import choose_trained
 from model.transformer import ShareVerseTransformer3DModel
 from tasks.runs.errors import RunError
 from tasks.training.errors import RESTORE
+from tasks.training.optimizer import group_of, make_optimizer
 
 UNREADABLE = (
     AssertionError, AttributeError, EOFError, IndexError, KeyError, OSError, RuntimeError, TypeError, ValueError,
     pickle.UnpicklingError,
 )  # fmt: skip
 """What DeepSpeed and torch raise for state files that are missing, truncated or altered."""
-GROUPS = ("base", "lora", "raymap", "cross")
-"""CogVideoX's own parameters, their low-rank updates, the raymap encoders', the cross-agent blocks'."""
-
-
-def group_of(name: str) -> str:
-    """Return the group of a parameter by its name."""
-    if name.startswith("raymap_encoders."):
-        return "raymap"
-    if is_added(name):
-        return "cross"
-    return "lora" if MATRIX.fullmatch(name) else "base"
-
-
-def parameter_groups(model: torch.nn.Module) -> list[dict[str, Any]]:
-    """Return AdamW's groups of trained parameters, none of them empty, so that ZeRO keeps their gradients apart."""
-    groups: dict[str, list[torch.nn.Parameter]] = {name: [] for name in GROUPS}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            groups[group_of(name)].append(parameter)
-    return [{"name": name, "params": parameters} for name, parameters in groups.items() if parameters]
 
 
 def learning_rate_at(step: int, peak: float, warmup_steps: int, train_steps: int, schedule: str) -> float:
@@ -75,6 +55,11 @@ def init_distributed(device: torch.device, rendezvous: str | None, rank: int, pr
     )
 
 
+def send_from_first(tensor: torch.Tensor) -> None:
+    """Give a tensor of rank 0 to all ranks, in place; as bytes, because gloo does not know every dtype."""
+    torch.distributed.broadcast(tensor.view(torch.uint8), 0)
+
+
 class Engine:
     """DeepSpeed's engine and what training asks of it."""
 
@@ -85,14 +70,13 @@ class Engine:
         self.preset, self.stage = preset, training.zero_stage
         self.frozen_base = training.trainable != "all"
         self.dtype = torch.bfloat16 if use_bf16(training.precision) else torch.float32
-        model = build_transformer(preset)
+        first = torch.distributed.get_rank() == 0
+        model = build_transformer(preset, self.dtype, device, send_from_first, reads=first)
         choose_trained(model, preset)
-        model.to(self.dtype)
+        torch.nn.Module.to(model, self.dtype)
         if training.gradient_checkpointing:
             model.enable_gradient_checkpointing()
-        optimizer = torch.optim.AdamW(
-            parameter_groups(model), lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=training.weight_decay
-        )
+        optimizer = make_optimizer(model, training)
         self.group_names = [group["name"] for group in optimizer.param_groups]
         config = deepspeed_config(
             batch_size=training.batch_size,
@@ -101,9 +85,10 @@ class Engine:
             zero_stage=training.zero_stage,
             bf16=self.dtype == torch.bfloat16,
             max_grad_norm=training.max_grad_norm,
+            offload_optimizer=training.offload_optimizer,
             trained_parameters=sum(part.numel() for group in optimizer.param_groups for part in group["params"]),
         )
-        self.deepspeed, *_ = deepspeed.initialize(model=model.to(device), optimizer=optimizer, config=config)
+        self.deepspeed, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
 
     @property
     def model(self) -> ShareVerseTransformer3DModel:
@@ -134,6 +119,9 @@ class Engine:
 
     def gradients(self) -> list[list[torch.Tensor]]:
         """Return this rank's parts of the gradient, one list per group."""
+        if self.preset.training.offload_optimizer:
+            self.deepspeed.optimizer._wait_for_offload_copies()
+            return [[part.grad] for part in self.deepspeed.optimizer.single_partition_of_fp32_groups]
         if self.stage < 3:
             averaged = self.deepspeed.optimizer.averaged_gradients
             return [averaged.get(number) or [] for number in range(len(self.group_names))]
@@ -152,14 +140,16 @@ class Engine:
         return {"": float(squares.sum().sqrt())} | {f"_{name}": value for name, value in norms}
 
     def state(self) -> Iterator[torch.Tensor]:
-        """Yield this rank's weights, the optimizer's own copies of them, and its moments."""
+        """Yield this rank's weights, the optimizer's own copies of them, and its moments: of those in 8 bits their
+        scales."""
         for parameter in self.model.parameters():
             yield getattr(parameter, "ds_tensor", parameter)  # ZeRO-3 keeps a rank's part there
         optimizer = self.deepspeed.optimizer.optimizer
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 yield parameter
-                yield from (value for value in optimizer.state[parameter].values() if torch.is_tensor(value))
+                values = optimizer.state[parameter].values()
+                yield from (value for value in values if torch.is_tensor(value) and value.is_floating_point())
 
     def save(self, folder: Path) -> None:
         """Write the engine's state, without a frozen base, which is read where it lies; all ranks."""
@@ -179,7 +169,10 @@ class Engine:
             raise RunError(f"{folder} holds no state of the optimizer: {RESTORE}")
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the weights on the CPU; all ranks (stage 3 gathers them; others than rank 0 get nothing there)."""
+        """Return the weights on the CPU, on rank 0, and nothing on the others; all ranks, because stage 3 gathers
+        them."""
         if self.stage == 3:
             return self.deepspeed._zero3_consolidated_16bit_state_dict() or {}
+        if torch.distributed.get_rank():
+            return {}
         return {name: value.detach().cpu() for name, value in self.model.state_dict().items()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from infra.storage import StorageError
-from model.build import empty_transformer, has_local_copy
+from model.base_model import has_local_copy
+from model.build import empty_transformer
 from model.codec import CodecError
 from model.presets import FOLDER, Preset, PresetError
 from tasks.encoding.encode import clip_bytes
@@ -48,7 +49,12 @@ def report(preset: Preset, processes: int, machine: Machine, pairs_per_s: float 
     needs = needs_of(preset, processes)
     lines = [heading(preset, needs, processes), *card_lines(preset, needs, machine)]
     host = host_memory_needed(preset, processes, machine)
-    lines += ["", "the host", row(f"{processes} x at the start", processes * needs.at_start)]
+    each = needs.host if machine.gpus else needs.on_device
+    lines += ["", "the host", row(f"{processes} processes", processes * each)]
+    if needs.offloaded:
+        lines += [row("optimiser and gradients", processes * needs.offloaded)]
+    if machine.gpus:
+        lines += [row("weights of a checkpoint that is written", needs.saving)]
     lines += [total(host, machine.host_memory)]
     lines += ["", "the disk", *disk_lines(preset, needs), "", time_line(preset, processes, machine, pairs_per_s)]
     return "\n".join(lines)

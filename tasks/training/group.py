@@ -108,11 +108,6 @@ def check_stage(run: Run) -> None:
             f"ema_decay is {training.ema_decay} and zero_stage 3: no process holds whole weights to average there; "
             "set ema_decay to 0 or zero_stage to 2."
         )
-    if training.zero_stage == 3 and training.trainable != "all":
-        raise RunError(
-            f"trainable is {training.trainable!r} and zero_stage 3, which is not made for a frozen base here: "
-            "set zero_stage to 2, which shards all that is trained."
-        )
 
 
 class ProcessGroup:

@@ -34,7 +34,7 @@ AGENTS = 2
 FRAMES_DECODED = 5
 """Latent frames with which decoding is counted: the VAE takes two or three at a time, and keeps some of the last."""
 DECODED_COPIES = 3
-"""Of the video, while its tiles are put together."""
+"""Of one agent's video, while its tiles are put together."""
 FEW_PERIODS = 3
 """A period is the DiT blocks from one cross-agent block to the next. Models with more are counted with two and three of
 them; each further one takes as much as the third."""
@@ -184,17 +184,21 @@ def empty_batch(preset: Preset) -> Batch:
 
 
 def decode_memory(preset: Preset) -> float:
-    """Return the bytes that it takes to decode a pair's videos: nothing to speak of with the linear codec.
+    """Return the bytes that it takes to decode a pair's videos one after the other in the training's precision, with
+    the copy of the VAE that does it: nothing to speak of with the linear codec.
 
     CodecError for a VAE that cannot be read.
     """
     if preset.codec.codec == "linear":
         return 0.0
-    codec, (frames, channels, height, width) = VaeCodec(empty_vae(preset.codec)), preset.latent_shape
-    vae = codec.vae
+    dtype = torch.bfloat16 if use_bf16(preset.training.precision) else torch.float32
+    vae = torch.nn.Module.to(empty_vae(preset.codec), dtype)
+    copied = 0 if dtype == torch.float32 else sum(parameter.nbytes for parameter in vae.parameters())
+    codec, (frames, channels, height, width) = VaeCodec(vae), preset.latent_shape
     few = min(frames, FRAMES_DECODED)
     tile = min(height, vae.tile_latent_min_height), min(width, vae.tile_latent_min_width)
     with torch.device("meta"), LiveBytes(vae) as memory:
-        codec.decode(torch.empty(AGENTS, few, channels, *tile))
-    video = AGENTS * preset.video.frames * 3 * preset.video.height * preset.video.width * vae.dtype.itemsize
-    return memory.peak + DECODED_COPIES * video
+        codec.decode(torch.empty(1, few, channels, *tile))
+    pixels = 3 * preset.video.frames * preset.video.height * preset.video.width
+    finished = 2 * AGENTS * pixels * torch.float32.itemsize  # one by one, and together
+    return copied + memory.peak + DECODED_COPIES * pixels * dtype.itemsize + finished

@@ -2,13 +2,17 @@
 
 n parameters, t of them trained, b bytes of a number (2 in bfloat16, 4 in float32), p processes, one per card.
 
-a card       weights b n, gradients b t, AdamW 12 t (float32 weights and two moments), cut by ZeRO's stage among the
-             processes (Rajbhandari et al., arXiv 1910.02054, figure 1); averages 4 t; the VAE's weights; then the
-             largest of
+a card       weights b n, gradients b t, AdamW 12 t (float32 weights and two moments; 6 t with moments in 8 bits), cut
+             by ZeRO's stage among the processes (Rajbhandari et al., arXiv 1910.02054, figure 1), AdamW and gradients
+             not at all where they are the host's; averages 4 t; the VAE's weights; then the largest of
              - a pass: the tensors that live in it (live_memory.py), and the bucket in which gradients are reduced
              - the optimiser's step: gradients in float32 and AdamW's intermediate, of the largest group of parameters
              - a validation: the decoding of a pair's videos, and the weights that averages replace meanwhile
-a host       per process at the start 4 n, and 4 m of a base of m parameters that is loaded beside it
+             At the start: the whole weights b n, and a flat copy of the largest trained group.
+a host       per process libraries, and 4 n of a model from scratch, which is drawn there (a base goes to the card
+             tensor by tensor); where the optimiser is the host's, cut as on a card: AdamW 12 t, gradients 4 t, a copy
+             of the weights b t, and b t where gradients accumulate; of the first process, while it writes a
+             checkpoint, weights b n and averages 8 t
 a checkpoint AdamW's state 12 t, weights b n (b t of a frozen base), the model to sample with (b n, of which averages
              are 4 t in place of b t) and the averages 4 t
 
@@ -23,15 +27,16 @@ from dataclasses import dataclass
 
 import torch
 
-from infra.deepspeed_config import REDUCED_ELEMENTS, use_bf16
+from infra.deepspeed_config import REDUCED_ELEMENTS, accumulation_steps, use_bf16
 from model.build import empty_transformer
 from model.codec import empty_vae
 from model.presets import Preset
-from model.trainable import choose_trained, is_added
-from tasks.training.engine import parameter_groups
+from model.trainable import choose_trained
 from tasks.training.live_memory import decode_memory, pass_memory
+from tasks.training.optimizer import parameter_groups
 
-ADAMW_BYTES = 12
+ADAMW_BYTES = {"adamw": 12.0, "adamw8bit": 4 + 2 * (1 + 4 / 256)}
+"""Per trained parameter: float32 weights and two moments, in float32 or in a byte and a scale per block of 256."""
 FLOAT32 = 4
 RUNTIME_BYTES = 0.7e9
 """Of each process beside all this: CUDA's context on a card, libraries on a host. An assumption."""
@@ -58,8 +63,16 @@ class Needs:
     """Of the optimiser's step, in the place of a pass."""
     validation: float
     """Of a validation, in the place of a pass."""
-    at_start: float
-    """Of one process on the host, while it builds the model."""
+    largest_part: float
+    """A number: of the parameters that one process updates at once."""
+    building: float
+    """Of the model while it is built, in the place of everything else."""
+    host: float
+    """Of one process on the host beside a card."""
+    offloaded: float
+    """Of the host for the optimiser of one process."""
+    saving: float
+    """Of the first process on the host beside a card, while a checkpoint is written."""
     checkpoint: float
     """Of one checkpoint on the disk."""
 
@@ -71,7 +84,8 @@ class Needs:
     @property
     def on_device(self) -> float:
         """The most that a process needs where it computes."""
-        return self.resident + max(self.kept + self.workspace, self.update, self.validation)
+        working = self.resident + max(self.kept + self.workspace, self.update, self.validation)
+        return max(working, self.building + RUNTIME_BYTES)
 
 
 @functools.lru_cache(maxsize=64)
@@ -81,7 +95,6 @@ def needs_of(preset: Preset, processes: int) -> Needs:
     PresetError for a base that does not fit, CodecError for a damaged VAE.
     """
     model, training = empty_transformer(preset, base_needed=False), preset.training
-    base = sum(parameter.numel() for name, parameter in model.named_parameters() if not is_added(name))
     with torch.device("meta"):
         choose_trained(model, preset)
     parameters = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
@@ -93,20 +106,28 @@ def needs_of(preset: Preset, processes: int) -> Needs:
     memory, vae = pass_memory(preset), 0.0
     if preset.codec.codec != "linear":
         vae = FLOAT32 * sum(parameter.numel() for parameter in empty_vae(preset.codec).parameters())
+    offloads = training.offload_optimizer
+    accumulates = accumulation_steps(training.batch_size, training.micro_batch_size, processes) > 1
+    adamw = ADAMW_BYTES[training.optimizer]
+    on_host = adamw + FLOAT32 + each * (2 if accumulates else 1)
     return Needs(
         parameters=parameters,
         trained=trained,
         weights=each * parameters * share[3],
-        gradients=each * trained * share[2],
-        optimizer=ADAMW_BYTES * trained * share[1],
+        gradients=0.0 if offloads else each * trained * share[2],
+        optimizer=0.0 if offloads else adamw * trained * share[1],
         averages=average * trained,
         vae=vae,
         kept=memory.kept,
         workspace=memory.peak - memory.kept + each * min(REDUCED_ELEMENTS, trained),
-        update=2 * FLOAT32 * max(groups) * share[1],
+        update=0.0 if offloads else (1 if adamw < 12 else 2) * FLOAT32 * max(groups) * share[1],
+        largest_part=max(groups) * share[1],
         validation=(decode_memory(preset) + (each * trained if average else 0)) if training.validate_every else 0.0,
-        at_start=FLOAT32 * (parameters + (base if preset.transformer.base_model else 0)),
-        checkpoint=(ADAMW_BYTES + average) * trained  # the engine keeps what is trained, and a base that is
+        building=each * (parameters + (max(groups) if training.zero_stage < 3 else 0)),
+        host=RUNTIME_BYTES + (0 if preset.transformer.base_model else FLOAT32 * parameters),
+        offloaded=on_host * trained * share[1] if offloads else 0.0,
+        saving=each * parameters + 2 * average * trained,
+        checkpoint=(adamw + average) * trained  # the engine keeps what is trained, and a base that is
         + each * (parameters if training.trainable == "all" else trained)
         + each * (parameters - trained)
         + (average or each) * trained,

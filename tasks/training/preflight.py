@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from infra.deepspeed_config import accumulation_steps
-from model.build import check_base, text_embedding
+from model.base_model import check_base
+from model.build import text_embedding
 from model.codec import check_vae
 from tasks.encoding.encode import bytes_to_encode
 from tasks.encoding.frames import window_starts
@@ -15,6 +16,7 @@ from tasks.runs.run import Run, steps_of
 from tasks.sharding.reader import ClipIndex, read_cameras
 from tasks.training.group import check_stage
 from tasks.training.needs import needs_of
+from tasks.training.optimizer import eight_bit_adamw
 from tasks.training.resources import check_disk, check_memory
 
 NEEDED = {"train": "it is trained on them", "test": "it is scored on them"}
@@ -39,6 +41,8 @@ def preflight(run: Run, processes: int) -> None:
     if run.preset.transformer.base_model:
         check_base(run.preset)
         text_embedding(run.preset)
+    if training.optimizer == "adamw8bit":
+        eight_bit_adamw()
     if run.preset.codec.codec != "linear":
         check_vae(run.preset.codec)
     check_memory(run.preset, processes)

@@ -14,6 +14,8 @@ from model.presets import Preset
 from tasks.training.needs import needs_of
 
 GB = 1e9
+MAX_EIGHT_BIT = 2**31
+"""Parameters that bitsandbytes' kernels count in 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def cached(group: Path) -> float:
 def host_memory_needed(preset: Preset, processes: int, machine: Machine) -> float:
     """Return the bytes of the host that all processes need together."""
     needs = needs_of(preset, processes)
-    return processes * (needs.at_start if machine.gpus else max(needs.at_start, needs.on_device))
+    beside_cards = processes * needs.host + needs.saving
+    return processes * needs.offloaded + (beside_cards if machine.gpus else processes * needs.on_device)
 
 
 def misfit(preset: Preset, processes: int, machine: Machine) -> str:
@@ -73,7 +76,13 @@ def misfit(preset: Preset, processes: int, machine: Machine) -> str:
         accumulation_steps(training.batch_size, training.micro_batch_size, processes)
     except DeepSpeedConfigError as error:
         return str(error)
-    needed = needs_of(preset, processes).on_device
+    needs = needs_of(preset, processes)
+    if training.optimizer == "adamw8bit" and needs.largest_part >= MAX_EIGHT_BIT:
+        return (
+            f"a training process of preset {preset.name} updates {needs.largest_part / 1e9:.1f} billion parameters at "
+            "once and bitsandbytes 2.1: take more processes, or set optimizer to adamw."
+        )
+    needed = needs.on_device
     if machine.gpus and needed > machine.gpu_memory:
         return (
             f"a training process of preset {preset.name} needs at least {needed / GB:.1f} GB of GPU memory and a card "

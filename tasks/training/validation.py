@@ -12,7 +12,7 @@ from PIL import Image
 
 from infra.storage import atomic_file
 from model.build import build_pipeline
-from model.codec import Codec
+from model.codec import Codec, in_dtype
 from model.objective import TRAIN_TIMESTEPS, training_loss
 from model.presets import Preset
 from model.transformer import ShareVerseTransformer3DModel
@@ -70,9 +70,9 @@ class Validation:
     @torch.no_grad()
     def write_sample(self, path: Path, model: ShareVerseTransformer3DModel) -> None:
         """Write frames of the first window as a PNG: per agent a row of the recording (through the codec) above a row
-        of what the model generates from its first frame, in a few sampling steps."""
-        window, device = self.windows[0], self.text.device
-        pipeline = build_pipeline(self.preset, model, self.codec, self.text)
+        of what the model generates from its first frame, in a few sampling steps and in the training's precision."""
+        window, device, codec = self.windows[0], self.text.device, in_dtype(self.codec, self.dtype)
+        pipeline = build_pipeline(self.preset, model, codec, self.text)
         pipeline.set_progress_bar_config(disable=True)
         generated = pipeline.generate(
             first_frames_of(window)[None].to(device),
@@ -81,7 +81,7 @@ class Validation:
             generator=seeded_generator(SEED),
             dtype=self.dtype,
         )[0]
-        recorded = self.codec.decode(window.mean.float().to(device))
+        recorded = codec.decode(window.mean.float().to(device))
         frames = np.linspace(0, generated.shape[2] - 1, SAMPLE_FRAMES).round().astype(int)
         rows = [
             torch.cat([video[:, frame] for frame in frames], -1)

@@ -23,7 +23,7 @@ from infra.locks import hold_lock
 from infra.storage import StorageError
 from model.build import text_embedding
 from model.codec import Codec, CodecError, load_codec
-from model.objective import BUCKETS, Loss, loss_by_bucket, noise_schedule, training_loss
+from model.objective import BUCKET_NAMES, Loss, loss_by_bucket, noise_schedule, training_loss
 from model.presets import PresetError
 from tasks.encoding.latents import EncodingError, LatentWindows, place
 from tasks.runs.checkpoint_record import check_resumable, repair_advice
@@ -78,9 +78,8 @@ class Meter:
     """Accumulates what one row of metrics reports: losses, gradient norms, learning rate and time."""
 
     def __init__(self) -> None:
-        self.loss_names: list[str] = []
-        self.loss_sums = torch.zeros(1 + BUCKETS, 2)
-        """Sum and number of pairs, of the loss as a whole and per bucket of timesteps."""
+        self.bucket_sums: list[torch.Tensor] = []
+        """Per forward pass the sums of losses and numbers of pairs, per bucket of timesteps."""
         self.started, self.steps = time.monotonic(), 0
         self.last_step, self.learning_rate = 0, 0.0
         self.gradient_norms: dict[str, float] = {}
@@ -88,20 +87,16 @@ class Meter:
 
     def add(self, step: int, losses: list[Loss], gradient_norms: dict[str, float], learning_rate: float) -> None:
         """Add optimiser step `step` (from 1)."""
-        for loss in losses:
-            buckets = loss_by_bucket(loss)
-            self.loss_names = ["train/loss", *(f"train/loss_{name}" for name in buckets)]
-            self.loss_sums[0] += torch.tensor([float(loss.per_pair.sum()), len(loss.per_pair)])
-            for index, (total, count) in enumerate(buckets.values(), 1):
-                self.loss_sums[index] += torch.tensor([total, float(count)])
+        self.bucket_sums += [loss_by_bucket(loss) for loss in losses]
         self.last_step, self.gradient_norms, self.learning_rate = step, gradient_norms, learning_rate
         self.steps += 1
 
     def mean_losses(self, device: torch.device) -> dict[str, float]:
         """Return the mean losses over all ranks by name; a bucket without pairs is left out."""
-        sums = self.loss_sums.to(device)
+        sums = torch.stack(self.bucket_sums).sum(0).to(device)
         torch.distributed.all_reduce(sums)
-        named_sums = zip(self.loss_names, sums.tolist(), strict=True)
+        names = ["train/loss", *(f"train/loss_{name}" for name in BUCKET_NAMES)]
+        named_sums = zip(names, torch.cat([sums.sum(0, keepdim=True), sums]).tolist(), strict=True)
         return {name: total / count for name, (total, count) in named_sums if count}
 
 

@@ -233,7 +233,7 @@ def test_preflight_prints_the_sums_and_refuses_what_cannot_fit(monkeypatch):
 
     shown = invoke("preflight", "tiny", "--host-memory-gb", "16", "--pairs-per-s", "2")
     assert shown.exit_code == 0
-    for part in ("weights", "optimiser", "activations kept", "2 x at the start", "3 checkpoints", "of 16.0: fits"):
+    for part in ("weights", "optimiser", "activations kept", "2 processes", "3 checkpoints", "of 16.0: fits"):
         assert part in shown.stdout
     assert "time: 6 seconds for 12 pairs at 2 pairs/s (as measured)." in shown.stdout
     monkeypatch.setattr(fit, "presets_that_fit", lambda *asked: ["smaller", "smallest"])

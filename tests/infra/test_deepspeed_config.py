@@ -34,6 +34,20 @@ def test_deepspeed_takes_the_configuration():
     assert (config.train_batch_size, config.gradient_accumulation_steps, config.zero_optimization_stage) == (8, 4, 2)
     assert config.gradient_clipping == 0.5
     assert config.zero_allow_untested_optimizer
+    assert config.zero_config.offload_optimizer is None
+    host = DeepSpeedConfig(
+        deepspeed_config(
+            batch_size=8,
+            micro_batch_size=2,
+            processes=1,
+            zero_stage=2,
+            bf16=True,
+            max_grad_norm=0.5,
+            offload_optimizer=True,
+        )
+    )
+    assert host.zero_config.offload_optimizer.device == "cpu"
+    assert not host.zero_force_ds_cpu_optimizer
 
 
 def test_the_op_that_would_be_compiled_is_off():

@@ -13,6 +13,7 @@ from model.codec import (
     LinearCodec,
     VaeCodec,
     fitted_codec_folder,
+    in_dtype,
     join_blocks,
     load_codec,
     scale_chroma,
@@ -170,6 +171,19 @@ def test_the_vae_behind_the_same_interface_scales_once():
     plain = model.decode(posterior.mean).sample.clamp(-1, 1)
     assert plain.shape == video.shape
     torch.testing.assert_close(codec.decode(mean), plain)
+
+
+@torch.no_grad()
+def test_the_vae_decodes_video_by_video_in_any_precision():
+    codec, latents = VaeCodec(vae()), torch.randn(2, 3, 4, 2, 3, generator=torch.Generator().manual_seed(0))
+    together = codec.decode(latents)
+    assert torch.equal(together, torch.cat([codec.decode(one) for one in latents.split(1)]))
+    half = in_dtype(codec, torch.bfloat16)
+    assert (half.vae.dtype, codec.vae.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(half.decode(latents), together, rtol=0, atol=0.1)
+    linear = LinearCodec(4)
+    assert in_dtype(codec, torch.float32) is codec
+    assert in_dtype(linear, torch.bfloat16) is linear
 
 
 @torch.no_grad()

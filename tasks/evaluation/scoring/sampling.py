@@ -9,7 +9,7 @@ import torch
 
 from infra.deepspeed_config import use_bf16
 from infra.storage import sha256_bytes
-from model.build import build_pipeline, cross_agent_options, text_embedding
+from model.build import build_pipeline, text_embedding
 from model.codec import Codec, load_codec, round_trip
 from model.presets import Preset
 from model.transformer import ShareVerseTransformer3DModel
@@ -31,7 +31,7 @@ def best_device() -> torch.device:
 def check_model(model: ShareVerseTransformer3DModel, preset: Preset, folder: Path) -> None:
     """Raise EvaluationError when a model is not the one that the preset describes."""
     _, channels, height, width = preset.latent_shape
-    described = cross_agent_options(preset) | {"out_channels": channels, "in_channels": 2 * channels}
+    described = preset.cross_agent_options | {"out_channels": channels, "in_channels": 2 * channels}
     if not preset.transformer.base_model:  # else its sizes come from there
         described |= {name: getattr(preset.transformer, name) for name in SIZES}
         described |= {"sample_height": height, "sample_width": width, "sample_frames": preset.video.frames}

@@ -15,8 +15,7 @@ from tasks.evaluation.errors import EvaluationError
 from tasks.evaluation.export import export_run
 from tasks.evaluation.report.write import latents_dir_of
 from tasks.evaluation.scoring.sampling import Sampler
-from tasks.runs.errors import RunError
-from tasks.training.group import check_stage, train
+from tasks.training.group import train
 from tests.tasks.training.conftest import BASE
 
 pytest.importorskip("peft")
@@ -80,7 +79,20 @@ def generated(pipeline):
     return pipeline.generate(first, rays, num_inference_steps=2, generator=torch.Generator().manual_seed(0))
 
 
-def test_zero_3_and_a_frozen_base_are_refused(run_on_base):
-    run, *_ = run_on_base(trainable="added", zero_stage=3, ema_decay=0.0)
-    with pytest.raises(RunError, match=r"trainable is 'added' and zero_stage 3.*set zero_stage to 2"):
-        check_stage(run)
+@pytest.mark.parametrize("trainable", ["added", "lora"])
+def test_zero_3_trains_on_a_frozen_base_as_zero_2_does(run_on_base, trainable):
+    changes = {"trainable": trainable, "ema_decay": 0.0, "batch_size": 2}
+    (cut, latents, base), (whole, *_) = (run_on_base(zero_stage=stage, **changes) for stage in (3, 2))
+    for run in (cut, whole):
+        train(run, latents, 2)
+    found, expected = model_at(cut, 4), model_at(whole, 4)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+    kept = {name for name, value in base.items() if torch.equal(found[name], value)}
+    assert len(kept) == len(base) - (8 if trainable == "lora" else 0)  # four layers in each of two blocks
+
+    shutil.rmtree(cut.folder / "checkpoints/step-000004")
+    train(cut, latents, 2)
+    again = model_at(cut, 4)
+    assert all(torch.equal(again[name], value) for name, value in found.items())

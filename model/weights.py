@@ -66,6 +66,19 @@ def local_folder(name: str) -> Path:
         ) from error
 
 
+def built_in_digest(name: str) -> str:
+    """Return the SHA-256 of the checksums of built-in weights, "" for other names. WeightsError when there are none."""
+    if name not in BUILT_IN:
+        return ""
+    try:
+        return hashlib.sha256((BUILT_IN[name] / CHECKSUMS).read_bytes()).hexdigest()
+    except OSError as error:
+        raise WeightsError(
+            f"{BUILT_IN[name]} holds no {CHECKSUMS} ({error.strerror}): check the repository out again, or install the "
+            "package again"
+        ) from error
+
+
 def check_sums(folder: Path) -> None:
     """Raise WeightsError for built-in weights that are missing, or not what their checksums say."""
     advice = "check the repository out again, or install the package again"

@@ -19,6 +19,7 @@ from typing import Any
 from infra.reading import one_line, read_bytes, read_json
 from infra.storage import atomic_file, canonical_json, home, make_folder, sha256_bytes
 from model.presets import Preset, PresetError
+from model.weights import WeightsError, built_in_digest
 from tasks.runs.errors import RunError
 from tasks.sharding.reader import ClipIndex
 
@@ -37,10 +38,14 @@ class Run:
     dataset_digest: str
     preset: Preset
     name: str = ""
+    base_sha256: str = ""
+    """Of built-in base weights (model/weights.py), which later versions of this repository may replace."""
 
     @property
     def run_id(self) -> str:
         identity = {"dataset_digest": self.dataset_digest, "preset": self.preset.identity(), "name": self.name}
+        if self.base_sha256:
+            identity["base_sha256"] = self.base_sha256
         return sha256_bytes(canonical_json(identity).encode())[:12]
 
     @property
@@ -105,7 +110,8 @@ def printable(value: str) -> str:
 def new_run(dataset: str, preset: Preset, name: str = "") -> Run:
     """Return the run of this configuration on the data set as it is now; nothing is written.
 
-    RunError for a name that cannot be one, ShardError when the data set is not finished.
+    RunError for a name that cannot be one, or a built-in base that is missing; ShardError when the data set is not
+    finished.
     """
     if not DATASET_NAME.fullmatch(dataset):
         raise RunError(
@@ -117,7 +123,11 @@ def new_run(dataset: str, preset: Preset, name: str = "") -> Run:
             f"run_name is {printable(name)}: give at most {LONGEST_NAME} printable characters; a run's folder is named "
             "by its id, not by this."
         )
-    return Run(dataset, ClipIndex(home() / "datasets" / dataset).digest, preset, name)
+    try:
+        base_sha256 = built_in_digest(preset.transformer.base_model)
+    except WeightsError as error:
+        raise RunError(f"base_model {error}.") from error
+    return Run(dataset, ClipIndex(home() / "datasets" / dataset).digest, preset, name, base_sha256)
 
 
 def create_run(dataset: str, preset: Preset, name: str = "", *, mark_last: bool = True) -> Run:
@@ -132,7 +142,7 @@ def create_run(dataset: str, preset: Preset, name: str = "", *, mark_last: bool 
         read_run(run.run_id)
     else:
         record = {"run_id": run.run_id, "dataset": dataset, "dataset_digest": run.dataset_digest,
-                  "preset": preset.to_dict(), "name": name}  # fmt: skip
+                  "preset": preset.to_dict(), "name": name, "base_sha256": run.base_sha256}  # fmt: skip
         with atomic_file(run.folder / "run.json") as path:
             path.write_text(json.dumps(record, indent=1))
     if mark_last:
@@ -167,8 +177,10 @@ def parse_run(marker: Path, run_id: str) -> Run:
     for key, kind in (("dataset", str), ("dataset_digest", str), ("preset", dict), ("name", str)):
         if not isinstance(record.get(key), kind):
             raise RunError(f"{marker} holds {key} {record.get(key)!r}: {advice}")
+    base_sha256 = record.get("base_sha256", "")
     try:
-        run = Run(record["dataset"], record["dataset_digest"], Preset.from_dict(record["preset"]), record["name"])
+        preset = Preset.from_dict(record["preset"])
+        run = Run(record["dataset"], record["dataset_digest"], preset, record["name"], str(base_sha256))
         found = run.run_id
     except (PresetError, KeyError, UnicodeError) as error:
         raise RunError(f"{marker} holds no configuration of a run ({one_line(error)}): {advice}") from error

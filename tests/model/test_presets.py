@@ -44,7 +44,7 @@ def test_paper_is_the_papers():
 @pytest.mark.parametrize(
     ("name", "sha256"),
     [
-        ("demo", "11b71c5b21235832"),
+        ("demo", "eedc5349901f4d0d"),
         ("small", "68634cf7229e3f49"),
         ("bench", "f69392c516b57c4b"),
         ("paper", "bd8826ba2d2ccbfe"),

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from infra.mlflow_tracking import TrackingError
+from model import weights
 from model.build import build_transformer
 from model.presets import Preset
 from tasks.encoding.latents import latents_key
+from tasks.runs.errors import RunError
 from tasks.runs.run import Run, read_run
 from tasks.runs.spool import SpoolTail, append_row, read_rows, rewind
 from tasks.training import tracking
@@ -37,10 +39,22 @@ def test_a_field_that_came_later_changes_no_run_that_does_not_use_it():
     assert latents_key(digest, other) != "2ab0d41867860a2b"
 
 
+def test_a_run_is_known_by_the_built_in_base_that_it_started_from(new_run, tmp_path, monkeypatch):
+    monkeypatch.setitem(weights.BUILT_IN, "shareverse-base", tmp_path)
+    with pytest.raises(RunError, match=r"base_model .* holds no SHA256SUMS .*: check the repository out again"):
+        new_run("on base", base_model="shareverse-base")
+    (tmp_path / "SHA256SUMS").write_text("0" * 64 + "  transformer/config.json\n")
+    run, _ = new_run("on base", base_model="shareverse-base")
+    (tmp_path / "SHA256SUMS").write_text("1" * 64 + "  transformer/config.json\n")
+    later, _ = new_run("on base", base_model="shareverse-base")
+    assert later.run_id != run.run_id
+    assert read_run(run.run_id) == run
+
+
 def test_a_run_opened_before_a_field_came_is_read(new_run):
     run, _ = new_run("older")
     record = json.loads((run.folder / "run.json").read_text())
-    del record["preset"]["codec"]["chroma_weight"]
+    del record["preset"]["codec"]["chroma_weight"], record["base_sha256"]
     (run.folder / "run.json").write_text(json.dumps(record))
     assert read_run(run.run_id) == run
 

@@ -18,8 +18,9 @@ from tasks.runs.spool import SpoolTail, append_row, read_rows, rewind
 from tasks.training import tracking
 from tasks.training.checkpoint import remove_old
 from tasks.training.ema import WeightAverage
-from tasks.training.engine import learning_rate_at, parameter_groups
+from tasks.training.engine import learning_rate_at
 from tasks.training.flops import flops_per_pair
+from tasks.training.optimizer import parameter_groups
 from tests.tasks.training.conftest import TINY
 
 

@@ -203,9 +203,11 @@ def read_ledger(dataset_dir: Path, since: float = 0.0) -> tuple[dict[str, str], 
     path = dataset_dir / "ledger.sqlite"
     if not path.is_file():
         raise RecordingError(f"{dataset_dir} has no ledger: nothing was recorded there yet.")
+    # without a log beside it nobody has it open, and SQLite need not leave its files there to find that out
+    how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
     with (
         as_sentences(path),
-        contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database,
+        contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?{how}", uri=True)) as database,
     ):
         states = {recording_id: state for recording_id, state, _ in database.execute(STATES_AND_REASONS)}
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}

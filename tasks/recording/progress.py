@@ -130,13 +130,13 @@ class Progress:
         return lines
 
     def towns_table(self) -> list[dict[str, Any]]:
-        """Return a row per town and trajectory type, in the plan's order."""
+        """Return a row per town and trajectory type, in alphabetical order."""
         return [
             {
                 "town": town, "type": kind, "done": cell.done, "of": cell.wanted, "clip pairs": cell.pairs,
                 **{state: cell.lost[state] for state in ("failed", *LOST)},
             }
-            for (town, kind), cell in self.cells.items()
+            for (town, kind), cell in sorted(self.cells.items(), key=lambda entry: entry[0])
         ]  # fmt: skip
 
     def servers_table(self) -> list[dict[str, Any]]:

@@ -183,5 +183,5 @@ def test_parameters_reach_the_recorder(tiny, state, monkeypatch):
     given: dict = {}
     told = RecordingSummary(0, 2, {}, {})
     monkeypatch.setattr("tasks.recording.task.record_plan", lambda *arguments, **named: given.update(named) or told)
-    collect(dataset="tiny", plan_preset="tiny", recording_limit_s=900, retry_quarantined=True)
-    assert (given["recording_limit_s"], given["retry_quarantined"]) == (900, True)
+    collect(dataset="tiny", plan_preset="tiny", recording_limit_s=900, run_limit_s=3600, retry_quarantined=True)
+    assert (given["recording_limit_s"], given["run_limit_s"], given["retry_quarantined"]) == (900, 3600, True)

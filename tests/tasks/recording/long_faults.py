@@ -57,7 +57,7 @@ class Kills:
             self.run.kill()
             return True
         if victim in DAEMONS:
-            found = [process for process, words in self.ours.commands() if DAEMONS[victim] in words[0]]
+            found = [process for process, words in self.ours.commands() if words and DAEMONS[victim] in words[0]]
             for process in found:
                 process.kill()
             return bool(found)

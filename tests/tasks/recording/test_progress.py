@@ -133,6 +133,7 @@ def test_the_view_is_read_from_files_while_a_run_writes_them_and_after(folder):
         assert [event.reason for event in view.events] == ["server0 died."]
         assert view.losses == {"servers": {"died": 1}, "recordings": {"quarantined": 1, "rejected": 1}}
         ledger.close()
+    assert not list(path.glob("ledger.sqlite-*"))  # looking leaves nothing
 
 
 def test_without_a_state_the_ledger_alone_speaks(folder):

@@ -23,6 +23,7 @@ from tests.tasks.recording.faults import (
     start_recording,
 )
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SHORT = {"towns": ["Mini01"], "test_towns": [], "ticks": 30, "frames": 9, "windows": [0]}
 COUNT = 5
 """Recordings; each victim is killed once, after another number of them is done."""

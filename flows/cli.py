@@ -366,15 +366,16 @@ def convert(
 
 @command("shareverse verify demo")
 def verify(
-    dataset: Annotated[str, typer.Argument(help="Folder of a data set, or the name of one in the state folder.")],
+    dataset: Annotated[str, typer.Argument(help="Folder, URL, or name in the state folder, of a data set.")],
 ) -> None:
     """Read a data set from end to end.
 
     Compares every hash and count, and checks every camera, pose and frame.
     """
+    from infra.places import is_url
     from tasks.sharding.__main__ import main
 
-    raise typer.Exit(main(["verify", "--", str(folder_of(dataset))]))
+    raise typer.Exit(main(["verify", "--", dataset if is_url(dataset) else str(folder_of(dataset))]))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,10 @@ from tasks.sharding.task import write_dataset
 Item = TypeVar("Item")
 NonEmptyList = Annotated[list[Item], Field(min_length=1, max_length=1000)]
 DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+DatasetPlace = Annotated[
+    str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63}|[A-Za-z][A-Za-z0-9+.-]*://\S+)$", max_length=1024)
+]
+"""The name of a folder in the state folder's `datasets/`, or a URL such as s3://bucket/name."""
 Servers = Annotated[int, Field(ge=1, le=256)] | Literal["fit"]
 """How many CARLA servers; "fit": as many as Ray's nodes hold, also those that join later."""
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]

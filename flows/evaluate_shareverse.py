@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from prefect import flow
 from pydantic import Field
 
-from flows.collect_dataset import DatasetName
+from flows.collect_dataset import DatasetPlace
 from infra.prefect_worker import end_with_worker
 from tasks.evaluation.task import score_run
 
@@ -16,7 +16,7 @@ RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]*$", max_length=64)]
 
 @flow(name="evaluate-shareverse", validate_parameters=True, on_running=[end_with_worker])
 def evaluate_shareverse(
-    dataset: DatasetName = "demo",
+    dataset: DatasetPlace = "demo",
     run_id: RunId = "",
     split: Literal["val", "test"] = "test",
     without_run_id: RunId = "",

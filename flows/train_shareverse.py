@@ -7,7 +7,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from flows.collect_dataset import DatasetName
+from flows.collect_dataset import DatasetPlace
 from infra.prefect_worker import end_with_worker
 from tasks.encoding.task import encode_clips
 from tasks.evaluation.task import score_run
@@ -17,7 +17,7 @@ from tasks.training.task import open_run, train_model
 
 @flow(name="train-shareverse", validate_parameters=True, on_running=[end_with_worker])
 def train_shareverse(
-    dataset: DatasetName = "demo",
+    dataset: DatasetPlace = "demo",
     preset: str = "demo",
     overrides: Overrides | None = None,
     run_name: Annotated[str, Field(max_length=64)] = "",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.installation import CODE, in_clone, shell_command
+from infra.places import Place
 
 EXPERIMENT = "shareverse"
 DATA_EXPERIMENT = "shareverse-datasets"
@@ -111,6 +112,8 @@ class RunLog:
         from mlflow.data.meta_dataset import MetaDataset
         from mlflow.entities import DatasetInput, InputTag
 
+        place = Place.of(folder)
+
         class Folder(FileSystemDatasetSource):
             """A data set folder on this machine or a shared disk."""
 
@@ -120,10 +123,10 @@ class RunLog:
 
             @property
             def uri(self) -> str:
-                return folder.as_uri()
+                return place.url or folder.as_uri()
 
             def load(self, dst_path: str | None = None) -> str:
-                return str(folder)
+                return str(place)
 
             @staticmethod
             def _can_resolve(raw_source: Any) -> bool:

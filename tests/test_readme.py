@@ -104,7 +104,7 @@ def test_modules_that_are_run_exist():
 def test_the_snippet_runs(tmp_path, monkeypatch, capsys):
     write_dataset(tmp_path / "var" / "datasets" / "demo", train=1, val=1, test=1, frames=9)
     monkeypatch.chdir(tmp_path)
-    (snippet,) = blocks((ROOT / "docs" / "DATA_SET.md").read_text(), "python")
+    snippet, *_ = blocks((ROOT / "docs" / "DATA_SET.md").read_text(), "python")
     exec(compile(snippet, "DATA_SET.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("1 ")

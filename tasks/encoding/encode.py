@@ -236,16 +236,16 @@ def prepare_codec(index: ClipIndex, preset: Preset, folder: Path) -> None:
 class Encoder(PoolActor):
     """Holds the codec, writes shards. One that is not complete when it ends has no sidecar."""
 
-    def __init__(self, dataset_dir: str, preset: dict[str, Any], folder: str) -> None:
-        self.dataset_dir, self.preset, self.folder = Path(dataset_dir), Preset.from_dict(preset), Path(folder)
+    def __init__(self, dataset: str, preset: dict[str, Any], folder: str) -> None:
+        self.dataset, self.preset, self.folder = dataset, Preset.from_dict(preset), Path(folder)
 
     def start(self) -> Answer:
         """Load the codec."""
         torch.set_num_threads(assigned_cores())
         try:
-            self.index = ClipIndex(self.dataset_dir)
+            self.index = ClipIndex(self.dataset)
             self.codec = load_codec(self.preset.codec, self.folder)
-        except (CodecError, ShardError) as error:
+        except (CodecError, ShardError, StorageError) as error:
             return "unusable", str(error)
         if torch.cuda.is_available():
             place(self.codec, torch.device("cuda"))
@@ -294,7 +294,7 @@ def encoded(
     with ray_cluster(num_cpus=cpus_here) as ray:
 
         def create_actor(options: dict[str, Any], name: str) -> Any:
-            return ray.remote(**options)(Encoder).remote(str(index.dataset_dir), preset.to_dict(), str(folder))
+            return ray.remote(**options)(Encoder).remote(str(index.place), preset.to_dict(), str(folder))
 
         needs = Needs(gpus=int(any(node.get("GPU") for node in await_nodes(ray, cpus_here))))
         with ActorPool[ShardJob](ray, "encoder", create_actor, workers or "fit", needs, LIMITS, timeout, LOG) as pool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.places import dataset_folder, is_url
 from infra.reading import one_line, read_bytes, read_json
 from infra.storage import atomic_file, canonical_json, home, make_folder, sha256_bytes
 from model.presets import Preset, PresetError
@@ -26,7 +27,7 @@ from tasks.sharding.reader import ClipIndex
 RUN_ID = re.compile(r"[0-9a-f]{12}")
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 STEP_FOLDER = re.compile(r"step-(\d{6,})")
-LONGEST_NAME = 64
+LONGEST_NAME, LONGEST_URL = 64, 1024
 SHOWN_RUNS = 8
 
 
@@ -54,7 +55,8 @@ class Run:
 
     @property
     def dataset_dir(self) -> Path:
-        return home() / "datasets" / self.dataset
+        """The data set's folder; of one at a URL, this machine's working copy."""
+        return dataset_folder(self.dataset)
 
     @property
     def spool(self) -> Path:
@@ -107,16 +109,21 @@ def printable(value: str) -> str:
     return text if len(text) <= 2 * LONGEST_NAME else f"{text[: 2 * LONGEST_NAME]}...'"
 
 
+def is_dataset(text: str) -> bool:
+    """Tell whether a text can name a data set: a folder in `datasets/`, or a URL."""
+    return DATASET_NAME.fullmatch(text) is not None or (len(text) <= LONGEST_URL and is_url(text))
+
+
 def new_run(dataset: str, preset: Preset, name: str = "") -> Run:
     """Return the run of this configuration on the data set as it is now; nothing is written.
 
     RunError for a name that cannot be one, or a built-in base that is missing; ShardError when the data set is not
     finished.
     """
-    if not DATASET_NAME.fullmatch(dataset):
+    if not is_dataset(dataset):
         raise RunError(
             f"dataset is {printable(dataset)}: give the name of a folder in {home() / 'datasets'}; it has letters, "
-            "digits, '.', '_' and '-'."
+            "digits, '.', '_' and '-'. Or give a URL such as s3://bucket/name."
         )
     if len(name) > LONGEST_NAME or not name.isprintable():
         raise RunError(
@@ -127,7 +134,7 @@ def new_run(dataset: str, preset: Preset, name: str = "") -> Run:
         base_sha256 = built_in_digest(preset.transformer.base_model)
     except WeightsError as error:
         raise RunError(f"base_model {error}.") from error
-    return Run(dataset, ClipIndex(home() / "datasets" / dataset).digest, preset, name, base_sha256)
+    return Run(dataset, ClipIndex(dataset_folder(dataset)).digest, preset, name, base_sha256)
 
 
 def create_run(dataset: str, preset: Preset, name: str = "", *, mark_last: bool = True) -> Run:
@@ -184,6 +191,6 @@ def parse_run(marker: Path, run_id: str) -> Run:
         found = run.run_id
     except (PresetError, KeyError, UnicodeError) as error:
         raise RunError(f"{marker} holds no configuration of a run ({one_line(error)}): {advice}") from error
-    if found != run_id or not DATASET_NAME.fullmatch(run.dataset):
+    if found != run_id or not is_dataset(run.dataset):
         raise RunError(f"{marker} was changed (it hashes to {found}): restore it, or start a new run.")
     return run

@@ -1,6 +1,6 @@
 """Data sets from the command line:
 
-python -m tasks.sharding verify DATASET_DIR             read a data set from end to end
+python -m tasks.sharding verify DATASET                 read a data set, a folder or a URL, from end to end
 python -m tasks.sharding convert FOLDER DATASET_DIR     make one of clips of other origin (docs/OTHER_DATA.md)
 """
 
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tasks.sharding", description="Data sets.")
     commands = parser.add_subparsers(dest="command", required=True)
     verifying = commands.add_parser("verify", help="read a data set from end to end")
-    verifying.add_argument("dataset", type=Path)
+    verifying.add_argument("dataset", help="folder or URL")
     converting = commands.add_parser("convert", help="make a data set of clips of other origin")
     converting.add_argument("folder", type=Path, help="train/NAME/, val/NAME/, test/NAME/")
     converting.add_argument("dataset", type=Path, help="folder to make, best under datasets/")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from infra.places import NotThereError, Place
 from infra.reading import read_json, read_parquet, read_part, read_sha256
 from infra.storage import canonical_json, sha256_bytes
 from tasks.sharding.archive import BLOCK, members_of
@@ -79,11 +80,15 @@ ROW_CHECKS: dict[str, Callable[[Any], bool]] = {
 """Columns of index.parquet and the checks of their values."""
 
 
-def read_dataset_record(dataset_dir: Path) -> dict[str, Any]:
+def read_dataset_record(place: Place) -> dict[str, Any]:
     """Return dataset.json. ShardError for a data set that is not finished, or whose record was altered."""
-    path = dataset_dir / "dataset.json"
+    unfinished = f"{place} is no finished data set (no dataset.json): run collect-dataset first."
+    try:
+        path = place.fetch("dataset.json")
+    except NotThereError as error:
+        raise ShardError(unfinished) from error
     if not path.exists():
-        raise ShardError(f"{dataset_dir} is no finished data set (no dataset.json): run collect-dataset first.")
+        raise ShardError(unfinished)
     record: dict[str, Any] = read_json(path, RUN_AGAIN, error=ShardError)
     for name, is_valid in RECORD_CHECKS.items():
         if name not in record or not is_valid(record[name]):
@@ -96,15 +101,15 @@ def read_dataset_record(dataset_dir: Path) -> dict[str, Any]:
     return record
 
 
-def read_rows(dataset_dir: Path, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def read_rows(place: Place, record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return index.parquet's rows. ShardError where the file's hash or content contradicts dataset.json."""
-    path = dataset_dir / "index.parquet"
+    path = place.fetch("index.parquet", record.get("index_sha256", ""))
     if read_sha256(path, RUN_AGAIN, ShardError) != record.get("index_sha256"):
         if "index_sha256" in record:
             raise ShardError(f"{path} is not the index that dataset.json says: {RUN_AGAIN}")
         raise ShardError(
-            f"{dataset_dir} was written before dataset.json held the index's hash: run `python -m tasks.sharding "
-            f"verify {dataset_dir}` once, which checks everything and writes it down."
+            f"{place} was written before dataset.json held the index's hash: run `python -m tasks.sharding "
+            f"verify {place}` once, which checks everything and writes it down."
         )
     rows = read_parquet(path, RUN_AGAIN, tuple(ROW_CHECKS), ShardError)
     check_rows(path, rows, record)
@@ -134,12 +139,16 @@ def check_rows(path: Path, rows: Sequence[dict[str, Any]], record: Mapping[str, 
 class ClipIndex:
     """The index of a data set: rows in the plan's order, and the digest that names the data."""
 
-    def __init__(self, dataset_dir: Path) -> None:
-        """Read dataset.json and index.parquet. ShardError when one is missing or was altered."""
-        self.dataset_dir = Path(dataset_dir)
-        self.record = read_dataset_record(self.dataset_dir)
+    def __init__(self, dataset: Place | Path | str) -> None:
+        """Read dataset.json and index.parquet of a place: a path or a URL.
+
+        ShardError when one is missing or was altered, PlaceError for a URL that cannot be read.
+        """
+        self.place = Place.of(dataset)
+        self.dataset_dir = self.place.folder
+        self.record = read_dataset_record(self.place)
         self.digest: str = self.record["digest"]
-        self.rows = read_rows(self.dataset_dir, self.record)
+        self.rows = read_rows(self.place, self.record)
 
     def split(self, split: str) -> list[dict[str, Any]]:
         """Return the rows of a split, in the plan's order."""
@@ -158,13 +167,20 @@ class ClipIndex:
 
         ShardError when the bytes are not those that were written, break the contract or contradict the row.
         """
-        return read_members(self.dataset_dir, row)
+        return read_members(self.place, row, self.record["shards"][row["shard"]])
 
 
-def read_members(dataset_dir: Path, row: Mapping[str, Any]) -> dict[str, bytes]:
+def read_members(place: Place, row: Mapping[str, Any], shard_sha256: str) -> dict[str, bytes]:
     """Return the members of a row's sample by name. See `ClipIndex.read`."""
-    data = read_part(dataset_dir / row["shard"], row["offset"], row["bytes"], RUN_AGAIN, ShardError)
+    with place.hold(row["shard"], shard_sha256) as path:
+        data = read_part(path, row["offset"], row["bytes"], RUN_AGAIN, ShardError)
     if sha256_bytes(data) != row["sha256"]:
+        if place.url:
+            place.forget(row["shard"])
+            raise ShardError(
+                f"{path} is a damaged copy of {place.where(row['shard'])} at sample {row['key']}: run again, which "
+                "fetches it anew."
+            )
         raise ShardError(f"{row['shard']} is corrupt at sample {row['key']}: delete it and collect again.")
     members = members_of(data, row["key"])
     meta, _ = read_meta_and_cameras(row["key"], members)

@@ -113,10 +113,10 @@ def read_pair(key: str, members: dict[str, bytes]) -> ClipPair:
 
 
 class ClipPairs:
-    """A split as a map-style data set: `len(pairs)`, `pairs[i] -> ClipPair`."""
+    """A split as a map-style data set: `len(pairs)`, `pairs[i] -> ClipPair`. `dataset`: its folder or URL."""
 
-    def __init__(self, dataset_dir: Path, split: str) -> None:
-        self.index = ClipIndex(dataset_dir)
+    def __init__(self, dataset: Path | str, split: str) -> None:
+        self.index = ClipIndex(dataset)
         self.rows = self.index.split(split)
 
     def __len__(self) -> int:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from infra.places import NotThereError, Place
 from infra.reading import read_json, read_parquet, read_sha256, read_table
 from infra.storage import OnProgress, atomic_file, no_progress
 from tasks.planning.rows import PLAN_FILE
@@ -21,45 +22,65 @@ from tasks.sharding.reader import ClipPair, read_pair
 from tasks.sharding.shards import index_rows, planned_clips
 
 
-def verify(dataset_dir: Path, *, on_progress: OnProgress = no_progress) -> int:
-    """Read every sample of every shard; return their number. ShardError names shard and key of the first fault.
+def verify(dataset: Place | Path | str, *, on_progress: OnProgress = no_progress) -> int:
+    """Read every sample of every shard of a place; return their number. ShardError names the first fault's shard and
+    key, PlaceError a file at a URL that cannot be read or is not what it should be.
 
-    Where dataset.json does not hold the index's hash yet, it is added once everything has proved intact.
+    Of a URL, every object's size and etag are compared with those of its copy, and what differs is fetched anew. In a
+    folder whose dataset.json does not hold the index's hash yet, it is added once everything has proved intact.
     """
-    dataset_dir = Path(dataset_dir)
-    record = read_dataset_record(dataset_dir)
-    check_hashes(dataset_dir, record)
-    rows = derived_rows(dataset_dir, record)
+    place = Place.of(dataset)
+    record, dataset_dir = read_dataset_record(place), place.folder
+    fetch_tables(place, record)
+    check_hashes(place, record)
+    rows = derived_rows(place, record)
     check_index(dataset_dir, record, rows)
     check_missing(dataset_dir, record, rows)
     planned = planned_ground_truth(dataset_dir)
     for done, row in enumerate(rows):
         on_progress(done, len(rows), row["key"])
-        pair = read_pair(row["key"], read_members(dataset_dir, row))
+        pair = read_pair(row["key"], read_members(place, row, record["shards"][row["shard"]]))
         check_ground_truth(pair, planned.get(row["recording_id"]), row["split"])
     on_progress(len(rows), len(rows), "")
-    if "index_sha256" not in record:
+    if "index_sha256" not in record and not place.url:
         add_index_hash(dataset_dir)
     return len(rows)
 
 
-def check_hashes(dataset_dir: Path, record: Mapping[str, Any]) -> None:
+def fetch_tables(place: Place, record: Mapping[str, Any]) -> None:
+    """Fetch the tables that shards and index are compared with; a plan need not have spares."""
+    place.fetch(PLAN_FILE, record["plan_sha256"])
+    place.fetch("index.parquet", record.get("index_sha256", ""))
+    try:
+        place.fetch(SPARES_FILE)
+    except NotThereError:
+        (place.folder / SPARES_FILE).unlink(missing_ok=True)
+
+
+def check_hashes(place: Place, record: Mapping[str, Any]) -> None:
     """Raise ShardError unless plan and shards have the hashes in dataset.json, which make the digest."""
-    if read_sha256(dataset_dir / "plan.parquet", RUN_AGAIN, ShardError) != record["plan_sha256"]:
+    if read_sha256(place.folder / PLAN_FILE, RUN_AGAIN, ShardError) != record["plan_sha256"]:
         raise ShardError(f"plan.parquet is not what dataset.json says: {RUN_AGAIN}")
     for shard, digest in record["shards"].items():
-        if read_sha256(dataset_dir / shard, RUN_AGAIN, ShardError) != digest:
+        place.compare(shard)
+        with place.hold(shard, digest) as path:
+            found = read_sha256(path, RUN_AGAIN, ShardError)
+        if found != digest and place.url:
+            place.forget(shard)
+            raise ShardError(f"{path} is a damaged copy of {place.where(shard)}: run again, which fetches it anew.")
+        if found != digest:
             raise ShardError(f"{shard} is not what dataset.json says: delete it and run collect-dataset again.")
 
 
-def derived_rows(dataset_dir: Path, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def derived_rows(place: Place, record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Derive the index's rows from plan and shards. ShardError for samples that are not in the plan's order."""
     rows: list[dict[str, Any]] = []
     for split in SPLITS:
-        clips = {clip.key: clip for clip in planned_clips(dataset_dir, split)}
+        clips = {clip.key: clip for clip in planned_clips(place.folder, split)}
         split_rows: list[dict[str, Any]] = []
         for shard in sorted(name for name in record["shards"] if name.startswith(f"shards/{split}/")):
-            split_rows += index_rows(dataset_dir / shard, clips, dataset_dir)
+            with place.hold(shard, record["shards"][shard]) as path:
+                split_rows += index_rows(path, clips, place.folder)
         positions = {key: position for position, key in enumerate(clips)}
         order = [positions[row["key"]] for row in split_rows]
         if any(position >= following for position, following in pairwise(order)):

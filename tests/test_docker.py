@@ -39,7 +39,7 @@ def test_images_are_those_of_the_tested_set():
     assert stages()["carla-server"] == f"carlasim/carla:{pinned('carla')}"
     assert re.fullmatch(r"python:3\.1[12]-slim", stages()["worker"])
     assert "grep '^torch==' constraints.txt" in DOCKERFILE
-    assert "pip install -e . -c constraints.txt" in DOCKERFILE
+    assert 'pip install -e ".[team]" -c constraints.txt' in DOCKERFILE
     assert {service["image"] for service in SERVICES.values()} == {"shareverse", "shareverse-carla"}
 
 

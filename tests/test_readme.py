@@ -75,7 +75,9 @@ def test_targets_exist():
 def test_deployments_and_their_parameters_exist():
     runs = commands("prefect", "deployment", "run")
     assert {"collect-dataset/local", "train-shareverse/local"} <= {words[3] for words in runs} <= deployments()
-    for words in runs:
+    batches = commands("python", "-m", "flows.batch")
+    assert batches
+    for words in [*runs, *batches]:
         given = [words[i + 1].partition("=")[0] for i, word in enumerate(words) if word == "--param"]
         assert set(given) <= flows()[words[3].split("/")[0]], words
 
@@ -120,7 +122,8 @@ def test_the_paper_is_cited_with_all_its_authors():
 
 
 def test_variables_that_the_user_sets_are_read_somewhere():
-    files = [ROOT / "docker" / "compose.yaml", *(ROOT / "infra").rglob("*.py"), *(ROOT / "tasks").rglob("*.py")]
+    files = [*(ROOT / "docker").glob("*.yaml"), *(ROOT / "infra").rglob("*.sbatch")]
+    files += [path for folder in ("infra", "tasks") for path in (ROOT / folder).rglob("*.py")]
     sources = "\n".join(path.read_text() for path in files)
     for name in set(re.findall(r"SHAREVERSE_[A-Z_]+", "\n".join(page.read_text() for page in PAGES))):
         assert name in sources, name

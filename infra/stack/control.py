@@ -14,6 +14,7 @@ import psutil
 from infra.installation import shell_command
 from infra.private_files import private_folder, restrict_home
 from infra.stack.environment import environment, write_dotenv
+from infra.stack.mlflow_server import ARTIFACTS_DESTINATION, BACKEND_STORE
 from infra.stack.password import auth_string, password_file
 from infra.stack.prefect_client import (
     DEPLOYMENTS,
@@ -43,6 +44,7 @@ from infra.stack.services import (
     wait_for,
     write_service,
 )
+from infra.stack.stores import mlflow_artifacts, mlflow_database, prefect_database
 
 
 def check_database(path: Path) -> None:
@@ -64,14 +66,14 @@ def check_database(path: Path) -> None:
 
 def start_prefect(port: int) -> Service:
     """Start the Prefect server."""
-    database = private_folder(services_dir() / "prefect") / "prefect.db"
-    check_database(database)
+    folder = private_folder(services_dir() / "prefect")
+    check_database(folder / "prefect.db")
     address = f"http://127.0.0.1:{port}"
     log = str(log_file("prefect"))
     command = [sys.executable, "-m", "infra.stack.prefect_server", "--port", str(port), "--log", log]
     settings = {
         "PREFECT_SERVER_API_AUTH_STRING": auth_string(),
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": prefect_database(folder),
         "PREFECT_SERVER_UI_API_URL": f"{address}/api",
     }
     return launch("prefect", command, address, environment() | NO_PLUGINS | settings)
@@ -81,8 +83,9 @@ def start_mlflow(port: int) -> Service:
     """Start the MLflow server."""
     folder = private_folder(services_dir() / "mlflow")
     check_database(folder / "mlflow.db")
-    command = [sys.executable, "-m", "infra.stack.mlflow_server", str(port), str(folder), str(log_file("mlflow"))]
-    return launch("mlflow", command, f"http://127.0.0.1:{port}", environment())
+    command = [sys.executable, "-m", "infra.stack.mlflow_server", str(port), str(log_file("mlflow"))]
+    settings = {BACKEND_STORE: mlflow_database(folder), ARTIFACTS_DESTINATION: mlflow_artifacts(folder)}
+    return launch("mlflow", command, f"http://127.0.0.1:{port}", environment() | settings)
 
 
 def start_worker(prefect: str) -> None:

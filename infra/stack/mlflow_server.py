@@ -1,6 +1,6 @@
 """MLflow's server behind the gate, for the user alone who started it.
 
-    python -m infra.stack.mlflow_server PORT FOLDER LOG
+    python -m infra.stack.mlflow_server PORT LOG
 
 MLflow asks for no password, and who reaches it can read and write any file as its user: an experiment's artifacts may
 lie in any folder, and a link in that folder leads anywhere.
@@ -15,22 +15,25 @@ from pathlib import Path
 from infra.stack.gate import Gate
 from infra.stack.log_size import keep_small
 
+BACKEND_STORE = "MLFLOW_BACKEND_STORE_URI"
+ARTIFACTS_DESTINATION = "MLFLOW_ARTIFACTS_DESTINATION"
+"""MLflow's own names of the variables that say where its server keeps runs, and where artifacts."""
+
 
 def main() -> None:
-    """Serve until SIGTERM, with the database and the artifacts in FOLDER."""
-    port, folder = int(sys.argv[1]), Path(sys.argv[2])
-    keep_small(Path(sys.argv[3]))
+    """Serve until SIGTERM, with the stores that the environment names: a database's address may hold a password."""
+    port, store, artifacts = int(sys.argv[1]), os.environ[BACKEND_STORE], os.environ[ARTIFACTS_DESTINATION]
+    keep_small(Path(sys.argv[2]))
     import uvicorn
     from mlflow.server import constants
 
-    store = f"sqlite:///{folder / 'mlflow.db'}"
     # What `mlflow server` tells its web workers; it has no way to put an application of ours around its own.
     os.environ |= {
         constants.BACKEND_STORE_URI_ENV_VAR: store,
         constants.REGISTRY_STORE_URI_ENV_VAR: store,
         constants.ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
         constants.SERVE_ARTIFACTS_ENV_VAR: "true",
-        constants.ARTIFACTS_DESTINATION_ENV_VAR: str(folder / "artifacts"),
+        constants.ARTIFACTS_DESTINATION_ENV_VAR: artifacts,
     }
     from mlflow.server.fastapi_app import app
     from mlflow.server.handlers import initialize_backend_stores

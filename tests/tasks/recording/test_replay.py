@@ -25,7 +25,8 @@ def test_a_recording_comes_out_the_same_beside_what_is_stored(tiny, tmp_path):
         pictures = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     assert len(pictures) == 17
     assert pictures[0].shape == (2 * 64, 2 * 96, 3)
-    assert (pictures[0][:, :96] == pictures[0][:, 96:]).mean() > 0.9
+    halves = [pictures[0][:, half].astype(int) for half in (slice(96), slice(96, None))]
+    assert abs(halves[0] - halves[1]).mean() < 2  # equal before they were compressed
 
 
 def test_what_differs_is_named():

@@ -103,6 +103,20 @@ def test_what_two_recordings_differ_by_is_let_pass_but_not_where_they_must_be_eq
         check_leaks(recorded, exact=True)
 
 
+def test_the_repeat_that_differs_most_says_what_passes(recorded, monkeypatch):
+    scenes = sorted({row["scene_id"] for row in ClipIndex(recorded).rows if row["variant"] == "repeat"})
+
+    def read(index, row):
+        given = read_given(index, row)
+        first = given.first.copy()
+        if row["variant"] == "repeat":
+            first[0, 5, 7, 1] ^= 1 + scenes.index(row["scene_id"])  # by 1, and by 2 or more
+        return replace(given, first=first)
+
+    monkeypatch.setattr(leak_check, "read_given", read)
+    assert check_leaks(recorded).tolerance == pytest.approx(leak_check.MARGIN * 2 / (32 * 48 * 3))
+
+
 def test_a_scene_without_its_twin_is_counted(recorded, monkeypatch):
     rows = [row for row in ClipIndex(recorded).rows if (row["split"], row["variant"]) != ("train", "fact_changed")]
     monkeypatch.setattr(leak_check, "ClipIndex", lambda folder: SimpleNamespace(rows=rows, read=ClipIndex(folder).read))

@@ -121,7 +121,7 @@ def test_the_parameters_are_these():
         "collect-dataset": [
             "dataset", "plan_preset", "overrides", "simulator", "carla_executable", "carla_options", "maps_dir",
             "servers", "towns", "trajectory_types", "weathers", "recordings_per_town", "seed", "samples_per_shard",
-            "recording_limit_s", "retry_quarantined",
+            "recording_limit_s", "run_limit_s", "retry_quarantined",
         ],
         "train-shareverse": [
             "dataset", "preset", "overrides", "run_name", "processes", "seed", "learning_rate", "train_steps",

@@ -100,6 +100,15 @@ class RecorderActor(PoolActor):
         self.stopping = True
         self.server.stop()
 
+    def close(self) -> None:
+        """End the server of an actor in a process that lives on: sensors that outlive their server abort it later."""
+        try:
+            if self.recorder is not None and self.is_answering():
+                self.recorder.rig.destroy()
+        finally:
+            self.recorder = None
+            self.stop()
+
     def disk_fault(self, error: BaseException | None) -> StorageError | None:
         return disk_fault(error, self.dataset_dir) if isinstance(error, OSError) else None
 

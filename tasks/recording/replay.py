@@ -68,7 +68,7 @@ def record_alone(row: PlannedRecording, spec: SimulatorSpec, out: Path) -> str:
         actor.server.start()
         kind, reason = actor.attempt(row)
     finally:
-        actor.stop()
+        actor.close()
     if kind != "done":
         raise RecordingError(
             f"{row.recording_id} could not be recorded: {reason} The server's log is {actor.server.log}."

@@ -98,7 +98,7 @@ def record_undisturbed(folder: Path, spec: SimulatorSpec, **changes) -> int:
         for row in rows:
             assert actor.attempt(row) == ("done", ""), row.recording_id
     finally:
-        actor.stop()
+        actor.close()
     return len(rows)
 
 

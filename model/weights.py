@@ -247,6 +247,7 @@ def load_weights(kind: type[Model], folder: Path, **options: Any) -> Model:
         model = kind.from_pretrained(folder, use_safetensors=True, **options)
     except (OSError, SafetensorError, *INVALID_CONFIG_ERRORS) as error:
         raise WeightsError(f"{folder} cannot be loaded ({first_line(error)})") from error
+    model.register_to_config(_name_or_path="")  # else a copy would tell where its original lay on this machine
     for name, tensor in model.state_dict().items():
         if not is_finite(tensor):
             raise WeightsError(f"{folder} holds {name} with values that are not finite")

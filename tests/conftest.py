@@ -39,3 +39,20 @@ def tiny(tmp_path_factory) -> Recorded:
     folder = planned(tmp_path_factory.mktemp("datasets") / "tiny")
     recording = record_plan(folder, SPEC, servers=1)
     return Recorded(folder, recording, write_shards(folder))
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    """The address of a real S3-compatible server with an empty bucket."""
+    from tests.s3 import s3_server  # it takes seconds to import
+
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def bucket(endpoint):
+    """The server's bucket as another program sees it."""
+    from tests.s3 import Bucket
+
+    return Bucket(endpoint)

@@ -12,20 +12,9 @@ import s3fs
 from infra import places
 from infra.places import NotThereError, Place, PlaceError, Version, dataset_folder
 from infra.storage import home
-from tests.s3 import BUCKET, Bucket, s3_server, use
+from tests.s3 import BUCKET, Bucket, use
 
 SHARD = "shards/train/train-{:06d}.tar"
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    with s3_server() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def bucket(endpoint):
-    return Bucket(endpoint)
 
 
 @pytest.fixture

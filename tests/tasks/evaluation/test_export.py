@@ -63,6 +63,7 @@ def test_the_cards_example_runs_in_the_folder_and_gives_what_the_pipeline_gives(
     export_run(run, tmp_path / "model")
     pipeline = ShareVersePipeline.from_pretrained(tmp_path / "model")
     assert (pipeline.config.fps, pipeline.config.frames) == (10.0, run.preset.video.frames)
+    assert str(run.folder) not in (tmp_path / "model" / "transformer" / "config.json").read_text()
     card = (tmp_path / "model" / "README.md").read_text()
     assert "license: apache-2.0" in card
     example = card.split("```python")[1].split("```")[0]

@@ -18,19 +18,8 @@ from tasks.sharding.errors import ShardError
 from tasks.sharding.reader import ClipPairs
 from tasks.sharding.verify import verify
 from tests.local_encoding import encode_here
-from tests.s3 import BUCKET, Bucket, copies, s3_server, use
+from tests.s3 import BUCKET, copies, use
 from tests.synthetic_dataset import write_dataset
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    with s3_server() as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def bucket(endpoint):
-    return Bucket(endpoint)
 
 
 @pytest.fixture(scope="module")

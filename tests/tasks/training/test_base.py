@@ -44,6 +44,7 @@ def test_what_is_written_is_what_a_preset_starts_from(trained, tmp_path, monkeyp
     assert float(model.raymap_encoders["0"].proj.weight.detach().min()) == 0.5
     stored = weights.load_weights(type(model), tmp_path / "base" / "transformer", low_cpu_mem_usage=False)
     assert {value.dtype for value in stored.state_dict().values()} == {torch.float32}
+    assert str(trained.folder) not in (tmp_path / "base" / "transformer" / "config.json").read_text()
     card = (tmp_path / "base" / "README.md").read_text()
     assert "| training | preset `tiny`, seed 0, 6 steps of 2 pairs of clips, 0.2 hours |" in card
     assert "| losses | training 0.5000, validation 0.2500 |" in card
